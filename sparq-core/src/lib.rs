@@ -1,1 +1,60 @@
-//! .
+//! SparQ attention on [Burn](https://burn.dev): decode steps that read part of the KV cache.
+//!
+//! A decode step of dense attention reads every cached key and value. SparQ attention
+//! (Ribar et al., ICML 2024, arXiv 2312.04985) reads `r` of the `d` components of every key,
+//! from a transposed copy of the key cache, picks the `k` positions that score highest, and runs
+//! exact attention on those alone. A running mean of the values may stand in for the rest.
+//!
+//! ```text
+//!  q, k, v of the new tokens
+//!     │
+//!     ├── LayerCache::append      k, k_index (k transposed), v, running sum of v: O(d) per token
+//!     │
+//!     └── LayerState::prefill     dense and causal, in chunks
+//!         LayerState::decode      one query per sequence, through the chosen DecodeMethod
+//!                │
+//!                └── ops::SparqOps     one extension trait over all backends:
+//!                       default body = the oracle (plain Burn ops), overrides = kernels
+//! ```
+//!
+//! # Example
+//!
+//! ```
+//! use burn::tensor::{DType, Device, Distribution, Tensor};
+//! use sparq_core::{AttentionShape, CacheConfig, LayerState, Method, NewTokens, SparqConfig};
+//!
+//! # fn main() -> Result<(), sparq_core::Error> {
+//! let device = Device::flex();
+//! let shape = AttentionShape { heads: 8, kv_heads: 2, head_dim: 64 };
+//! let method = Method::Sparq(SparqConfig::new(&shape, 16, 32));
+//! let cache = CacheConfig { shape, batch: 1, max_len: 1024, dtype: DType::F32 };
+//! let mut layer = LayerState::new(&cache, &method, &device)?;
+//!
+//! let random = |heads, tokens| Tensor::<4>::random([1, heads, tokens, 64], Distribution::Default, &device);
+//! // A prompt of 100 tokens: dense and causal.
+//! layer.prefill(random(8, 100), random(2, 100), random(2, 100), &NewTokens::all(1, 100))?;
+//! // One more token: SparQ reads 16 of 64 key components and 32 of 101 positions.
+//! let output = layer.decode(random(8, 1), random(2, 1), random(2, 1))?;
+//! assert_eq!(output.dims(), [1, 8, 1, 64]);
+//! assert!(layer.traffic().ratio() < 0.6);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod cache;
+pub mod config;
+pub mod device;
+pub mod error;
+pub mod layer;
+pub mod method;
+pub mod ops;
+pub mod spans;
+pub mod transfer;
+
+pub use cache::{CacheConfig, LayerCache};
+pub use config::{AttentionShape, GroupScores, SparqConfig};
+pub use error::{Error, Result};
+pub use layer::LayerState;
+pub use method::{DecodeMethod, Decoded, Method, Selection};
+pub use spans::{AppendPlan, NewTokens, Span, Spans};
+pub use transfer::{Traffic, Transfer};

@@ -1,0 +1,208 @@
+//! Attention problems made of random numbers, and the ways to solve them.
+
+use burn::{
+    backend::Dispatch,
+    tensor::{DType, Device, Int, Tensor, TensorData},
+};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sparq_core::{
+    AttentionShape, CacheConfig, LayerCache, NewTokens, Spans, SparqConfig,
+    cache::CacheExtras,
+    ops::{self, SparqStep, oracle},
+};
+
+/// Which implementation to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    /// The default body, made of plain Burn ops.
+    Oracle,
+    /// The operation that the product calls: a backend's override where it has one.
+    Product,
+}
+
+/// One decode step: queries `[batch, heads, 1, d]`, keys and values `[batch, kv_heads, width, d]`.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// Heads and sizes.
+    pub shape: AttentionShape,
+    /// Which columns of the batch are real.
+    pub tokens: NewTokens,
+    /// Queries, row-major.
+    pub q: Vec<f32>,
+    /// Keys, row-major.
+    pub k: Vec<f32>,
+    /// Values, row-major.
+    pub v: Vec<f32>,
+}
+
+/// Result of a step, read back.
+#[derive(Debug, Clone)]
+pub struct Solution {
+    /// `[batch, heads, d]`, row-major.
+    pub output: Vec<f32>,
+    /// Kept positions per sequence and KV head, ascending, fillers removed.
+    pub positions: Vec<Vec<usize>>,
+    /// α per sequence and query head.
+    pub mass: Vec<f32>,
+}
+
+impl Problem {
+    /// Normal-like numbers from a seed.
+    pub fn random(shape: AttentionShape, tokens: NewTokens, seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let (batch, width) = (tokens.batch(), tokens.width());
+        let AttentionShape { heads, kv_heads, head_dim } = shape;
+        let mut normals = |count: usize, scale: f32| -> Vec<f32> {
+            // Sum of uniforms: close enough to a normal, without a further crate.
+            let mut one = || (0..6).map(|_| rng.random_range(-1.0f32..1.0)).sum::<f32>() / 2f32.sqrt();
+            (0..count).map(|_| one() * scale).collect()
+        };
+        Self {
+            shape,
+            q: normals(batch * heads * head_dim, 2.0),
+            k: normals(batch * kv_heads * width * head_dim, 1.0),
+            v: normals(batch * kv_heads * width * head_dim, 1.0),
+            tokens,
+        }
+    }
+
+    /// Number of sequences.
+    pub fn batch(&self) -> usize {
+        self.tokens.batch()
+    }
+
+    /// Sequence `b` alone, without its padding.
+    pub fn sequence(&self, b: usize) -> Self {
+        let AttentionShape { heads, kv_heads, head_dim } = self.shape;
+        let (width, valid) = (self.tokens.width(), self.tokens.valid()[b].clone());
+        let rows = |x: &[f32]| -> Vec<f32> {
+            (b * kv_heads..(b + 1) * kv_heads)
+                .flat_map(|head| {
+                    &x[(head * width + valid.start) * head_dim..(head * width + valid.end) * head_dim]
+                })
+                .copied()
+                .collect()
+        };
+        Self {
+            shape: self.shape,
+            tokens: NewTokens::all(1, valid.len()),
+            q: self.q[b * heads * head_dim..(b + 1) * heads * head_dim].to_vec(),
+            k: rows(&self.k),
+            v: rows(&self.v),
+        }
+    }
+
+    /// Overwrites the padding of `k` and of `v`.
+    pub fn poison_padding(&mut self, k: f32, v: f32) {
+        let AttentionShape { kv_heads, head_dim, .. } = self.shape;
+        let width = self.tokens.width();
+        for row in 0..self.batch() * kv_heads * width {
+            let (b, t) = (row / width / kv_heads, row % width);
+            if !self.tokens.valid()[b].contains(&t) {
+                self.k[row * head_dim..(row + 1) * head_dim].fill(k);
+                self.v[row * head_dim..(row + 1) * head_dim].fill(v);
+            }
+        }
+    }
+
+    /// The queries on `device`.
+    pub fn queries(&self, device: &Device) -> Tensor<4> {
+        let AttentionShape { heads, head_dim, .. } = self.shape;
+        tensor(self.q.clone(), [self.batch(), heads, 1, head_dim], device)
+    }
+
+    /// Keys or values on `device`, as rows `[batch, kv_heads, width, d]`.
+    pub fn rows(&self, values: &[f32], device: &Device) -> Tensor<4> {
+        let AttentionShape { kv_heads, head_dim, .. } = self.shape;
+        tensor(values.to_vec(), [self.batch(), kv_heads, self.tokens.width(), head_dim], device)
+    }
+
+    /// A cache that holds the keys and values, with all extras.
+    pub fn cache(&self, dtype: DType, device: &Device) -> LayerCache {
+        let config =
+            CacheConfig { shape: self.shape, batch: self.batch(), max_len: self.tokens.width() + 64, dtype };
+        let extras = CacheExtras { k_index: true, mean_value: true };
+        let mut cache = LayerCache::new(&config, extras, device).expect("a valid cache");
+        let plan = cache.plan(&self.tokens).expect("it fits");
+        cache.append(self.rows(&self.k, device), self.rows(&self.v, device), &plan).expect("shapes fit");
+        cache
+    }
+
+    /// Dense decode.
+    pub fn dense(&self, path: Path, dtype: DType, device: &Device) -> Vec<f32> {
+        let cache = self.cache(dtype, device);
+        dense(path, self.queries(device), &cache, cache.spans(None))
+    }
+
+    /// SparQ decode, without the dense escape of the product's method.
+    pub fn sparq(&self, path: Path, config: SparqConfig, dtype: DType, device: &Device) -> Solution {
+        let cache = self.cache(dtype, device);
+        sparq(path, self.queries(device), &cache, cache.spans(None), config)
+    }
+}
+
+/// Dense decode over a cache.
+pub fn dense(path: Path, q: Tensor<4>, cache: &LayerCache, spans: Spans) -> Vec<f32> {
+    let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
+    let output = match path {
+        Path::Product => ops::decode_dense(q, k, v, spans),
+        Path::Oracle => {
+            let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
+            Tensor::<4>::from_dispatch(oracle::decode_dense::<Dispatch>(q, k, v, &spans))
+        }
+    };
+    floats(output)
+}
+
+/// SparQ decode over a cache.
+pub fn sparq(path: Path, q: Tensor<4>, cache: &LayerCache, spans: Spans, config: SparqConfig) -> Solution {
+    let shape = cache.config().shape;
+    config.validate(shape.head_dim).expect("a valid configuration");
+    let step = SparqStep { spans, config, retained_mass: true };
+    let (k, k_index) = (cache.k().expect("filled"), cache.k_index().expect("kept"));
+    let (v, v_sum) = (cache.v().expect("filled"), cache.v_sum().expect("kept"));
+    let (output, positions, mass) = match path {
+        Path::Product => ops::decode_sparq(q, k, k_index, v, v_sum, step),
+        Path::Oracle => {
+            let (output, positions, mass) = oracle::decode_sparq::<Dispatch>(
+                q.into_dispatch(),
+                k.into_dispatch(),
+                k_index.into_dispatch(),
+                v.into_dispatch(),
+                v_sum.into_dispatch(),
+                &step,
+            );
+            (
+                Tensor::from_dispatch(output),
+                Tensor::<3, Int>::from_dispatch(positions),
+                Tensor::<2>::from_dispatch(mass),
+            )
+        }
+    };
+    let [_, _, kept] = positions.dims();
+    let positions = ints(positions).chunks(kept).map(sorted).collect();
+    Solution { output: floats(output), positions, mass: floats(mass) }
+}
+
+/// Ascending, without the fillers.
+fn sorted(positions: &[i64]) -> Vec<usize> {
+    let mut positions: Vec<usize> = positions.iter().filter(|&&p| p >= 0).map(|&p| p as usize).collect();
+    positions.sort_unstable();
+    positions
+}
+
+/// A tensor of f32 values, row-major.
+pub fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
+}
+
+/// Values of a tensor as f32, read back at once.
+pub fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.cast(DType::F32).into_data().try_to_vec().expect("f32 data")
+}
+
+/// Values of an integer tensor as i64, read back at once.
+pub fn ints<const D: usize>(tensor: Tensor<D, Int>) -> Vec<i64> {
+    tensor.into_data().iter::<i64>().collect()
+}

@@ -1,0 +1,152 @@
+//! The vectors of the authors' published code: one decode step each, in `attention/*.safetensors`.
+//!
+//! They lie in `fixtures/`; the environment variable `SPARQ_REFERENCE_DIR` names another folder of
+//! the same form.
+
+use std::{collections::HashMap, fs, path::PathBuf};
+
+use burn::tensor::Device;
+use safetensors::SafeTensors;
+use serde::Deserialize;
+use sparq_core::{AttentionShape, GroupScores, NewTokens, SparqConfig};
+
+use crate::{
+    problem::{Path, Problem},
+    tolerance::{self, assert_close},
+};
+
+/// Folder of reference files.
+pub fn folder() -> PathBuf {
+    match std::env::var_os("SPARQ_REFERENCE_DIR") {
+        Some(folder) => folder.into(),
+        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures"),
+    }
+}
+
+/// One case of a file. Methods that are not built yet carry other fields.
+#[derive(Debug, Deserialize)]
+struct Case {
+    method: String,
+    key: String,
+    rank: Option<usize>,
+    k: Option<usize>,
+    local_k: Option<usize>,
+    reallocate_to_mean_value: Option<bool>,
+}
+
+impl Case {
+    /// The authors' code counts the current token apart: one more everywhere.
+    fn sparq(&self) -> Option<SparqConfig> {
+        Some(SparqConfig {
+            rank: self.rank?,
+            top_k: self.k? + 1,
+            local_window: self.local_k? + 1,
+            mean_value: self.reallocate_to_mean_value?,
+            group_scores: GroupScores::ScaledLogits,
+            dense_below: 0,
+        })
+    }
+}
+
+/// Every dense and SparQ case through the default bodies, with the same kept positions.
+pub fn attention_through_the_oracle(device: &Device) {
+    attention(Path::Oracle, device);
+}
+
+/// Every dense and SparQ case through the operations of the product, with the same kept positions.
+pub fn attention_through_the_product(device: &Device) {
+    attention(Path::Product, device);
+}
+
+fn attention(path: Path, device: &Device) {
+    let folder = folder().join("attention");
+    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "safetensors"));
+    files.sort();
+    let mut cases = 0;
+    for file in &files {
+        cases += run_file(file, path, device);
+    }
+    assert!(cases >= files.len() * 2, "{cases} cases in {} files of {}", files.len(), folder.display());
+    println!("{cases} cases through {path:?} on {device:?}");
+}
+
+/// Runs the dense and SparQ cases of one file; returns their number.
+fn run_file(file: &PathBuf, path: Path, device: &Device) -> usize {
+    let name = file.file_stem().expect("a file").to_string_lossy().into_owned();
+    let bytes = fs::read(file).expect("a readable file");
+    let (_, header) = SafeTensors::read_metadata(&bytes).expect("a safetensors header");
+    let metadata = header.metadata().as_ref().expect("metadata").clone();
+    let tensors = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let problem = read_problem(&metadata, &tensors);
+    let pads = ints(&tensors, "padding");
+    let mut done = 0;
+
+    for row in tolerance::supported(device) {
+        let output = problem.dense(path, row.dtype, device);
+        let what = format!("{name} dense {:?}", row.dtype);
+        assert_close(&output, &floats(&tensors, "dense.output"), row.reference, &what);
+        done += 1;
+    }
+    let cases: Vec<Case> = serde_json::from_str(&metadata["cases"]).expect("a list of cases");
+    for case in cases.iter().filter(|case| case.method == "sparq") {
+        let config = case.sparq().expect("all fields of a SparQ case");
+        let row = tolerance::f32();
+        let solution = problem.sparq(path, config, row.dtype, device);
+        let what = format!("{name} {} {config:?}", case.key);
+        assert_close(
+            &solution.output,
+            &floats(&tensors, &format!("{}.output", case.key)),
+            row.reference,
+            &what,
+        );
+        let expected = kept(&tensors, &case.key, &pads, problem.shape.kv_heads);
+        assert_eq!(solution.positions, expected, "{what}: kept positions");
+        done += 1;
+    }
+    done
+}
+
+fn read_problem(metadata: &HashMap<String, String>, tensors: &SafeTensors<'_>) -> Problem {
+    let number = |key: &str| metadata[key].parse::<usize>().expect("a number");
+    let pads: Vec<usize> = ints(tensors, "padding").iter().map(|&pad| pad as usize).collect();
+    Problem {
+        shape: AttentionShape {
+            heads: number("heads"),
+            kv_heads: number("kv_heads"),
+            head_dim: number("head_dim"),
+        },
+        tokens: NewTokens::left_padded(number("seq"), &pads).expect("padding within the sequence"),
+        q: floats(tensors, "query"),
+        k: floats(tensors, "key"),
+        v: floats(tensors, "value"),
+    }
+}
+
+/// Kept positions per sequence and KV head, ascending, counted from the first real token. Where a
+/// sequence is shorter than `k + 1`, the files fill up with masked positions of no weight.
+fn kept(tensors: &SafeTensors<'_>, key: &str, pads: &[i32], kv_heads: usize) -> Vec<Vec<usize>> {
+    let name = format!("{key}.indices");
+    let count = tensors.tensor(&name).expect("indices").shape()[2];
+    let rows = ints(tensors, &name);
+    let row = |(head, row): (usize, &[i32])| {
+        let pad = pads[head / kv_heads];
+        let mut live: Vec<usize> = row.iter().filter(|&&p| p >= pad).map(|&p| (p - pad) as usize).collect();
+        live.sort_unstable();
+        live
+    };
+    rows.chunks(count).enumerate().map(row).collect()
+}
+
+/// Values of an f32 tensor.
+pub fn floats(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+    let view = tensors.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+    view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+/// Values of an i32 tensor.
+pub fn ints(tensors: &SafeTensors<'_>, name: &str) -> Vec<i32> {
+    let view = tensors.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+    view.data().as_chunks::<4>().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect()
+}

@@ -1,0 +1,4 @@
+//! The suite on Flex, the default CPU backend.
+#![cfg(feature = "flex")]
+
+sparq_backend_tests::conformance!("flex");

@@ -1,0 +1,288 @@
+//! The KV cache of one layer.
+
+use burn::tensor::{DType, Device, Tensor};
+
+use crate::{
+    config::AttentionShape,
+    error::{Error, Result},
+    ops,
+    spans::{AppendPlan, NewTokens, Spans},
+    transfer::Part,
+};
+
+/// Positions that a cache grows by at least.
+const BLOCK: usize = 256;
+
+/// Sizes of a KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// Heads and sizes of the layer.
+    pub shape: AttentionShape,
+    /// Sequences in the batch.
+    pub batch: usize,
+    /// The most tokens that any sequence may hold.
+    pub max_len: usize,
+    /// Storage dtype of keys, transposed keys and values: F32, F16 or BF16.
+    pub dtype: DType,
+}
+
+/// What a decode method wants the cache to keep beside keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CacheExtras {
+    /// The transposed copy of the keys, for SparQ's first step.
+    pub k_index: bool,
+    /// The running sum of values, for SparQ's third step.
+    pub mean_value: bool,
+}
+
+/// Keys and values of one layer, with the copies that sparse methods read.
+///
+/// Memory grows in blocks up to [`CacheConfig::max_len`], at least by half of what is there, so
+/// that appending a token costs `O(d)` on average, whatever the length. Padding is never stored.
+///
+/// | tensor | axes |
+/// |---|---|
+/// | `k`, `v` | `[batch, kv_heads, capacity, head_dim]` |
+/// | `k_index` | `[batch, kv_heads, head_dim, capacity]` |
+/// | `v_sum` | `[batch, kv_heads, head_dim]`, f32 |
+#[derive(Debug)]
+pub struct LayerCache {
+    config: CacheConfig,
+    extras: CacheExtras,
+    device: Device,
+    capacity: usize,
+    lens: Vec<usize>,
+    // One owner each: an append takes the tensor out, writes in place and puts it back. A second
+    // handle that is alive at that moment would turn the write into a copy of the whole buffer.
+    k: Option<Tensor<4>>,
+    v: Option<Tensor<4>>,
+    k_index: Option<Tensor<4>>,
+    v_sum: Option<Tensor<3>>,
+}
+
+impl LayerCache {
+    /// An empty cache on `device`. It takes no memory before the first append.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for impossible sizes, [`Error::UnsupportedDtype`] where the device
+    /// cannot hold the dtype.
+    pub fn new(config: &CacheConfig, extras: CacheExtras, device: &Device) -> Result<Self> {
+        config.shape.validate()?;
+        crate::device::require_dtype(device, config.dtype)?;
+        for (field, value) in [("batch", config.batch), ("max_len", config.max_len)] {
+            if value == 0 {
+                return Err(Error::InvalidConfig {
+                    field,
+                    value: "0".into(),
+                    reason: "it must be at least 1".into(),
+                });
+            }
+        }
+        Ok(Self {
+            config: *config,
+            extras,
+            device: device.clone(),
+            capacity: 0,
+            lens: vec![0; config.batch],
+            k: None,
+            v: None,
+            k_index: None,
+            v_sum: None,
+        })
+    }
+
+    /// Sizes that the cache was created with.
+    pub fn config(&self) -> &CacheConfig {
+        &self.config
+    }
+
+    /// Tokens that each sequence holds.
+    pub fn lens(&self) -> &[usize] {
+        &self.lens
+    }
+
+    /// Positions that fit without growing.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Live positions, of which a sliding `window` keeps the last ones.
+    pub fn spans(&self, window: Option<usize>) -> Spans {
+        Spans::from_lens(&self.lens, window)
+    }
+
+    /// Keys `[batch, kv_heads, capacity, head_dim]`.
+    ///
+    /// # Errors
+    /// [`Error::MissingInCache`] before the first append.
+    pub fn k(&self) -> Result<Tensor<4>> {
+        handle(&self.k, "a cached token")
+    }
+
+    /// Values `[batch, kv_heads, capacity, head_dim]`.
+    ///
+    /// # Errors
+    /// [`Error::MissingInCache`] before the first append.
+    pub fn v(&self) -> Result<Tensor<4>> {
+        handle(&self.v, "a cached token")
+    }
+
+    /// Transposed keys `[batch, kv_heads, head_dim, capacity]`.
+    ///
+    /// # Errors
+    /// [`Error::MissingInCache`] where [`CacheExtras::k_index`] is off, or before the first append.
+    pub fn k_index(&self) -> Result<Tensor<4>> {
+        handle(&self.k_index, "the transposed keys")
+    }
+
+    /// Sum of the values of each sequence `[batch, kv_heads, head_dim]`, f32. All zero where
+    /// [`CacheExtras::mean_value`] is off.
+    ///
+    /// # Errors
+    /// [`Error::MissingInCache`] before the first append.
+    pub fn v_sum(&self) -> Result<Tensor<3>> {
+        handle(&self.v_sum, "a cached token")
+    }
+
+    /// Plans an append of `new` tokens behind what is there.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another batch size, [`Error::CacheFull`] past the maximum.
+    pub fn plan(&self, new: &NewTokens) -> Result<AppendPlan> {
+        if new.batch() != self.config.batch {
+            return Err(Error::Shape {
+                tensor: "new tokens",
+                axes: "[batch]",
+                found: vec![new.batch()],
+                expected: vec![self.config.batch],
+            });
+        }
+        let plan = AppendPlan::new(new, &self.lens);
+        let needed = plan.lens_after().into_iter().max().unwrap_or(0);
+        if needed > self.config.max_len {
+            return Err(Error::CacheFull { needed, max: self.config.max_len });
+        }
+        Ok(plan)
+    }
+
+    /// Makes room for `len` tokens per sequence, so that the appends up to there do not grow.
+    ///
+    /// # Errors
+    /// [`Error::CacheFull`] past the maximum.
+    pub fn reserve(&mut self, len: usize) -> Result<()> {
+        if len > self.config.max_len {
+            return Err(Error::CacheFull { needed: len, max: self.config.max_len });
+        }
+        if len > self.capacity {
+            self.grow(len.next_multiple_of(BLOCK).min(self.config.max_len));
+        }
+        Ok(())
+    }
+
+    /// Appends the real rows of `k` and `v`, both `[batch, kv_heads, width, head_dim]`, in place.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for rows that do not fit the plan or the cache, [`Error::CacheFull`] past
+    /// the maximum.
+    pub fn append(&mut self, k: Tensor<4>, v: Tensor<4>, plan: &AppendPlan) -> Result<()> {
+        let AttentionShape { kv_heads, head_dim, .. } = self.config.shape;
+        let expected = [self.config.batch, kv_heads, plan.width(), head_dim];
+        for (tensor, rows) in [("k", &k), ("v", &v)] {
+            if rows.dims() != expected {
+                return Err(Error::Shape {
+                    tensor,
+                    axes: "[batch, kv_heads, width, head_dim]",
+                    found: rows.dims().to_vec(),
+                    expected: expected.to_vec(),
+                });
+            }
+        }
+        let lens = plan.lens_after();
+        let needed = lens.iter().copied().max().unwrap_or(0);
+        if needed > self.capacity || self.k.is_none() {
+            self.reserve(needed.max(self.capacity + self.capacity / 2).min(self.config.max_len))?;
+        }
+        if self.extras.mean_value {
+            self.v_sum = self.v_sum.take().map(|sum| ops::accumulate(sum, v.clone(), plan));
+        }
+        if self.extras.k_index {
+            let k = k.clone();
+            self.k_index = self.k_index.take().map(|index| ops::append_columns(index, k, plan));
+        }
+        self.k = self.k.take().map(|cache| ops::append_rows(cache, k, plan));
+        self.v = self.v.take().map(|cache| ops::append_rows(cache, v, plan));
+        self.lens = lens;
+        Ok(())
+    }
+
+    /// Forgets all tokens and keeps the memory.
+    pub fn clear(&mut self) {
+        self.lens.fill(0);
+        self.v_sum = self.v_sum.take().map(|sum| sum.zeros_like());
+    }
+
+    /// Bytes held on the device.
+    pub fn bytes(&self) -> usize {
+        let AttentionShape { kv_heads, head_dim, .. } = self.config.shape;
+        let copies = 2 + usize::from(self.extras.k_index);
+        let elements = self.config.batch * kv_heads * self.capacity * head_dim;
+        copies * elements * self.config.dtype.size()
+    }
+
+    /// What appending one token to every sequence writes: `k`, `v` and the copies kept.
+    pub(crate) fn append_part(&self) -> Part {
+        let copies = 2 + usize::from(self.extras.k_index);
+        Part::new(copies * self.vector_elements(), self.config.dtype.size())
+    }
+
+    /// What keeping the sum of values up to date reads and writes per token.
+    pub(crate) fn mean_value_part(&self) -> Part {
+        match self.extras.mean_value {
+            true => Part::new(2 * self.vector_elements(), DType::F32.size()),
+            false => Part::default(),
+        }
+    }
+
+    /// Elements of one vector per sequence and KV head.
+    fn vector_elements(&self) -> usize {
+        self.config.batch * self.config.shape.kv_heads * self.config.shape.head_dim
+    }
+
+    fn grow(&mut self, capacity: usize) {
+        let AttentionShape { kv_heads, head_dim, .. } = self.config.shape;
+        let batch = self.config.batch;
+        let options = (&self.device, self.config.dtype);
+        let used = self.lens.iter().copied().max().unwrap_or(0);
+        let rows = |old: Option<Tensor<4>>| {
+            let new = Tensor::zeros([batch, kv_heads, capacity, head_dim], options);
+            match old {
+                Some(old) if used > 0 => {
+                    let live = [0..batch, 0..kv_heads, 0..used, 0..head_dim];
+                    new.slice_assign(live.clone(), old.slice(live))
+                }
+                _ => new,
+            }
+        };
+        self.k = Some(rows(self.k.take()));
+        self.v = Some(rows(self.v.take()));
+        if self.extras.k_index {
+            let new = Tensor::zeros([batch, kv_heads, head_dim, capacity], options);
+            self.k_index = Some(match self.k_index.take() {
+                Some(old) if used > 0 => {
+                    let live = [0..batch, 0..kv_heads, 0..head_dim, 0..used];
+                    new.slice_assign(live.clone(), old.slice(live))
+                }
+                _ => new,
+            });
+        }
+        if self.v_sum.is_none() {
+            let options = (&self.device, DType::F32);
+            self.v_sum = Some(Tensor::zeros([batch, kv_heads, head_dim], options));
+        }
+        self.capacity = capacity;
+    }
+}
+
+fn handle<const D: usize>(tensor: &Option<Tensor<D>>, missing: &'static str) -> Result<Tensor<D>> {
+    tensor.clone().ok_or(Error::MissingInCache { missing })
+}

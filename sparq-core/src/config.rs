@@ -1,0 +1,182 @@
+//! Shapes and hyper-parameters of the attention layer.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Heads and sizes of one attention layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttentionShape {
+    /// Query heads `H`.
+    pub heads: usize,
+    /// Key and value heads `Hkv`; divides `heads`.
+    pub kv_heads: usize,
+    /// Components per head `d`.
+    pub head_dim: usize,
+}
+
+impl AttentionShape {
+    /// Query heads per key and value head, `g` in the paper.
+    pub fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Checks that no size is zero and that the query heads divide into groups.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] that names the field.
+    pub fn validate(&self) -> Result<()> {
+        let sizes = [("heads", self.heads), ("kv_heads", self.kv_heads), ("head_dim", self.head_dim)];
+        for (field, value) in sizes {
+            if value == 0 {
+                return Err(invalid(field, value, "it must be at least 1".into()));
+            }
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            let reason = format!("it must divide heads = {}", self.heads);
+            return Err(invalid("kv_heads", self.kv_heads, reason));
+        }
+        Ok(())
+    }
+}
+
+/// How the query heads of one KV head agree on the positions that all of them read.
+///
+/// The two published rules are the same for one query head per KV head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupScores {
+    /// Sum of the approximate logits, each divided by its head's temperature τ: the rule of the
+    /// authors' published results. It costs one dot product per position for the whole group.
+    #[default]
+    ScaledLogits,
+    /// Sum of the approximate softmax scores ŝ (paper, appendix B).
+    Softmax,
+}
+
+/// Hyper-parameters of SparQ attention.
+///
+/// Counting follows the paper's Algorithm 1: `top_k` positions are read in all, and the last
+/// `local_window` positions (the current token is one of them) are always among them. The authors'
+/// experiment code counts the current token apart: its `k` and `local_k` are `top_k - 1` and
+/// `local_window - 1` here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SparqConfig {
+    /// `r`: components of the query, and so rows of the transposed key cache, that step 1 reads.
+    pub rank: usize,
+    /// `k`: positions that step 2 reads in full.
+    pub top_k: usize,
+    /// `l`: most recent positions that are always read; at most `top_k`.
+    pub local_window: usize,
+    /// Step 3: let the mean of all values stand in for the positions that were not read.
+    pub mean_value: bool,
+    /// How a group of query heads selects together.
+    pub group_scores: GroupScores,
+    /// Sequences shorter than this many tokens are attended densely. Sequences that `top_k`
+    /// covers whole always are.
+    pub dense_below: usize,
+}
+
+impl SparqConfig {
+    /// The smallest `top_k` that [`SparqConfig::from_compression_ratio`] picks by default: the
+    /// authors kept 128 in their long-context runs, and quality falls quickly below 64.
+    pub const MIN_TOP_K: usize = 128;
+
+    /// A configuration with the paper's defaults: a quarter of the positions local, the mean value
+    /// on for one query head per KV head and off for grouped queries, where it hurts.
+    pub fn new(shape: &AttentionShape, rank: usize, top_k: usize) -> Self {
+        Self {
+            rank,
+            top_k,
+            local_window: (top_k / 4).max(1),
+            mean_value: shape.group() == 1,
+            group_scores: GroupScores::default(),
+            dense_below: 0,
+        }
+    }
+
+    /// The configuration that reads about `1 / ratio` of what dense attention reads at `seq_len`
+    /// tokens: `r = d / ratio` and `k = seq_len / (2 · ratio)`, rounded, `k` at least `min_top_k`
+    /// (the rule of the authors' end-to-end benchmark).
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for a ratio below 1 or not finite.
+    pub fn from_compression_ratio(
+        shape: &AttentionShape,
+        ratio: f64,
+        seq_len: usize,
+        min_top_k: usize,
+    ) -> Result<Self> {
+        if !ratio.is_finite() || ratio < 1.0 {
+            let reason = "it must be a number of at least 1".into();
+            return Err(invalid("compression_ratio", ratio, reason));
+        }
+        let rank = (shape.head_dim as f64 / ratio).round() as usize;
+        let top_k = (seq_len as f64 / (2.0 * ratio)).round() as usize;
+        Ok(Self::new(shape, rank.max(1), top_k.max(min_top_k).max(1)))
+    }
+
+    /// Checks the values against each other and against `head_dim`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] that names the field and its range.
+    pub fn validate(&self, head_dim: usize) -> Result<()> {
+        if self.rank == 0 || self.rank > head_dim {
+            let reason = format!("it must lie between 1 and head_dim = {head_dim}");
+            return Err(invalid("rank", self.rank, reason));
+        }
+        if self.top_k == 0 {
+            return Err(invalid("top_k", 0, "it must be at least 1".into()));
+        }
+        if self.local_window > self.top_k {
+            let reason = format!("it must be at most top_k = {}", self.top_k);
+            return Err(invalid("local_window", self.local_window, reason));
+        }
+        Ok(())
+    }
+}
+
+fn invalid(field: &'static str, value: impl ToString, reason: String) -> Error {
+    Error::InvalidConfig { field, value: value.to_string(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUPED: AttentionShape = AttentionShape { heads: 32, kv_heads: 8, head_dim: 128 };
+
+    #[test]
+    fn a_ratio_of_eight_reads_an_eighth() {
+        let config = SparqConfig::from_compression_ratio(&GROUPED, 8.0, 4096, 128).unwrap();
+        assert_eq!((config.rank, config.top_k, config.local_window), (16, 256, 64));
+        assert!(!config.mean_value, "off for grouped queries");
+        let short = SparqConfig::from_compression_ratio(&GROUPED, 8.0, 512, 128).unwrap();
+        assert_eq!(short.top_k, 128, "the stated minimum");
+    }
+
+    #[test]
+    fn the_mean_value_is_on_without_groups() {
+        let shape = AttentionShape { kv_heads: 32, ..GROUPED };
+        assert!(SparqConfig::new(&shape, 32, 128).mean_value);
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        let good = SparqConfig::new(&GROUPED, 32, 128);
+        assert_eq!(good.validate(128), Ok(()));
+        let message = |config: SparqConfig| config.validate(128).unwrap_err().to_string();
+        assert_eq!(
+            message(SparqConfig { rank: 129, ..good }),
+            "rank = 129 is out of range: it must lie between 1 and head_dim = 128"
+        );
+        assert!(message(SparqConfig { rank: 0, ..good }).starts_with("rank = 0"));
+        assert!(message(SparqConfig { top_k: 0, ..good }).starts_with("top_k = 0"));
+        assert!(message(SparqConfig { local_window: 129, ..good }).contains("top_k = 128"));
+        for ratio in [0.5, f64::NAN, f64::INFINITY] {
+            assert!(SparqConfig::from_compression_ratio(&GROUPED, ratio, 1024, 128).is_err());
+        }
+        let uneven = AttentionShape { kv_heads: 5, ..GROUPED };
+        assert!(uneven.validate().unwrap_err().to_string().contains("kv_heads = 5"));
+    }
+}

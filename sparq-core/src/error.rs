@@ -1,0 +1,85 @@
+//! What can go wrong in the attention layer.
+
+use burn::tensor::DType;
+
+/// An error of the attention layer: what is wrong, where, and the values that show it.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration value is outside of its range.
+    #[error("{field} = {value} is out of range: {reason}")]
+    InvalidConfig {
+        /// Name of the field, as in the configuration struct.
+        field: &'static str,
+        /// The offending value.
+        value: String,
+        /// The range, with the limits that apply here.
+        reason: String,
+    },
+    /// A tensor does not have the shape that its place demands.
+    #[error("{tensor} has shape {found:?}, expected {expected:?} {axes}")]
+    Shape {
+        /// Name of the tensor.
+        tensor: &'static str,
+        /// The names of the axes.
+        axes: &'static str,
+        /// The shape that was passed.
+        found: Vec<usize>,
+        /// The shape that fits.
+        expected: Vec<usize>,
+    },
+    /// The cache would grow past its maximum.
+    #[error("the KV cache holds at most {max} tokens per sequence, {needed} are needed")]
+    CacheFull {
+        /// Tokens of the longest sequence after the append.
+        needed: usize,
+        /// The maximum that the cache was created with.
+        max: usize,
+    },
+    /// A decode step asks for something that the cache does not keep.
+    #[error("the cache does not hold {missing}")]
+    MissingInCache {
+        /// The missing part.
+        missing: &'static str,
+    },
+    /// A device cannot compute in a dtype.
+    #[error("device `{device}` does not support {dtype:?}")]
+    UnsupportedDtype {
+        /// Name of the device, as [`crate::device::parse`] takes it.
+        device: String,
+        /// The dtype that was asked for.
+        dtype: DType,
+    },
+    /// A device name that no compiled backend answers to.
+    #[error("device `{name}` is {problem}")]
+    Device {
+        /// The name that was given.
+        name: String,
+        /// Why it cannot be used.
+        problem: &'static str,
+        /// The names that can.
+        available: Vec<&'static str>,
+    },
+}
+
+impl Error {
+    /// The next step that a user can take, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::CacheFull { .. } => {
+                Some("shorten the prompt, ask for fewer tokens, or raise --max-seq-len".into())
+            }
+            Self::UnsupportedDtype { .. } => {
+                Some("use --dtype auto or --dtype f32, or another --device".into())
+            }
+            Self::Device { available, .. } => Some(format!(
+                "compiled in: {}; other backends are cargo features: rebuild with `--features NAME`",
+                available.join(", ")
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// Result with the attention layer's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,127 @@
+//! Cache and decode method of one layer, together.
+
+use burn::tensor::{Device, Tensor};
+
+use crate::{
+    cache::{CacheConfig, LayerCache},
+    error::Result,
+    method::{DecodeMethod, Decoded, Method, dense_transfer},
+    ops,
+    spans::{AppendPlan, NewTokens},
+    transfer::Traffic,
+};
+
+/// What one attention layer remembers between calls: its cache, its method, its traffic.
+#[derive(Debug)]
+pub struct LayerState {
+    cache: LayerCache,
+    method: Box<dyn DecodeMethod>,
+    traffic: Traffic,
+}
+
+impl LayerState {
+    /// An empty state on `device`.
+    ///
+    /// # Errors
+    /// [`crate::Error`] for sizes or hyper-parameters out of range, or a dtype that the device
+    /// does not support.
+    pub fn new(config: &CacheConfig, method: &Method, device: &Device) -> Result<Self> {
+        Self::with_method(config, method.for_layer(&config.shape)?, device)
+    }
+
+    /// An empty state that runs a method of the caller's own.
+    ///
+    /// # Errors
+    /// As [`LayerState::new`].
+    pub fn with_method(config: &CacheConfig, method: Box<dyn DecodeMethod>, device: &Device) -> Result<Self> {
+        Ok(Self {
+            cache: LayerCache::new(config, method.cache_extras(), device)?,
+            method,
+            traffic: Traffic::default(),
+        })
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> &LayerCache {
+        &self.cache
+    }
+
+    /// Makes room for `len` tokens per sequence, so that decode steps up to there do not grow it.
+    ///
+    /// # Errors
+    /// [`crate::Error::CacheFull`] past the maximum.
+    pub fn reserve(&mut self, len: usize) -> Result<()> {
+        self.cache.reserve(len)
+    }
+
+    /// Transfers of all decode steps so far.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// Appends the new tokens and attends to everything before them, densely and causally.
+    ///
+    /// `q: [batch, heads, width, head_dim]`, `k`, `v: [batch, kv_heads, width, head_dim]`; returns
+    /// `[batch, heads, width, head_dim]` in f32. Rows of padding come back finite and meaningless.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] and [`crate::Error::CacheFull`].
+    pub fn prefill(
+        &mut self,
+        q: Tensor<4>,
+        k: Tensor<4>,
+        v: Tensor<4>,
+        new: &NewTokens,
+    ) -> Result<Tensor<4>> {
+        let plan = self.cache.plan(new)?;
+        self.prefill_planned(q, k, v, &plan)
+    }
+
+    /// [`LayerState::prefill`] with a plan that is shared between layers.
+    ///
+    /// # Errors
+    /// As [`LayerState::prefill`].
+    pub fn prefill_planned(
+        &mut self,
+        q: Tensor<4>,
+        k: Tensor<4>,
+        v: Tensor<4>,
+        plan: &AppendPlan,
+    ) -> Result<Tensor<4>> {
+        ops::check_queries(&q, self.cache.config(), plan.width())?;
+        self.cache.append(k, v, plan)?;
+        self.method.observe_prefill(&q, &self.cache, plan)?;
+        Ok(ops::prefill(q, self.cache.k()?, self.cache.v()?, plan.clone()))
+    }
+
+    /// Appends one token per sequence and attends with the layer's method.
+    ///
+    /// `q: [batch, heads, 1, head_dim]`, `k`, `v: [batch, kv_heads, 1, head_dim]`; returns
+    /// `[batch, heads, 1, head_dim]` in f32.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] and [`crate::Error::CacheFull`].
+    pub fn decode(&mut self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Result<Tensor<4>> {
+        let plan = self.cache.plan(&NewTokens::all(self.cache.config().batch, 1))?;
+        Ok(self.decode_planned(q, k, v, &plan)?.output)
+    }
+
+    /// [`LayerState::decode`] with a plan that is shared between layers, and all that the method
+    /// reports.
+    ///
+    /// # Errors
+    /// As [`LayerState::decode`].
+    pub fn decode_planned(
+        &mut self,
+        q: Tensor<4>,
+        k: Tensor<4>,
+        v: Tensor<4>,
+        plan: &AppendPlan,
+    ) -> Result<Decoded> {
+        ops::check_queries(&q, self.cache.config(), 1)?;
+        self.cache.append(k, v, plan)?;
+        let decoded = self.method.decode(q, &self.cache)?;
+        self.traffic.record(decoded.transfer, dense_transfer(&self.cache));
+        Ok(decoded)
+    }
+}

@@ -1,0 +1,50 @@
+//! Dense decode: every cached key and value is read.
+
+use burn::tensor::Tensor;
+
+use super::{DecodeMethod, Decoded};
+use crate::{
+    cache::LayerCache,
+    error::Result,
+    ops,
+    spans::Span,
+    transfer::{Part, Transfer},
+};
+
+/// Exact attention over the whole cache.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Dense;
+
+impl DecodeMethod for Dense {
+    fn name(&self) -> &'static str {
+        "dense"
+    }
+
+    fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
+        ops::check_queries(&q, cache.config(), 1)?;
+        Ok(Decoded {
+            output: ops::decode_dense(q, cache.k()?, cache.v()?, cache.spans(None)),
+            selection: None,
+            transfer: Transfer {
+                append: cache.append_part(),
+                mean_value: cache.mean_value_part(),
+                ..dense_transfer(cache)
+            },
+        })
+    }
+}
+
+/// What dense attention moves in one step over this cache: all live keys and values read, one of
+/// each written.
+pub fn dense_transfer(cache: &LayerCache) -> Transfer {
+    let config = cache.config();
+    let size = config.dtype.size();
+    let vector = config.shape.kv_heads * config.shape.head_dim;
+    let live: usize = cache.spans(None).as_slice().iter().map(Span::len).sum();
+    Transfer {
+        k: Part::new(live * vector, size),
+        v: Part::new(live * vector, size),
+        append: Part::new(2 * config.batch * vector, size),
+        ..Transfer::default()
+    }
+}

@@ -1,0 +1,89 @@
+//! SparQ attention (paper, section 4, Algorithm 1).
+
+use burn::tensor::Tensor;
+
+use super::{DecodeMethod, Decoded, Dense, Selection};
+use crate::{
+    cache::{CacheExtras, LayerCache},
+    config::{AttentionShape, SparqConfig},
+    error::Result,
+    ops::{self, SparqStep},
+    spans::Span,
+    transfer::{Part, Transfer},
+};
+
+/// SparQ attention with fixed hyper-parameters.
+#[derive(Debug, Clone, Copy)]
+pub struct Sparq {
+    config: SparqConfig,
+    retained_mass: bool,
+}
+
+impl Sparq {
+    /// SparQ for layers of this shape.
+    ///
+    /// # Errors
+    /// [`crate::Error::InvalidConfig`] for hyper-parameters out of range.
+    pub fn new(config: SparqConfig, shape: &AttentionShape) -> Result<Self> {
+        shape.validate()?;
+        config.validate(shape.head_dim)?;
+        Ok(Self { config, retained_mass: config.mean_value })
+    }
+
+    /// Asks for [`Selection::retained_mass`] even where the output does not need it.
+    pub fn with_retained_mass(mut self) -> Self {
+        self.retained_mass = true;
+        self
+    }
+
+    /// True where reading everything is exact (`top_k` covers the longest sequence) or wanted.
+    fn runs_dense(&self, longest: usize) -> bool {
+        longest <= self.config.top_k || longest < self.config.dense_below
+    }
+
+    fn transfer(&self, cache: &LayerCache) -> Transfer {
+        let config = cache.config();
+        let size = config.dtype.size();
+        let spans = cache.spans(None);
+        let scored: usize = spans.as_slice().iter().map(Span::len).sum();
+        let kept: usize = spans.as_slice().iter().map(|span| span.len().min(self.config.top_k)).sum();
+        let vector = config.shape.kv_heads * config.shape.head_dim;
+        Transfer {
+            k_index: Part::new(scored * config.shape.kv_heads * self.config.rank, size),
+            k: Part::new(kept * vector, size),
+            v: Part::new(kept * vector, size),
+            mean_value: cache.mean_value_part(),
+            append: cache.append_part(),
+        }
+    }
+}
+
+impl DecodeMethod for Sparq {
+    fn name(&self) -> &'static str {
+        "sparq"
+    }
+
+    fn cache_extras(&self) -> CacheExtras {
+        CacheExtras { k_index: true, mean_value: self.config.mean_value }
+    }
+
+    fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
+        let spans = cache.spans(None);
+        if self.runs_dense(spans.max_len()) {
+            return Dense.decode(q, cache);
+        }
+        ops::check_queries(&q, cache.config(), 1)?;
+        let step = SparqStep { spans, config: self.config, retained_mass: self.retained_mass };
+        let v_sum = cache.v_sum()?;
+        let (output, positions, retained_mass) =
+            ops::decode_sparq(q, cache.k()?, cache.k_index()?, cache.v()?, v_sum, step);
+        Ok(Decoded {
+            output,
+            selection: Some(Selection {
+                positions,
+                retained_mass: self.retained_mass.then_some(retained_mass),
+            }),
+            transfer: self.transfer(cache),
+        })
+    }
+}

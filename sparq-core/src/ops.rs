@@ -1,0 +1,197 @@
+//! The operations that touch the cache, behind one extension trait over Burn's backends.
+//!
+//! Each method of [`SparqOps`] has a default body made of plain Burn ops, the oracle
+//! ([`oracle`]): it runs on every backend and defines what is right. A backend overrides a method
+//! where it can do better; every override is tested against the oracle.
+//!
+//! Queries and outputs are f32; cache and weights keep their storage dtype.
+
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+mod cpu;
+#[cfg(feature = "flex")]
+mod flex;
+#[cfg(feature = "ndarray")]
+mod ndarray;
+pub mod oracle;
+
+use burn::{
+    backend::{
+        Backend, Dispatch, backend_extension,
+        tensor::{FloatTensor, IntTensor},
+    },
+    tensor::{Int, Tensor},
+};
+
+use crate::{
+    cache::CacheConfig,
+    config::SparqConfig,
+    error::{Error, Result},
+    spans::{AppendPlan, Spans},
+};
+
+/// What a SparQ decode step needs beside tensors.
+#[derive(Debug, Clone)]
+pub struct SparqStep {
+    /// Live positions of each sequence.
+    pub spans: Spans,
+    /// Hyper-parameters, already checked against the layer's shape.
+    pub config: SparqConfig,
+    /// Compute α even where the output does not need it. Without this and without the mean value
+    /// an override may return anything for it.
+    pub retained_mass: bool,
+}
+
+#[allow(deprecated)] // NdArray is supported on purpose for as long as Burn ships it.
+mod dispatch {
+    use super::*;
+
+    /// SparQ's operations on a backend. See [`oracle`] for what each one computes.
+    #[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"))]
+    pub trait SparqOps: Backend {
+        /// Writes the real rows of `rows: [batch, kv_heads, width, head_dim]` into
+        /// `cache: [batch, kv_heads, capacity, head_dim]`.
+        fn append_rows(
+            cache: FloatTensor<Self>,
+            rows: FloatTensor<Self>,
+            plan: AppendPlan,
+        ) -> FloatTensor<Self> {
+            oracle::append_rows::<Self>(cache, rows, &plan)
+        }
+
+        /// Writes the real rows of `rows: [batch, kv_heads, width, head_dim]` as columns into
+        /// `index: [batch, kv_heads, head_dim, capacity]`.
+        fn append_columns(
+            index: FloatTensor<Self>,
+            rows: FloatTensor<Self>,
+            plan: AppendPlan,
+        ) -> FloatTensor<Self> {
+            oracle::append_columns::<Self>(index, rows, &plan)
+        }
+
+        /// Adds the real rows of `rows: [batch, kv_heads, width, head_dim]` to
+        /// `sum: [batch, kv_heads, head_dim]` (f32).
+        fn accumulate(
+            sum: FloatTensor<Self>,
+            rows: FloatTensor<Self>,
+            plan: AppendPlan,
+        ) -> FloatTensor<Self> {
+            oracle::accumulate::<Self>(sum, rows, &plan)
+        }
+
+        /// Causal attention of new tokens over the cache that already holds them.
+        fn prefill(
+            q: FloatTensor<Self>,
+            k: FloatTensor<Self>,
+            v: FloatTensor<Self>,
+            plan: AppendPlan,
+        ) -> FloatTensor<Self> {
+            oracle::prefill::<Self>(q, k, v, &plan)
+        }
+
+        /// Exact attention of one query per sequence over all live positions.
+        fn decode_dense(
+            q: FloatTensor<Self>,
+            k: FloatTensor<Self>,
+            v: FloatTensor<Self>,
+            spans: Spans,
+        ) -> FloatTensor<Self> {
+            oracle::decode_dense::<Self>(q, k, v, &spans)
+        }
+
+        /// SparQ attention of one query per sequence: output, positions and retained mass.
+        fn decode_sparq(
+            q: FloatTensor<Self>,
+            k: FloatTensor<Self>,
+            k_index: FloatTensor<Self>,
+            v: FloatTensor<Self>,
+            v_sum: FloatTensor<Self>,
+            step: SparqStep,
+        ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
+            oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step)
+        }
+
+        /// `x · weightᵀ` for `x: [tokens, in]` (f32) and `weight: [out, in]` in its storage dtype.
+        fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+            oracle::linear::<Self>(x, weight)
+        }
+    }
+}
+
+pub use dispatch::SparqOps;
+
+/// Writes the real rows of `rows: [batch, kv_heads, width, head_dim]` into
+/// `cache: [batch, kv_heads, capacity, head_dim]`, in place when `cache` is the only handle.
+pub fn append_rows(cache: Tensor<4>, rows: Tensor<4>, plan: &AppendPlan) -> Tensor<4> {
+    let (cache, rows) = (cache.into_dispatch(), rows.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as SparqOps>::append_rows(cache, rows, plan.clone()))
+}
+
+/// Writes the real rows of `rows: [batch, kv_heads, width, head_dim]` as columns into
+/// `index: [batch, kv_heads, head_dim, capacity]`, in place when `index` is the only handle.
+pub fn append_columns(index: Tensor<4>, rows: Tensor<4>, plan: &AppendPlan) -> Tensor<4> {
+    let (index, rows) = (index.into_dispatch(), rows.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as SparqOps>::append_columns(index, rows, plan.clone()))
+}
+
+/// Adds the real rows of `rows: [batch, kv_heads, width, head_dim]` to
+/// `sum: [batch, kv_heads, head_dim]` (f32).
+pub fn accumulate(sum: Tensor<3>, rows: Tensor<4>, plan: &AppendPlan) -> Tensor<3> {
+    let (sum, rows) = (sum.into_dispatch(), rows.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as SparqOps>::accumulate(sum, rows, plan.clone()))
+}
+
+/// Causal attention of `q: [batch, heads, width, head_dim]` over a cache that already holds the
+/// same tokens: query `t` sees its own and all earlier positions. Returns the shape of `q`.
+pub fn prefill(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, plan: AppendPlan) -> Tensor<4> {
+    let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as SparqOps>::prefill(q, k, v, plan))
+}
+
+/// Exact attention of `q: [batch, heads, 1, head_dim]` over all live positions.
+pub fn decode_dense(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, spans: Spans) -> Tensor<4> {
+    let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as SparqOps>::decode_dense(q, k, v, spans))
+}
+
+/// SparQ attention of `q: [batch, heads, 1, head_dim]` over a cache (see
+/// [`crate::LayerCache`] for the other shapes): output `[batch, heads, 1, head_dim]`, positions
+/// `[batch, kv_heads, kept]`, retained mass `[batch, heads]`.
+pub fn decode_sparq(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    k_index: Tensor<4>,
+    v: Tensor<4>,
+    v_sum: Tensor<3>,
+    step: SparqStep,
+) -> (Tensor<4>, Tensor<3, Int>, Tensor<2>) {
+    let (output, positions, mass) = <Dispatch as SparqOps>::decode_sparq(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        k_index.into_dispatch(),
+        v.into_dispatch(),
+        v_sum.into_dispatch(),
+        step,
+    );
+    (Tensor::from_dispatch(output), Tensor::from_dispatch(positions), Tensor::from_dispatch(mass))
+}
+
+/// `x · weightᵀ` for `x: [tokens, in]` in f32 and `weight: [out, in]` in its storage dtype, as a
+/// checkpoint stores it. Returns `[tokens, out]` in f32.
+pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as SparqOps>::linear(x, weight))
+}
+
+/// Checks queries `[batch, heads, width, head_dim]` against the cache that they attend to.
+pub(crate) fn check_queries(q: &Tensor<4>, config: &CacheConfig, width: usize) -> Result<()> {
+    let expected = [config.batch, config.shape.heads, width, config.shape.head_dim];
+    if q.dims() == expected {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        tensor: "q",
+        axes: "[batch, heads, width, head_dim]",
+        found: q.dims().to_vec(),
+        expected: expected.to_vec(),
+    })
+}

@@ -1,0 +1,165 @@
+//! SparQ attention in its three steps (paper, Algorithm 1). `g` query heads share a KV head.
+
+use burn::{
+    backend::{
+        Backend, TensorMetadata,
+        tensor::{FloatTensor, IntTensor},
+    },
+    tensor::Shape,
+};
+
+use super::{MASKED, dims, expand, f32, int_dtype, mask_dead, narrow, position_mask, reshape, select_rows};
+use crate::{
+    config::{GroupScores, SparqConfig},
+    ops::SparqStep,
+    spans::{Span, Spans},
+};
+
+/// See [`crate::ops::decode_sparq`].
+pub fn decode_sparq<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    k_index: FloatTensor<B>,
+    v: FloatTensor<B>,
+    v_sum: FloatTensor<B>,
+    step: &SparqStep,
+) -> (FloatTensor<B>, IntTensor<B>, FloatTensor<B>) {
+    let [batch, heads, _, head_dim] = dims(&q);
+    let [_, kv_heads, _, _] = dims(&k);
+    let (spans, config) = (&step.spans, &step.config);
+    let q = reshape::<B, 4>(q, [batch, kv_heads, heads / kv_heads, head_dim]);
+
+    let logits = approximate_scores::<B>(q.clone(), k_index, spans, config.rank);
+    let (positions, mass) = select_tokens::<B>(logits, spans, config);
+    let (output, positions) = attend_selected::<B>(q, k, v, positions, spans);
+    let output = match config.mean_value {
+        true => reallocate_to_mean::<B>(output, v_sum, mass.clone(), spans),
+        false => output,
+    };
+    (reshape::<B, 4>(output, [batch, heads, 1, head_dim]), positions, reshape::<B, 2>(mass, [batch, heads]))
+}
+
+/// Step 1: `q[i1] · K[:, i1]ᵀ / τ` with `i1` the `rank` components where the group's `Σ|q|` is
+/// largest and `τ = √(d · ‖q[i1]‖₁ / ‖q‖₁)` per head.
+///
+/// `q: [batch, kv_heads, g, head_dim]`, `k_index: [batch, kv_heads, head_dim, capacity]`; returns
+/// logits `[batch, kv_heads, g, len]`, masked where a position is not live.
+pub fn approximate_scores<B: Backend>(
+    q: FloatTensor<B>,
+    k_index: FloatTensor<B>,
+    spans: &Spans,
+    rank: usize,
+) -> FloatTensor<B> {
+    let [batch, kv_heads, group, head_dim] = dims(&q);
+    let [_, _, _, capacity] = dims(&k_index);
+    let len = spans.max_end();
+    let magnitude = B::float_abs(q.clone());
+    let of_group = B::float_sum_dim(magnitude.clone(), 2);
+    let i1 = B::float_argtopk(of_group, 3, rank, int_dtype::<B>(&q.device())); // [batch, kv_heads, 1, rank]
+
+    let wide = B::int_expand(i1.clone(), Shape::new([batch, kv_heads, group, rank]));
+    let q_hat = B::float_gather(3, q, wide);
+    let kept = B::float_sum_dim(B::float_abs(q_hat.clone()), 3);
+    // Guards ‖q‖₁ = 0: then every logit is 0 whatever τ is.
+    let all = B::float_clamp_min(B::float_sum_dim(magnitude, 3), f32::MIN_POSITIVE.into());
+    let tau_squared = B::float_mul_scalar(B::float_div(kept, all), (head_dim as f32).into());
+    // τ² ≥ r ≥ 1 for any other query, since the largest components were kept.
+    let tau = B::float_sqrt(B::float_clamp_min(tau_squared, 1.0f32.into()));
+    let q_hat = B::float_div(q_hat, expand::<B, 4>(tau, [batch, kv_heads, group, rank]));
+
+    let rows = reshape::<B, 3>(k_index, [batch * kv_heads, head_dim, capacity]);
+    let rows = select_rows::<B>(rows, B::int_reshape(i1, Shape::new([batch * kv_heads, rank])));
+    let rows = f32::<B>(narrow::<B>(rows, 2, 0, len));
+    let rows = reshape::<B, 4>(rows, [batch, kv_heads, rank, len]);
+    mask_dead::<B>(B::float_matmul(q_hat, rows), spans)
+}
+
+/// Step 2, first half: the `top_k` positions `[batch, kv_heads, kept]` that the whole group reads,
+/// the last `local_window` always among them, and each head's approximate mass there,
+/// `α = Σ ŝ[i2]: [batch, kv_heads, g, 1]`.
+pub fn select_tokens<B: Backend>(
+    logits: FloatTensor<B>,
+    spans: &Spans,
+    config: &SparqConfig,
+) -> (IntTensor<B>, FloatTensor<B>) {
+    let [batch, kv_heads, group, len] = dims(&logits);
+    let device = logits.device();
+    let s_hat = B::softmax(logits.clone(), 3);
+    let of_group = match config.group_scores {
+        GroupScores::ScaledLogits => logits,
+        GroupScores::Softmax => s_hat.clone(),
+    };
+    let of_group = mask_dead::<B>(B::float_sum_dim(of_group, 2), spans);
+    let local = |span: Span, s: usize| s >= span.start && s < span.end && span.end - s <= config.local_window;
+    let mask = position_mask::<B>(spans, [batch, kv_heads, 1, len], &device, local);
+    let of_group = B::float_mask_fill(of_group, mask, f32::MAX.into());
+
+    let kept = config.top_k.min(len);
+    let i2 = B::float_argtopk(of_group, 3, kept, int_dtype::<B>(&device)); // [batch, kv_heads, 1, kept]
+    let wide = B::int_expand(i2.clone(), Shape::new([batch, kv_heads, group, kept]));
+    let alpha = B::float_sum_dim(B::float_gather(3, s_hat, wide), 3);
+    (B::int_reshape(i2, Shape::new([batch, kv_heads, kept])), alpha)
+}
+
+/// Step 2, second half: `softmax(q · K[i2]ᵀ / √d) · V[i2]`, renormalised over the kept positions:
+/// `[batch, kv_heads, g, head_dim]`. Kept positions that are not live (a sequence shorter than
+/// `top_k`) get no weight and come back as -1.
+pub fn attend_selected<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    positions: IntTensor<B>,
+    spans: &Spans,
+) -> (FloatTensor<B>, IntTensor<B>) {
+    let [batch, kv_heads, group, head_dim] = dims(&q);
+    let [_, _, capacity, _] = dims(&k);
+    let [_, _, kept] = dims(&positions);
+    let device = q.device();
+    let groups = batch * kv_heads;
+    let flat = B::int_reshape(positions.clone(), Shape::new([groups, kept]));
+    let pick = |x| {
+        let rows = select_rows::<B>(reshape::<B, 3>(x, [groups, capacity, head_dim]), flat.clone());
+        f32::<B>(reshape::<B, 4>(rows, [batch, kv_heads, kept, head_dim]))
+    };
+    let q = B::float_mul_scalar(q, (1.0 / (head_dim as f32).sqrt()).into());
+    let mut logits = B::float_matmul(q, B::float_swap_dims(pick(k), 2, 3));
+    let mut positions = positions;
+    if !spans.is_full() {
+        let live = |span: Span, s: usize| s >= span.start && s < span.end;
+        let mask = position_mask::<B>(spans, [batch, kv_heads, 1, spans.max_end()], &device, live);
+        let live = B::bool_into_int(mask, int_dtype::<B>(&device));
+        let index = B::int_reshape(positions.clone(), Shape::new([batch, kv_heads, 1, kept]));
+        let dead = B::int_equal_elem(B::int_gather(3, live, index), 0i64.into(), bool_dtype::<B>(&device));
+        positions = B::int_mask_fill(
+            positions,
+            B::bool_reshape(dead.clone(), Shape::new([batch, kv_heads, kept])),
+            (-1i64).into(),
+        );
+        let dead = B::bool_expand(dead, Shape::new([batch, kv_heads, group, kept]));
+        logits = B::float_mask_fill(logits, dead, MASKED.into());
+    }
+    (B::float_matmul(B::softmax(logits, 3), pick(v)), positions)
+}
+
+/// Step 3: `α · y + (1 − α) · v̄`, with v̄ the mean of all live values.
+fn reallocate_to_mean<B: Backend>(
+    output: FloatTensor<B>,
+    v_sum: FloatTensor<B>,
+    alpha: FloatTensor<B>,
+    spans: &Spans,
+) -> FloatTensor<B> {
+    let shape @ [batch, kv_heads, _, head_dim] = dims::<4>(&output);
+    let device = output.device();
+    let lens: Vec<f32> = spans.as_slice().iter().map(|span| span.len().max(1) as f32).collect();
+    let lens = B::float_from_data(burn::tensor::TensorData::new(lens, [batch, 1, 1, 1]), &device);
+    let sum = reshape::<B, 4>(v_sum, [batch, kv_heads, 1, head_dim]);
+    let mean = B::float_div(sum, expand::<B, 4>(lens, [batch, kv_heads, 1, head_dim]));
+    let alpha = expand::<B, 4>(alpha, shape);
+    let rest = B::float_add_scalar(B::float_neg(alpha.clone()), 1.0f32.into());
+    let spread = B::float_mul(rest, expand::<B, 4>(mean, shape));
+    B::float_add(B::float_mul(output, alpha), spread)
+}
+
+fn bool_dtype<B: Backend>(device: &burn::backend::tensor::Device<B>) -> burn::tensor::BoolDType {
+    burn::backend::get_or_init_device_settings::<B>(device).bool_dtype
+}

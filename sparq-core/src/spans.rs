@@ -1,0 +1,224 @@
+//! Which positions of a ragged batch are live, and where new tokens go.
+//!
+//! The cache never holds padding: each sequence's tokens lie at positions `0..len`. A left-padded
+//! or ragged batch of new tokens says which of its rows are real ([`NewTokens`]); with the lengths
+//! of the cache that becomes an [`AppendPlan`], which travels as data into the kernels.
+
+use std::{ops::Range, sync::Arc};
+
+use crate::error::{Error, Result};
+
+/// Live positions `start..end` of one sequence in the cache's position axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// First live position; above 0 under a sliding window.
+    pub start: usize,
+    /// One past the last live position.
+    pub end: usize,
+}
+
+impl Span {
+    /// Number of live positions.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// True when no position is live.
+    pub fn is_empty(&self) -> bool {
+        self.end == self.start
+    }
+}
+
+/// One [`Span`] per sequence of a batch. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spans(Arc<[Span]>);
+
+impl Spans {
+    /// Spans `0..len`, of which only the last `window` positions stay live where one is given.
+    pub fn from_lens(lens: &[usize], window: Option<usize>) -> Self {
+        let span = |&end: &usize| Span { start: window.map_or(0, |window| end.saturating_sub(window)), end };
+        Self(lens.iter().map(span).collect())
+    }
+
+    /// The spans, one per sequence.
+    pub fn as_slice(&self) -> &[Span] {
+        &self.0
+    }
+
+    /// One past the last live position of any sequence.
+    pub fn max_end(&self) -> usize {
+        self.0.iter().map(|span| span.end).max().unwrap_or(0)
+    }
+
+    /// The most live positions in any sequence.
+    pub fn max_len(&self) -> usize {
+        self.0.iter().map(Span::len).max().unwrap_or(0)
+    }
+
+    /// True when every position below [`Spans::max_end`] is live in every sequence.
+    pub fn is_full(&self) -> bool {
+        let end = self.max_end();
+        self.0.iter().all(|span| *span == Span { start: 0, end })
+    }
+}
+
+/// A batch of new tokens `[batch, width]` and which columns of each row are real.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTokens {
+    width: usize,
+    valid: Vec<Range<usize>>,
+}
+
+impl NewTokens {
+    /// Every token is real.
+    pub fn all(batch: usize, width: usize) -> Self {
+        Self { width, valid: vec![0..width; batch] }
+    }
+
+    /// The first `padding[b]` tokens of sequence `b` are padding.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] where there is more padding than tokens.
+    pub fn left_padded(width: usize, padding: &[usize]) -> Result<Self> {
+        Self::new(width, padding.iter().map(|&skip| skip..width).collect())
+    }
+
+    /// Only the first `lens[b]` tokens of sequence `b` are real.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] where a length exceeds the width.
+    pub fn ragged(width: usize, lens: &[usize]) -> Result<Self> {
+        Self::new(width, lens.iter().map(|&len| 0..len).collect())
+    }
+
+    fn new(width: usize, valid: Vec<Range<usize>>) -> Result<Self> {
+        match valid.iter().find(|range| range.start > range.end || range.end > width) {
+            None => Ok(Self { width, valid }),
+            Some(range) => Err(Error::InvalidConfig {
+                field: "new tokens",
+                value: format!("{range:?}"),
+                reason: format!("each sequence's range must lie within 0..{width}"),
+            }),
+        }
+    }
+
+    /// Number of sequences.
+    pub fn batch(&self) -> usize {
+        self.valid.len()
+    }
+
+    /// Number of columns, padding included.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The real columns of each sequence.
+    pub fn valid(&self) -> &[Range<usize>] {
+        &self.valid
+    }
+
+    /// Columns `start..start + width` of this batch, for prefill in chunks.
+    pub fn columns(&self, start: usize, width: usize) -> Self {
+        let clip = |range: &Range<usize>| {
+            let begin = range.start.clamp(start, start + width) - start;
+            let end = range.end.clamp(start, start + width) - start;
+            begin..end
+        };
+        Self { width, valid: self.valid.iter().map(clip).collect() }
+    }
+}
+
+/// Where the real rows of one sequence go: rows `skip..skip + take` to positions `at..at + take`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Append {
+    /// Rows of padding before the first real one.
+    pub skip: usize,
+    /// Number of real rows.
+    pub take: usize,
+    /// First position that they are written to: the sequence's length before the append.
+    pub at: usize,
+}
+
+/// One [`Append`] per sequence of a batch. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppendPlan {
+    width: usize,
+    appends: Arc<[Append]>,
+}
+
+impl AppendPlan {
+    /// Places `new` behind the `lens[b]` tokens that each sequence holds.
+    pub fn new(new: &NewTokens, lens: &[usize]) -> Self {
+        let place =
+            |(range, &at): (&Range<usize>, &usize)| Append { skip: range.start, take: range.len(), at };
+        Self { width: new.width, appends: new.valid.iter().zip(lens).map(place).collect() }
+    }
+
+    /// The appends, one per sequence.
+    pub fn as_slice(&self) -> &[Append] {
+        &self.appends
+    }
+
+    /// Number of rows per sequence, padding included.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The one append that all sequences share, if they do: then whole-batch ops apply.
+    pub fn uniform(&self) -> Option<Append> {
+        let first = *self.appends.first()?;
+        self.appends.iter().all(|append| *append == first).then_some(first)
+    }
+
+    /// Lengths of the sequences after the append.
+    pub fn lens_after(&self) -> Vec<usize> {
+        self.appends.iter().map(|append| append.at + append.take).collect()
+    }
+
+    /// Rotary position of each column `[batch, width]`, row-major. Padding gets position 0.
+    pub fn positions(&self) -> Vec<usize> {
+        let column = |append: &Append, t: usize| {
+            let real = t >= append.skip && t < append.skip + append.take;
+            if real { append.at + t - append.skip } else { 0 }
+        };
+        let row = |append: &Append| (0..self.width).map(|t| column(append, t)).collect::<Vec<_>>();
+        self.appends.iter().flat_map(row).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_is_skipped_and_positions_count_real_tokens() {
+        let new = NewTokens::left_padded(4, &[0, 3]).unwrap();
+        let plan = AppendPlan::new(&new, &[10, 20]);
+        assert_eq!(plan.positions(), [10, 11, 12, 13, 0, 0, 0, 20]);
+        assert_eq!(plan.lens_after(), [14, 21]);
+        assert_eq!(plan.uniform(), None);
+    }
+
+    #[test]
+    fn columns_cut_padding_and_tails() {
+        let new = NewTokens::left_padded(6, &[0, 4]).unwrap();
+        assert_eq!(new.columns(0, 3).valid(), [0..3, 3..3]);
+        assert_eq!(new.columns(3, 3).valid(), [0..3, 1..3]);
+        let ragged = NewTokens::ragged(6, &[6, 2]).unwrap();
+        assert_eq!(ragged.columns(0, 3).valid(), [0..3, 0..2]);
+        assert_eq!(ragged.columns(3, 3).valid(), [0..3, 0..0]);
+    }
+
+    #[test]
+    fn a_window_moves_the_start() {
+        let spans = Spans::from_lens(&[3, 9], Some(4));
+        assert_eq!(spans.as_slice(), [Span { start: 0, end: 3 }, Span { start: 5, end: 9 }]);
+        assert_eq!((spans.max_end(), spans.max_len(), spans.is_full()), (9, 4, false));
+    }
+
+    #[test]
+    fn ranges_outside_of_the_batch_are_refused() {
+        assert!(NewTokens::left_padded(4, &[5]).is_err());
+        assert!(NewTokens::ragged(4, &[5]).is_err());
+    }
+}
