@@ -54,6 +54,8 @@ macro_rules! conformance {
             properties::order_of_the_cache_does_not_matter
             properties::only_what_is_counted_is_read
             properties::an_old_handle_keeps_its_values
+            model::llama_reference_logits
+            model::a_ragged_model_batch_equals_one_by_one
         );
     };
     (@tests $device:literal; $($module:ident::$test:ident)*) => {

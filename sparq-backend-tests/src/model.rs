@@ -1,1 +1,104 @@
-//! .
+//! Whole models: reference logits, and batches against single sequences.
+
+use burn::tensor::{DType, Device};
+use sparq_core::{Method, NewTokens, SparqConfig};
+use sparq_models::{
+    checkpoint::Checkpoint,
+    forward,
+    generate::load_model,
+    models::CausalModel,
+    state::{ModelState, StateConfig},
+    verify::{Outcome, verify},
+};
+
+use crate::{
+    reference::folder,
+    tolerance::{assert_close, f32, supported},
+};
+
+fn llama(dtype: DType, device: &Device) -> Box<dyn CausalModel> {
+    let checkpoint = Checkpoint::open(folder().join("models/llama")).expect("the reference model");
+    load_model(&checkpoint, device, dtype, &mut |_, _| {}).expect("weights that fit")
+}
+
+/// Logits of the reference Llama: dense uncached, dense cached and all SparQ runs in f32; dense in
+/// the half types, where rounding may tip a selection.
+pub fn llama_reference_logits(device: &Device) {
+    for row in supported(device) {
+        let model = llama(row.dtype, device);
+        let file = folder().join("models/llama/expected.safetensors");
+        let comparisons = verify(model.as_ref(), row.dtype, &file).expect("a reference file");
+        let mut compared = 0;
+        for comparison in &comparisons {
+            let Outcome::Compared { max_difference, agreeing, positions } = comparison.outcome else {
+                println!("not run: {} is not built", comparison.name);
+                continue;
+            };
+            if row.dtype != DType::F32 && !comparison.name.starts_with("dense.") {
+                continue;
+            }
+            let what = format!("{} {:?}: {max_difference}", comparison.name, row.dtype);
+            assert!(comparison.passes(row.logits), "{what}");
+            assert!(
+                row.dtype != DType::F32 || agreeing == positions,
+                "{what}: greedy {agreeing}/{positions}"
+            );
+            compared += 1;
+        }
+        assert!(compared >= if row.dtype == DType::F32 { 5 } else { 2 }, "{comparisons:?}");
+    }
+}
+
+/// A left-padded batch gives each sequence the logits that it gets alone: in a prefill in two
+/// chunks, and in the SparQ decode steps behind it.
+pub fn a_ragged_model_batch_equals_one_by_one(device: &Device) {
+    let model = llama(DType::F32, device);
+    let vocab = model.vocab_size();
+    let config = SparqConfig { mean_value: true, ..SparqConfig::new(&model.attention_shapes()[0], 8, 6) };
+    let method = Method::Sparq(config);
+    let (width, lens, steps) = (20, [20usize, 3, 11], 5);
+    let token = |b: usize, t: usize| ((b * 31 + t * 7) % vocab) as u32;
+    let state = |batch| {
+        let config = StateConfig { batch, max_len: width + steps, dtype: DType::F32 };
+        ModelState::new(model.as_ref(), &config, &method).expect("a valid state")
+    };
+
+    let mut together = state(3);
+    let padding: Vec<usize> = lens.iter().map(|len| width - len).collect();
+    let tokens = NewTokens::left_padded(width, &padding).expect("padding within the width");
+    let mut last = vec![];
+    for first in [0, width / 2] {
+        let column = |b: usize, t: usize| (t >= padding[b]).then(|| token(b, t - padding[b])).unwrap_or(0);
+        let ids: Vec<u32> = (0..3)
+            .flat_map(|b| (first..first + width / 2).map(move |t| (b, t)))
+            .map(|(b, t)| column(b, t))
+            .collect();
+        let new = tokens.columns(first, width / 2);
+        let logits = forward::prefill_logits(model.as_ref(), &ids, &new, &mut together).expect("it fits");
+        last = forward::read(logits).expect("f32 logits").chunks(vocab).map(<[f32]>::to_vec).collect();
+    }
+    assert_eq!(together.lens(), lens);
+    let last: Vec<_> = (0..3).map(|b| last[(b + 1) * width / 2 - 1].clone()).collect();
+    let decoded: Vec<Vec<f32>> = (0..steps)
+        .map(|step| {
+            let ids: Vec<u32> = (0..3).map(|b| token(b, 100 + step)).collect();
+            let logits = forward::decode(model.as_ref(), &ids, &mut together).expect("it fits");
+            forward::read(logits).expect("f32 logits")
+        })
+        .collect();
+
+    for b in 0..3 {
+        let mut alone = state(1);
+        let ids: Vec<u32> = (0..lens[b]).map(|t| token(b, t)).collect();
+        let logits = forward::prefill_last(model.as_ref(), &ids, &mut alone).expect("it fits");
+        assert_close(&last[b], &forward::read(logits).expect("f32 logits"), f32().reference, "prefill");
+        for (step, together) in decoded.iter().enumerate() {
+            let logits =
+                forward::decode(model.as_ref(), &[token(b, 100 + step)], &mut alone).expect("it fits");
+            let logits = forward::read(logits).expect("f32 logits");
+            let what = format!("sequence {b}, step {step}");
+            assert_close(&together[b * vocab..(b + 1) * vocab], &logits, f32().reference, &what);
+        }
+    }
+    assert!(together.traffic().moved.k_index.elements > 0, "the steps ran through SparQ");
+}

@@ -1,1 +1,31 @@
-fn main() {}
+//! `sparq`: text generation that reads part of the KV cache.
+//!
+//! Exit codes: 0 success (a closed pipe is success), 1 something failed, 2 wrong usage.
+
+mod args;
+mod commands;
+mod demo;
+mod hint;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        Command::Generate(args) => commands::generate::run(args),
+        Command::Verify(args) => commands::verify::run(args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -200,7 +200,7 @@ impl LayerCache {
         let lens = plan.lens_after();
         let needed = lens.iter().copied().max().unwrap_or(0);
         if needed > self.capacity || self.k.is_none() {
-            self.reserve(needed.max(self.capacity + self.capacity / 2).min(self.config.max_len))?;
+            self.reserve(needed.max(1).max(self.capacity + self.capacity / 2).min(self.config.max_len))?;
         }
         if self.extras.mean_value {
             self.v_sum = self.v_sum.take().map(|sum| ops::accumulate(sum, v.clone(), plan));

@@ -48,6 +48,14 @@ fn ndarray() -> Device {
     Device::ndarray()
 }
 
+/// What to call `device` in a message: the name of its backend in lower case.
+pub fn describe(device: &Device) -> String {
+    // Burn prints `Device<Flex(..)>`.
+    let text = format!("{device:?}");
+    let name = text.trim_start_matches("Device<").split(['(', '>']).next().unwrap_or(&text);
+    name.to_lowercase()
+}
+
 /// Checks that `device` computes in `dtype`.
 ///
 /// # Errors
@@ -56,7 +64,7 @@ pub fn require_dtype(device: &Device, dtype: DType) -> Result<()> {
     if matches!(dtype, DType::F32 | DType::F16 | DType::BF16) && device.supports_dtype(dtype) {
         return Ok(());
     }
-    Err(Error::UnsupportedDtype { device: format!("{device:?}"), dtype })
+    Err(Error::UnsupportedDtype { device: describe(device), dtype })
 }
 
 #[cfg(test)]
@@ -68,6 +76,6 @@ mod tests {
         let message = |name| parse(name).unwrap_err().to_string();
         assert_eq!(message("tpu"), "device `tpu` is not known");
         assert_eq!(message("cuda:0"), "device `cuda:0` is not compiled in");
-        assert!(parse("cpu").is_ok());
+        assert_eq!(describe(&parse("cpu").unwrap()), AVAILABLE[1]);
     }
 }

@@ -1,0 +1,110 @@
+//! What can be typed. Each group says what it means through a `resolve` method of its own.
+
+mod attention;
+mod model;
+mod sampling;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use attention::{AttentionArgs, MethodArg};
+pub(crate) use model::{DtypeArg, ModelArgs};
+pub(crate) use sampling::SamplingArgs;
+
+/// Text generation that reads part of the KV cache (SparQ attention).
+#[derive(Debug, Parser)]
+#[command(name = "sparq", version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Continue a text: the text goes to standard output, figures to standard error
+    Generate(GenerateArgs),
+    /// Compare a model's logits with reference logits; exit code 1 where they differ
+    Verify(VerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    /// The text to continue; `-` reads it from standard input
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    pub(crate) prompt: Option<String>,
+
+    /// Read the text to continue from a file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) attention: AttentionArgs,
+
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+
+    /// Tokens to generate at most
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 512)]
+    pub(crate) max_new_tokens: usize,
+
+    /// Longest context in tokens, prompt included [default: the model's own limit]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_seq_len: Option<usize>,
+
+    /// Stop where this text comes up, and leave it out; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+
+    /// Go on after an end-of-text token
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
+
+    /// Write the text to a file instead; it appears there when it is complete
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Print no figures
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+
+    /// Show no progress bars (they are shown on a terminal only)
+    #[arg(long)]
+    pub(crate) no_progress: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Folder of the model
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) model: PathBuf,
+
+    /// Reference logits [default: expected.safetensors in the model's folder]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) expected: Option<PathBuf>,
+
+    /// Largest absolute difference of any logit
+    #[arg(long, value_name = "X", default_value_t = 1e-3)]
+    pub(crate) tolerance: f32,
+
+    /// Device to compute on
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub(crate) device: String,
+
+    /// Storage dtype of weights and KV cache
+    #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
+    pub(crate) dtype: DtypeArg,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,146 @@
+//! How decode steps attend.
+
+use clap::{Args, ValueEnum};
+use sparq_models::{
+    attention::{Attention, SparqOptions, SparqSize},
+    core::{GroupScores, SparqConfig},
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MethodArg {
+    Dense,
+    Sparq,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GroupScoresArg {
+    Logits,
+    Softmax,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Attention")]
+pub(crate) struct AttentionArgs {
+    /// How decode steps attend to the cache; prompts are always attended densely
+    #[arg(long, value_enum, default_value_t = MethodArg::Sparq)]
+    pub(crate) attention: MethodArg,
+
+    /// SparQ: read about one part in X of what dense attention reads [default: 8]
+    #[arg(long, value_name = "X", conflicts_with_all = ["sparq_rank", "sparq_top_k"])]
+    pub(crate) compression_ratio: Option<f64>,
+
+    /// SparQ: smallest top-k that a compression ratio may choose
+    /// [default: 128; 64 for the small model inside this program]
+    #[arg(long, value_name = "K", conflicts_with_all = ["sparq_rank", "sparq_top_k"])]
+    pub(crate) min_top_k: Option<usize>,
+
+    /// SparQ: rank r, components of each key that are read to choose positions
+    #[arg(long, value_name = "R", requires = "sparq_top_k")]
+    pub(crate) sparq_rank: Option<usize>,
+
+    /// SparQ: positions k that are read in full
+    #[arg(long, value_name = "K", requires = "sparq_rank")]
+    pub(crate) sparq_top_k: Option<usize>,
+
+    /// SparQ: most recent positions that are always read [default: a quarter of k]
+    #[arg(long, value_name = "L")]
+    pub(crate) local_window: Option<usize>,
+
+    /// SparQ: do not let the mean value stand in for what is not read
+    /// [default: off only for models with grouped queries]
+    #[arg(long)]
+    pub(crate) no_mean_value: bool,
+
+    /// SparQ: how the query heads of a group choose together
+    #[arg(long, value_enum, default_value_t = GroupScoresArg::Logits)]
+    pub(crate) group_scores: GroupScoresArg,
+
+    /// SparQ: attend densely to contexts shorter than N tokens
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) dense_below: usize,
+}
+
+impl AttentionArgs {
+    /// The attention of the run; `demo` for the small model inside the program, which is scaled
+    /// down and so is its smallest top-k.
+    pub(crate) fn resolve(&self, demo: bool) -> Attention {
+        if self.attention == MethodArg::Dense {
+            return Attention::Dense;
+        }
+        let size = match (self.sparq_rank, self.sparq_top_k) {
+            (Some(rank), Some(top_k)) => SparqSize::Explicit { rank, top_k },
+            _ => SparqSize::Ratio {
+                ratio: self.compression_ratio.unwrap_or(8.0),
+                min_top_k: self.min_top_k.unwrap_or(match demo {
+                    true => crate::demo::MIN_TOP_K,
+                    false => SparqConfig::MIN_TOP_K,
+                }),
+            },
+        };
+        Attention::Sparq(SparqOptions {
+            size,
+            local_window: self.local_window,
+            mean_value: self.no_mean_value.then_some(false),
+            group_scores: match self.group_scores {
+                GroupScoresArg::Logits => GroupScores::ScaledLogits,
+                GroupScoresArg::Softmax => GroupScores::Softmax,
+            },
+            dense_below: self.dense_below,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn parse(flags: &str) -> Result<Attention, clap::Error> {
+        let words = ["sparq", "generate", "text"].into_iter().chain(flags.split_whitespace());
+        match Cli::try_parse_from(words)?.command {
+            Command::Generate(args) => Ok(args.attention.resolve(true)),
+            Command::Verify(_) => unreachable!("generate was typed"),
+        }
+    }
+
+    fn sparq(flags: &str) -> SparqOptions {
+        match parse(flags).unwrap() {
+            Attention::Sparq(options) => options,
+            Attention::Dense => panic!("{flags} gave dense attention"),
+        }
+    }
+
+    #[test]
+    fn each_flag_does_what_it_says() {
+        assert_eq!(parse("--attention dense").unwrap(), Attention::Dense);
+        assert_eq!(sparq("").size, SparqSize::Ratio { ratio: 8.0, min_top_k: crate::demo::MIN_TOP_K });
+        assert_eq!(
+            sparq("--compression-ratio 4 --min-top-k 32").size,
+            SparqSize::Ratio { ratio: 4.0, min_top_k: 32 }
+        );
+        assert_eq!(
+            sparq("--sparq-rank 16 --sparq-top-k 96").size,
+            SparqSize::Explicit { rank: 16, top_k: 96 }
+        );
+        assert_eq!(sparq("--local-window 7").local_window, Some(7));
+        assert_eq!(sparq("").mean_value, None);
+        assert_eq!(sparq("--no-mean-value").mean_value, Some(false));
+        assert_eq!(sparq("--group-scores softmax").group_scores, GroupScores::Softmax);
+        assert_eq!(sparq("--dense-below 512").dense_below, 512);
+    }
+
+    #[test]
+    fn contradictions_are_usage_errors() {
+        for flags in [
+            "--compression-ratio 8 --sparq-rank 16 --sparq-top-k 64",
+            "--sparq-rank 16",
+            "--sparq-top-k 16",
+            "--attention sparse",
+            "--min-top-k 3 --sparq-rank 16 --sparq-top-k 64",
+        ] {
+            assert_eq!(parse(flags).unwrap_err().exit_code(), 2, "{flags}");
+        }
+    }
+}

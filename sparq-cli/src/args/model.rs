@@ -1,0 +1,71 @@
+//! Which model, where, and in which dtype.
+
+use std::path::PathBuf;
+
+use burn::tensor::{DType, Device};
+use clap::{Args, ValueEnum};
+use sparq_core::device;
+use sparq_models::checkpoint::Checkpoint;
+
+use crate::demo;
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// Folder of a Hugging Face checkpoint [default: the small model inside this program]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// Device to compute on: cpu, flex or ndarray, as compiled in
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub(crate) device: String,
+
+    /// Storage dtype of weights and KV cache; auto keeps the checkpoint's where the device can
+    #[arg(long, value_enum, default_value_t = DtypeArg::Auto)]
+    pub(crate) dtype: DtypeArg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DtypeArg {
+    Auto,
+    F32,
+    F16,
+    Bf16,
+}
+
+impl DtypeArg {
+    /// The dtype to load in.
+    pub(crate) fn resolve(self, checkpoint: &Checkpoint, device: &Device) -> anyhow::Result<DType> {
+        let dtype = match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+            Self::Auto => {
+                let stored = checkpoint.stored_dtype();
+                return Ok(match device::require_dtype(device, stored) {
+                    Ok(()) => stored,
+                    Err(_) => DType::F32,
+                });
+            }
+        };
+        device::require_dtype(device, dtype)?;
+        Ok(dtype)
+    }
+}
+
+impl ModelArgs {
+    /// True for the model inside the program.
+    pub(crate) fn is_demo(&self) -> bool {
+        self.model.is_none()
+    }
+
+    /// Opens the checkpoint and finds the device and dtype.
+    pub(crate) fn resolve(&self) -> anyhow::Result<(Checkpoint, Device, DType)> {
+        let device = device::parse(&self.device)?;
+        let checkpoint = match &self.model {
+            Some(folder) => Checkpoint::open(folder)?,
+            None => demo::checkpoint()?,
+        };
+        let dtype = self.dtype.resolve(&checkpoint, &device)?;
+        Ok((checkpoint, device, dtype))
+    }
+}

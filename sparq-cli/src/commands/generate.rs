@@ -1,0 +1,78 @@
+//! `sparq generate`.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    ops::ControlFlow,
+    process::ExitCode,
+    time::Instant,
+};
+
+use anyhow::Context;
+use sparq_models::generate::{Event, GenerateOptions, TextModel};
+
+use crate::{
+    args::GenerateArgs,
+    output::{Progress, Sink, summary},
+};
+
+/// Runs the subcommand.
+pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
+    let prompt = prompt(args)?;
+    // Opened before the work, so that a path that cannot be written costs nothing.
+    let mut sink = Sink::open(args.output.as_deref())?;
+    let (checkpoint, device, dtype) = args.model.resolve()?;
+    let options = GenerateOptions {
+        attention: args.attention.resolve(args.model.is_demo()),
+        max_new_tokens: args.max_new_tokens,
+        max_seq_len: args.max_seq_len,
+        sampler: args.sampling.resolve(checkpoint.generation_config()),
+        stop: args.stop.clone(),
+        ignore_eos: args.ignore_eos,
+    };
+
+    let mut progress = Progress::new(args.no_progress || args.quiet);
+    let start = Instant::now();
+    let model = TextModel::load(&checkpoint, &device, dtype, &mut |done, total| progress.load(done, total))?;
+    let load = start.elapsed();
+
+    let mut failure = None;
+    let generation = model.generate(&prompt, &options, &mut |event| {
+        match event {
+            Event::Prefill { done, total } => progress.prefill(done, total),
+            Event::Text(text) => {
+                progress.clear();
+                if let Err(error) = sink.write(text) {
+                    failure = Some(error);
+                    return ControlFlow::Break(());
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    progress.clear();
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    sink.finish()?;
+    if !args.quiet {
+        let stats = &generation.stats;
+        let text = summary(stats, load, &args.model.device, dtype, args.attention.attention);
+        io::stderr().write_all(text.as_bytes()).context("cannot write to standard error")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The prompt from where the arguments say.
+fn prompt(args: &GenerateArgs) -> anyhow::Result<String> {
+    match (&args.prompt, &args.file) {
+        (_, Some(file)) => fs::read_to_string(file)
+            .with_context(|| format!("cannot read the prompt from `{}`", file.display())),
+        (Some(prompt), None) if prompt != "-" => Ok(prompt.clone()),
+        _ => {
+            let mut prompt = String::new();
+            io::stdin().read_to_string(&mut prompt).context("cannot read the prompt from standard input")?;
+            Ok(prompt)
+        }
+    }
+}

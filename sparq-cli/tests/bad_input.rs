@@ -1,0 +1,227 @@
+//! Bad input gets the right message, a hint where there is one, and the right exit code.
+
+mod common;
+
+use std::{
+    fs::{self, File},
+    process::{Command, Stdio},
+};
+
+use common::{copy_of_llama, edit_config, edit_weights, sparq};
+use predicates::{prelude::*, str::contains};
+use tempfile::TempDir;
+
+/// `sparq verify` on a damaged model fails with exit code 1 and these words.
+fn verify_fails(folder: &TempDir, words: &[&str]) {
+    let assert = sparq().arg("verify").arg("-m").arg(folder.path()).assert().failure().code(1);
+    let message = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    assert!(message.starts_with("error: "), "{message}");
+    for word in words {
+        assert!(message.contains(word), "`{word}` in: {message}");
+    }
+    assert!(!message.contains("panicked"), "{message}");
+}
+
+#[test]
+fn no_such_folder() {
+    sparq()
+        .args(["generate", "-m", "/no/such/folder", "Once"])
+        .assert()
+        .code(1)
+        .stdout("")
+        .stderr(contains("/no/such/folder").and(contains("hint: ")));
+}
+
+#[test]
+fn no_config() {
+    let folder = copy_of_llama();
+    fs::remove_file(folder.path().join("config.json")).unwrap();
+    verify_fails(&folder, &["config.json"]);
+}
+
+#[test]
+fn no_weights() {
+    let folder = copy_of_llama();
+    fs::rename(folder.path().join("model.safetensors"), folder.path().join("pytorch_model.bin")).unwrap();
+    verify_fails(&folder, &["model.safetensors", "pytorch_model.bin", "hint: "]);
+}
+
+#[test]
+fn no_tokenizer() {
+    let folder = copy_of_llama();
+    sparq()
+        .args(["generate", "Once", "-m"])
+        .arg(folder.path())
+        .assert()
+        .code(1)
+        .stderr(contains("tokenizer.json").and(contains("hint: ")));
+}
+
+#[test]
+fn truncated_weights() {
+    let folder = copy_of_llama();
+    let path = folder.path().join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    for length in [bytes.len() - 1, bytes.len() / 2, 100, 4, 0] {
+        fs::write(&path, &bytes[..length]).unwrap();
+        verify_fails(&folder, &["model.safetensors"]);
+    }
+}
+
+#[test]
+fn config_that_is_no_json_or_lacks_a_field() {
+    let folder = copy_of_llama();
+    edit_config(folder.path(), "\"hidden_size\": 64,", "");
+    verify_fails(&folder, &["config.json", "hidden_size"]);
+    fs::write(folder.path().join("config.json"), "{").unwrap();
+    verify_fails(&folder, &["config.json", "JSON"]);
+}
+
+#[test]
+fn wrong_shapes_name_the_tensor_and_both_shapes() {
+    let folder = copy_of_llama();
+    edit_config(folder.path(), "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 4");
+    verify_fails(&folder, &["model.layers.2.self_attn.k_proj.weight", "[32, 64]", "[64, 64]"]);
+}
+
+#[test]
+fn missing_and_unused_tensors_are_all_named() {
+    let folder = copy_of_llama();
+    edit_weights(folder.path(), |tensors| {
+        let moved = tensors.remove("model.layers.1.mlp.up_proj.weight").unwrap();
+        tensors.insert("model.layers.1.mlp.upp_proj.weight".into(), moved);
+        tensors.remove("model.norm.weight").unwrap();
+    });
+    let words = ["layers.1.mlp.up_proj.weight", "layers.1.mlp.upp_proj.weight", "model.norm.weight"];
+    verify_fails(&folder, &words);
+}
+
+#[test]
+fn weights_that_are_not_finite() {
+    let folder = copy_of_llama();
+    edit_weights(folder.path(), |tensors| {
+        let (_, data) = tensors.get_mut("model.layers.0.mlp.down_proj.weight").unwrap();
+        data[40..44].copy_from_slice(&f32::NAN.to_le_bytes());
+    });
+    verify_fails(&folder, &["model.layers.0.mlp.down_proj.weight"]);
+}
+
+#[test]
+fn unknown_architecture() {
+    let folder = copy_of_llama();
+    edit_config(folder.path(), "LlamaForCausalLM", "MambaForCausalLM");
+    verify_fails(&folder, &["MambaForCausalLM", "LlamaForCausalLM"]);
+}
+
+#[test]
+fn reference_file_that_is_missing_or_of_another_form() {
+    let folder = copy_of_llama();
+    let expected = folder.path().join("expected.safetensors");
+    fs::copy(folder.path().join("model.safetensors"), &expected).unwrap();
+    verify_fails(&folder, &["expected.safetensors", "prefill"]);
+    fs::remove_file(&expected).unwrap();
+    verify_fails(&folder, &["expected.safetensors"]);
+}
+
+#[test]
+fn rank_above_head_dim() {
+    sparq()
+        .args(["generate", "Once", "--sparq-rank", "65", "--sparq-top-k", "64"])
+        .assert()
+        .code(1)
+        .stdout("")
+        .stderr(contains("rank = 65").and(contains("head_dim = 64")));
+}
+
+#[test]
+fn ratio_and_sampling_out_of_range() {
+    for flags in [["--compression-ratio", "0.5"], ["--temperature", "-1"], ["--top-p", "2"]] {
+        let value = format!("{}={}", flags[0], flags[1]);
+        sparq().args(["generate", "Once"]).arg(value).assert().code(1).stderr(contains("error: "));
+    }
+}
+
+#[test]
+fn prompt_longer_than_the_maximum() {
+    sparq()
+        .args(["generate", "--max-seq-len", "8", "one two three four five six seven eight nine ten"])
+        .assert()
+        .code(1)
+        .stdout("")
+        .stderr(contains("8").and(contains("hint: ")).and(contains("--max-seq-len")));
+}
+
+#[test]
+fn empty_prompt_file_that_is_missing_or_no_text() {
+    let folder = TempDir::new().unwrap();
+    sparq().args(["generate", "-f", "/no/such/file"]).assert().code(1).stderr(contains("/no/such/file"));
+    let file = folder.path().join("latin1.txt");
+    fs::write(&file, [b'c', b'a', b'f', 0xe9]).unwrap();
+    sparq().args(["generate", "-f"]).arg(&file).assert().code(1).stderr(contains("latin1.txt"));
+}
+
+#[test]
+fn devices_that_are_not_there() {
+    let on = |device: &str| {
+        let mut command = sparq();
+        command.args(["generate", "Once", "--device", device]);
+        command.assert().code(1)
+    };
+    on("tpu").stderr(contains("device `tpu` is not known").and(contains("hint: ")));
+    on("cuda:0").stderr(contains("not compiled in").and(contains("--features")));
+}
+
+#[test]
+fn wrong_usage_is_exit_code_two() {
+    for args in [vec![], vec!["generate"], vec!["generate", "x", "--sparq-rank", "8"], vec!["frobnicate"]] {
+        sparq().args(args).assert().code(2);
+    }
+}
+
+#[test]
+fn output_that_cannot_be_written_costs_no_work_and_no_file() {
+    let folder = TempDir::new().unwrap();
+    for path in [folder.path().to_owned(), folder.path().join("no/such/folder/text.txt")] {
+        sparq()
+            .args(["generate", "Once", "-n", "3", "-o"])
+            .arg(&path)
+            .assert()
+            .code(1)
+            .stderr(contains("cannot write to"));
+    }
+    // A run that fails after the output was opened leaves what was there, and nothing beside it.
+    let file = folder.path().join("text.txt");
+    fs::write(&file, "precious").unwrap();
+    sparq()
+        .args(["generate", "Once", "--sparq-rank", "65", "--sparq-top-k", "64", "-o"])
+        .arg(&file)
+        .assert()
+        .code(1);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_an_error() {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let program = assert_cmd::cargo::cargo_bin("sparq");
+    let output = Command::new(program).args(["generate", "Once", "-n", "20"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write to standard output"));
+}
+
+#[test]
+fn a_closed_pipe_is_success() {
+    let program = assert_cmd::cargo::cargo_bin("sparq");
+    let mut child = Command::new(program)
+        .args(["generate", "Once upon a time", "-n", "400", "--ignore-eos"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}

@@ -1,0 +1,231 @@
+//! A model folder as Hugging Face lays it out: configuration, tokenizer and weights.
+//!
+//! Opening reads the small files and the headers of the weight files, so that it is quick for any
+//! size. The weights are mapped into memory and go to the device tensor by tensor in their final
+//! number format, through a [`Loader`].
+
+mod convert;
+mod loader;
+mod map;
+mod report;
+mod weights;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device};
+use serde_json::Value;
+
+pub use loader::Loader;
+pub use report::{Misshapen, Missing, NonFinite, Unsupported, WeightReport};
+pub use weights::TensorInfo;
+
+use crate::config::{ConfigFields, GenerationConfig};
+use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
+use weights::Weights;
+
+/// An opened model: its configuration is read, its weights are mapped and not yet loaded.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The folder, or a name for embedded files, for messages.
+    location: PathBuf,
+    config_path: PathBuf,
+    config: Value,
+    generation: GenerationConfig,
+    tokenizer: TokenizerSource,
+    weights: Weights,
+}
+
+/// The files of a model that is part of the program, for [`Checkpoint::from_static`].
+#[derive(Debug, Clone, Copy)]
+pub struct StaticFiles {
+    /// `config.json`.
+    pub config: &'static [u8],
+    /// `generation_config.json`, if the model has one.
+    pub generation_config: Option<&'static [u8]>,
+    /// `tokenizer.json`, if the model has one.
+    pub tokenizer: Option<&'static [u8]>,
+    /// `model.safetensors`.
+    pub weights: &'static [u8],
+}
+
+#[derive(Debug)]
+enum TokenizerSource {
+    File(PathBuf),
+    Static(Option<&'static [u8]>),
+}
+
+impl Checkpoint {
+    /// Opens the model in folder `dir`: `config.json`, and `model.safetensors` or the shards that
+    /// `model.safetensors.index.json` names; `generation_config.json` if it is there.
+    ///
+    /// The weight files must not be changed or cut short while the checkpoint is in use.
+    ///
+    /// # Errors
+    ///
+    /// Files that are missing, damaged or at odds with each other.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        if !dir.is_dir() {
+            return Err(Error::FolderNotFound { path: dir.to_owned() });
+        }
+        let config_path = dir.join("config.json");
+        let Some(config) = read_if_exists(&config_path)? else {
+            let found = weights::weight_like_files(dir);
+            return Err(Error::FileNotFound { path: config_path, found });
+        };
+        let generation_path = dir.join("generation_config.json");
+        let generation = read_if_exists(&generation_path)?;
+        Ok(Self {
+            location: dir.to_owned(),
+            config: parse_json(&config_path, &config)?,
+            config_path,
+            generation: parse_generation(&generation_path, generation.as_deref())?,
+            tokenizer: TokenizerSource::File(dir.join("tokenizer.json")),
+            weights: Weights::open(dir)?,
+        })
+    }
+
+    /// Opens a model whose files were embedded with [`include_bytes!`].
+    ///
+    /// # Errors
+    ///
+    /// Files that are damaged.
+    pub fn from_static(files: StaticFiles) -> Result<Self> {
+        let location = PathBuf::from("embedded model");
+        let config_path = location.join("config.json");
+        let generation_path = location.join("generation_config.json");
+        Ok(Self {
+            config: parse_json(&config_path, files.config)?,
+            config_path,
+            generation: parse_generation(&generation_path, files.generation_config)?,
+            tokenizer: TokenizerSource::Static(files.tokenizer),
+            weights: Weights::from_static(&location.join("model.safetensors"), files.weights)?,
+            location,
+        })
+    }
+
+    /// The architecture that `config.json` names, such as `LlamaForCausalLM`; its `model_type`,
+    /// such as `llama`, if it names none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if the file has neither.
+    pub fn architecture(&self) -> Result<&str> {
+        self.config_fields()?.architecture()
+    }
+
+    /// `config.json` as it is.
+    pub fn config_json(&self) -> &Value {
+        &self.config
+    }
+
+    /// The fields of `config.json`, for reading them with errors that name file and field.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if the file holds no JSON object.
+    pub fn config_fields(&self) -> Result<ConfigFields<'_>> {
+        ConfigFields::new(&self.config_path, &self.config)
+    }
+
+    /// What `generation_config.json` says; all fields absent if there is no such file.
+    pub fn generation_config(&self) -> &GenerationConfig {
+        &self.generation
+    }
+
+    /// Every token that ends a text, from `config.json` and `generation_config.json`, ascending.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if `eos_token_id` is neither an id nor a list of ids.
+    pub fn eos_ids(&self) -> Result<Vec<u32>> {
+        let config_ids = self.config_fields()?.ids("eos_token_id")?;
+        Ok(self.generation.eos_ids(&config_ids))
+    }
+
+    /// Reads `tokenizer.json`, which a checkpoint may lack until text is needed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FileNotFound`] if there is none, [`Error::Tokenizer`] if it is damaged.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        let path = match &self.tokenizer {
+            TokenizerSource::File(path) => path.clone(),
+            TokenizerSource::Static(_) => self.location.join("tokenizer.json"),
+        };
+        let bytes = match &self.tokenizer {
+            TokenizerSource::File(path) => read_if_exists(path)?,
+            TokenizerSource::Static(bytes) => bytes.map(<[u8]>::to_vec),
+        };
+        match bytes {
+            Some(bytes) => Tokenizer::from_bytes(&path, &bytes),
+            None => Err(Error::FileNotFound { path, found: Vec::new() }),
+        }
+    }
+
+    /// The number format of most bytes of the weights: f32, f16 or bf16; f32 if there are none of
+    /// these.
+    pub fn stored_dtype(&self) -> DType {
+        self.weights.stored_dtype()
+    }
+
+    /// Size of all weights in bytes, as they are stored.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weights.iter().map(|tensor| tensor.bytes).sum()
+    }
+
+    /// Name, shape and format of every stored tensor, by name, from the headers alone.
+    pub fn tensors(&self) -> impl Iterator<Item = TensorInfo<'_>> {
+        self.weights.iter()
+    }
+
+    /// Shape and format of the stored tensor `name`, if there is one.
+    pub fn tensor_info(&self, name: &str) -> Option<TensorInfo<'_>> {
+        self.weights.info(name)
+    }
+
+    /// Starts loading the weights onto `device` as `dtype`: f32, f16 or bf16.
+    ///
+    /// `progress` is called with the bytes loaded so far and the bytes to load in all, as stored.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnsupportedDtype`] if the device cannot hold `dtype`, or it is another format.
+    pub fn loader<'a>(
+        &'a self,
+        device: &Device,
+        dtype: DType,
+        progress: &'a mut dyn FnMut(u64, u64),
+    ) -> Result<Loader<'a>> {
+        Loader::new(&self.weights, &self.location, device, dtype, progress)
+    }
+}
+
+/// The content of a file, or nothing if it does not exist.
+fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Io { path: path.to_owned(), source }),
+    }
+}
+
+fn parse_json(path: &Path, bytes: &[u8]) -> Result<Value> {
+    serde_json::from_slice(bytes).map_err(|source| Error::Json { path: path.to_owned(), source })
+}
+
+fn parse_generation(path: &Path, bytes: Option<&[u8]>) -> Result<GenerationConfig> {
+    match bytes {
+        Some(bytes) => {
+            let json = parse_json(path, bytes)?;
+            GenerationConfig::from_fields(&ConfigFields::new(path, &json)?)
+        }
+        None => Ok(GenerationConfig::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

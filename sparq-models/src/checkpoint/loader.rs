@@ -1,0 +1,175 @@
+//! Loading weights tensor by tensor, with every mismatch reported at the end.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::Path;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use super::convert::{FloatFormat, convert};
+use super::report::{Misshapen, Missing, NonFinite, Unsupported, WeightReport};
+use super::weights::Weights;
+use crate::error::{Error, Result};
+
+/// Puts the tensors of a checkpoint on a device, each once, in its final number format.
+///
+/// A model asks for its tensors one after another. A tensor that does not fit gives no error at
+/// once but a placeholder of zeros with the shape that was asked for, and [`finish`](Self::finish)
+/// names all problems together. From the first one on only headers are checked, so a checkpoint
+/// of the wrong model fails quickly.
+///
+/// Weights on their way take the memory of one tensor besides those that are loaded.
+pub struct Loader<'a> {
+    weights: &'a Weights,
+    device: Device,
+    dtype: DType,
+    progress: &'a mut dyn FnMut(u64, u64),
+    /// Names of the tensors that were asked for or are to be ignored.
+    claimed: HashSet<&'a str>,
+    loaded_bytes: u64,
+    total_bytes: u64,
+    report: WeightReport,
+}
+
+impl<'a> Loader<'a> {
+    pub(super) fn new(
+        weights: &'a Weights,
+        location: &Path,
+        device: &Device,
+        dtype: DType,
+        progress: &'a mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
+        if !can_hold(device, dtype) {
+            return Err(Error::UnsupportedDtype { dtype, device: sparq_core::device::describe(device) });
+        }
+        Ok(Self {
+            weights,
+            device: device.clone(),
+            dtype,
+            progress,
+            claimed: HashSet::new(),
+            loaded_bytes: 0,
+            total_bytes: weights.iter().map(|tensor| tensor.bytes).sum(),
+            report: WeightReport { location: location.to_owned(), ..WeightReport::default() },
+        })
+    }
+
+    /// The device that the tensors are put on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The number format that tensors are loaded as, where no other is asked for.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Whether the checkpoint holds a tensor `name`.
+    pub fn contains(&self, name: &str) -> bool {
+        self.weights.get(name).is_some()
+    }
+
+    /// Loads tensor `name` with axes `dims`.
+    pub fn tensor<const D: usize>(&mut self, name: &str, dims: [usize; D]) -> Tensor<D> {
+        self.tensor_as(name, dims, self.dtype)
+    }
+
+    /// Loads tensor `name` with axes `dims` as `dtype`: for tensors that stay in f32, such as norms.
+    pub fn tensor_as<const D: usize>(&mut self, name: &str, dims: [usize; D], dtype: DType) -> Tensor<D> {
+        match self.read(name, &dims, dtype) {
+            Some(data) => Tensor::from_data(data, (&self.device, dtype)),
+            // One zero seen through all axes: most backends hold it without memory.
+            None => Tensor::<D>::zeros([1; D], (&self.device, self.dtype)).expand(dims),
+        }
+    }
+
+    /// Loads tensor `name` with axes `dims` if the checkpoint holds it, for biases that some models have.
+    pub fn optional<const D: usize>(&mut self, name: &str, dims: [usize; D]) -> Option<Tensor<D>> {
+        self.contains(name).then(|| self.tensor(name, dims))
+    }
+
+    /// Accepts tensors that the model does not use, such as `rotary_emb.inv_freq` of old files.
+    pub fn ignore(&mut self, is_harmless: impl Fn(&str) -> bool) {
+        for tensor in self.weights.iter().filter(|tensor| is_harmless(tensor.name)) {
+            if self.claimed.insert(tensor.name) {
+                self.total_bytes -= tensor.bytes;
+            }
+        }
+    }
+
+    /// Ends loading.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Weights`] with every tensor that was missing, misshapen, in an unsupported number
+    /// format or not finite, and every tensor that was neither loaded nor ignored.
+    pub fn finish(mut self) -> Result<()> {
+        let names = self.weights.iter().map(|tensor| tensor.name);
+        let unused = names.filter(|name| !self.claimed.contains(name));
+        self.report.unused = unused.map(str::to_owned).collect();
+        if self.report.is_empty() {
+            return Ok(());
+        }
+        self.report.suggest_names();
+        Err(Error::Weights(Box::new(self.report)))
+    }
+
+    /// Checks and reads one tensor; nothing, if it does not fit or nothing is read any more.
+    fn read(&mut self, name: &str, dims: &[usize], wanted: DType) -> Option<TensorData> {
+        let Some((name, stored)) = self.weights.get(name) else {
+            self.report.missing.push(Missing { name: name.to_owned(), closest: None });
+            return None;
+        };
+        let is_first_use = self.claimed.insert(name);
+        if stored.shape != dims {
+            self.report.misshapen.push(Misshapen {
+                name: name.to_owned(),
+                found: stored.shape.clone(),
+                expected: dims.to_vec(),
+            });
+        }
+        let from = FloatFormat::of_stored(stored.dtype);
+        let to = FloatFormat::of_tensor(wanted).filter(|_| can_hold(&self.device, wanted));
+        let (Some(from), Some(to)) = (from, to) else {
+            let device = from.is_some().then(|| sparq_core::device::describe(&self.device));
+            let (name, stored) = (name.to_owned(), stored.dtype);
+            self.report.unsupported.push(Unsupported { name, stored, wanted, device });
+            return None;
+        };
+        if self.report.has_mismatch() {
+            return None;
+        }
+        // A tensor that is used twice counts once, so that progress ends at the total.
+        let mut progress = |bytes: u64| {
+            if is_first_use {
+                self.loaded_bytes += bytes;
+            }
+            (self.progress)(self.loaded_bytes, self.total_bytes);
+        };
+        match convert(from, self.weights.bytes(stored), dims, to, &mut progress) {
+            Ok(data) => Some(data),
+            Err(element) => {
+                let (name, stored) = (name.to_owned(), stored.dtype);
+                self.report.non_finite.push(NonFinite { name, element, stored, wanted });
+                None
+            }
+        }
+    }
+}
+
+/// Whether weights can be loaded as `dtype` on `device`.
+fn can_hold(device: &Device, dtype: DType) -> bool {
+    FloatFormat::of_tensor(dtype).is_some() && device.supports_dtype(dtype)
+}
+
+impl fmt::Debug for Loader<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loader")
+            .field("device", &self.device)
+            .field("dtype", &self.dtype)
+            .field("loaded_bytes", &self.loaded_bytes)
+            .field("total_bytes", &self.total_bytes)
+            .field("report", &self.report)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,320 @@
+use half::{bf16, f16};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+
+/// A tensor to store: name, format, shape, values.
+type Spec<'a> = (&'a str, Dtype, &'a [usize], &'a [f32]);
+
+fn encode(dtype: Dtype, values: &[f32]) -> Vec<u8> {
+    let bytes = |&value: &f32| match dtype {
+        Dtype::F32 => value.to_le_bytes().to_vec(),
+        Dtype::F16 => f16::from_f32(value).to_le_bytes().to_vec(),
+        Dtype::BF16 => bf16::from_f32(value).to_le_bytes().to_vec(),
+        _ => vec![value as u8],
+    };
+    values.iter().flat_map(bytes).collect()
+}
+
+fn safetensors(specs: &[Spec<'_>]) -> Vec<u8> {
+    let data: Vec<_> = specs.iter().map(|spec| encode(spec.1, spec.3)).collect();
+    let views = specs.iter().zip(&data).map(|(&(name, dtype, shape, _), data)| {
+        (name, TensorView::new(dtype, shape.to_vec(), data).unwrap())
+    });
+    safetensors::serialize(views, None).unwrap()
+}
+
+/// A model folder with these files and a small `config.json`.
+fn folder(files: &[(&str, &[u8])]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let config = json!({"architectures": ["LlamaForCausalLM"], "eos_token_id": 2});
+    fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    for (name, content) in files {
+        fs::write(dir.path().join(name), content).unwrap();
+    }
+    dir
+}
+
+fn single(specs: &[Spec<'_>]) -> TempDir {
+    folder(&[("model.safetensors", &safetensors(specs))])
+}
+
+/// Every CPU device that is compiled in.
+fn devices() -> Vec<Device> {
+    vec![
+        #[cfg(feature = "flex")]
+        Device::flex(),
+        #[cfg(feature = "ndarray")]
+        #[allow(deprecated, reason = "the backend is kept as long as Burn has it")]
+        Device::ndarray(),
+    ]
+}
+
+fn values<const D: usize>(tensor: burn::tensor::Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec_as::<f32>().unwrap()
+}
+
+/// Loads a checkpoint in f32 on the first device and returns the report.
+fn report(dir: &TempDir, load: impl FnOnce(&mut Loader<'_>)) -> WeightReport {
+    report_as(dir, DType::F32, load)
+}
+
+fn report_as(dir: &TempDir, dtype: DType, load: impl FnOnce(&mut Loader<'_>)) -> WeightReport {
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let mut progress = |_, _| ();
+    let mut loader = checkpoint.loader(&devices()[0], dtype, &mut progress).unwrap();
+    load(&mut loader);
+    match loader.finish() {
+        Ok(()) => WeightReport::default(),
+        Err(Error::Weights(report)) => *report,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+const ONE: Spec<'static> = ("a", Dtype::F32, &[2], &[1.0, 2.0]);
+
+#[test]
+fn every_format_loads_as_every_format_on_every_device() {
+    let numbers = [1.0, -2.5, 0.0, 4.0, 0.125, 96.0];
+    for stored in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+        let dir = single(&[("w", stored, &[2, 3], &numbers)]);
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        for device in devices() {
+            for target in [DType::F32, DType::F16, DType::BF16] {
+                let mut progress = |_, _| ();
+                let loader = checkpoint.loader(&device, target, &mut progress);
+                if !device.supports_dtype(target) {
+                    assert!(matches!(loader, Err(Error::UnsupportedDtype { .. })));
+                    continue;
+                }
+                let mut loader = loader.unwrap();
+                let tensor = loader.tensor("w", [2, 3]);
+                loader.finish().unwrap();
+                assert_eq!((tensor.dtype(), tensor.dims()), (target, [2, 3]));
+                assert_eq!(values(tensor), numbers, "{stored} as {target:?} on {device:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn single_tensors_may_have_another_format() {
+    let dir = single(&[("norm", Dtype::BF16, &[2], &[1.5, 2.5]), ("w", Dtype::BF16, &[1, 1], &[3.0])]);
+    let report = report_as(&dir, DType::BF16, |loader| {
+        assert_eq!(loader.tensor_as("norm", [2], DType::F32).dtype(), DType::F32);
+        assert_eq!(loader.tensor("w", [1, 1]).dtype(), DType::BF16);
+    });
+    assert!(report.is_empty());
+}
+
+#[test]
+fn progress_ends_at_the_total() {
+    let dir = single(&[ONE, ("b", Dtype::F16, &[3], &[0.0; 3]), ("x.inv_freq", Dtype::F32, &[1], &[0.0])]);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    assert_eq!(checkpoint.weight_bytes(), 18);
+    let mut steps = Vec::new();
+    let mut progress = |loaded, total| steps.push((loaded, total));
+    let mut loader = checkpoint.loader(&devices()[0], DType::F32, &mut progress).unwrap();
+    loader.ignore(|name| name.ends_with(".inv_freq"));
+    loader.tensor("a", [2]);
+    loader.tensor("b", [3]);
+    loader.tensor("a", [2]);
+    loader.finish().unwrap();
+    assert_eq!(steps, [(8, 14), (14, 14), (14, 14)]);
+}
+
+#[test]
+fn all_mismatches_are_reported_at_once() {
+    let dir = single(&[
+        ONE,
+        ("layers.0.weight", Dtype::F32, &[1], &[0.0]),
+        ("quantised", Dtype::I8, &[2], &[1.0, 2.0]),
+        ("shape", Dtype::F32, &[2, 1], &[0.0; 2]),
+    ]);
+    let report = report(&dir, |loader| {
+        assert_eq!(values(loader.tensor("a", [2])), [1.0, 2.0]);
+        assert!(loader.optional("bias", [2]).is_none());
+        assert_eq!(loader.tensor("model.layers.0.weight", [1, 3]).dims(), [1, 3]);
+        assert_eq!(loader.tensor("shape", [3, 2]).dims(), [3, 2]);
+        assert_eq!(loader.tensor("quantised", [2]).dims(), [2]);
+        // From the first problem on, placeholders take the place of the data.
+        assert_eq!(values(loader.tensor("a", [2])), [0.0, 0.0]);
+    });
+    let text = report.to_string();
+    let expected = [
+        "tensor `model.layers.0.weight` is missing (the file has `layers.0.weight`)",
+        "tensor `shape` has shape [2, 1], expected [3, 2]",
+        "tensor `quantised` is stored as I8, not as F32, F16 or BF16",
+        "tensor `layers.0.weight` is not used by the model",
+    ];
+    let lines: Vec<&str> = text.lines().skip(1).map(str::trim).collect();
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn unused_tensors_alone_are_an_error() {
+    let dir = single(&[ONE, ("extra", Dtype::F32, &[1], &[0.0])]);
+    let report = report(&dir, |loader| {
+        loader.tensor("a", [2]);
+    });
+    assert_eq!(report.unused, ["extra"]);
+    assert!(Error::Weights(Box::new(report)).hint().is_some());
+}
+
+#[test]
+fn all_tensors_that_are_not_finite_are_named() {
+    let dir = single(&[
+        ("nan", Dtype::BF16, &[3], &[0.0, f32::NAN, 0.0]),
+        ("large", Dtype::F32, &[2], &[0.0, 1e30]),
+        ONE,
+    ]);
+    let load = |loader: &mut Loader<'_>| {
+        loader.tensor("nan", [3]);
+        assert_eq!(loader.tensor("large", [2]).dims(), [2]);
+        loader.tensor("a", [2]);
+    };
+    let in_f32 = report(&dir, load);
+    let names: Vec<_> = in_f32.non_finite.iter().map(|t| (t.name.as_str(), t.element)).collect();
+    assert_eq!(names, [("nan", 1)]);
+    let in_f16 = report_as(&dir, DType::F16, load);
+    assert_eq!(in_f16.non_finite.len(), 2);
+    let text = in_f16.to_string();
+    let line = "tensor `large` holds NaN or infinity at element 1 (stored as F32, loaded as f16)";
+    assert!(text.contains(line), "{text}");
+    assert!(in_f16.hint().unwrap().contains("bf16"));
+}
+
+#[cfg(feature = "ndarray")]
+#[test]
+fn a_format_that_the_device_lacks_is_reported() {
+    let dir = single(&[ONE]);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let mut progress = |_, _| ();
+    let device = devices().pop().unwrap();
+    let mut loader = checkpoint.loader(&device, DType::F32, &mut progress).unwrap();
+    loader.tensor_as("a", [2], DType::BF16);
+    let error = loader.finish().unwrap_err().to_string();
+    assert!(error.contains("tensor `a` cannot be bf16 on "), "{error}");
+}
+
+#[test]
+fn headers_are_read_without_the_data() {
+    let dir = single(&[ONE, ("b", Dtype::BF16, &[2, 3], &[0.0; 6])]);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let names: Vec<&str> = checkpoint.tensors().map(|tensor| tensor.name).collect();
+    assert_eq!(names, ["a", "b"]);
+    let info = checkpoint.tensor_info("b").unwrap();
+    assert_eq!((info.shape, info.dtype, info.bytes), (&[2, 3][..], Dtype::BF16, 12));
+    assert!(checkpoint.tensor_info("c").is_none());
+    assert_eq!(checkpoint.stored_dtype(), DType::BF16);
+    assert_eq!(Checkpoint::open(single(&[]).path()).unwrap().stored_dtype(), DType::F32);
+}
+
+const SECOND: Spec<'static> = ("b", Dtype::F32, &[1], &[3.0]);
+
+fn index(map: &Value) -> Vec<u8> {
+    json!({"metadata": {"total_size": 12}, "weight_map": map}).to_string().into_bytes()
+}
+
+#[test]
+fn shards_load_by_their_index() {
+    let map = index(&json!({"a": "1.safetensors", "b": "2.safetensors"}));
+    // The first shard holds a `b` too, which the index places elsewhere.
+    let first = safetensors(&[ONE, ("b", Dtype::F32, &[1], &[9.0])]);
+    let second = safetensors(&[SECOND]);
+    let files: [(&str, &[u8]); 3] =
+        [("model.safetensors.index.json", &map), ("1.safetensors", &first), ("2.safetensors", &second)];
+    let report = report(&folder(&files), |loader| {
+        assert_eq!(values(loader.tensor("a", [2])), [1.0, 2.0]);
+        assert_eq!(values(loader.tensor("b", [1])), [3.0]);
+    });
+    assert!(report.is_empty());
+}
+
+#[test]
+fn shards_and_index_must_agree() {
+    let shard = safetensors(&[ONE]);
+    let open = |map: &Value| {
+        let map = index(map);
+        let dir = folder(&[("model.safetensors.index.json", &map), ("1.safetensors", &shard)]);
+        Checkpoint::open(dir.path()).unwrap_err().to_string()
+    };
+    let missing = open(&json!({"a": "1.safetensors", "b": "2.safetensors", "c": "3.safetensors"}));
+    assert!(missing.ends_with("names shards that are missing: 2.safetensors, 3.safetensors"));
+    let lacking = open(&json!({"a": "1.safetensors", "b": "1.safetensors"}));
+    assert!(lacking.contains("places tensor `b` in shard `1.safetensors`, which does not"));
+    let no_map = folder(&[("model.safetensors.index.json", b"{}")]);
+    let error = Checkpoint::open(no_map.path()).unwrap_err().to_string();
+    assert!(error.contains("field `weight_map` is missing"), "{error}");
+}
+
+#[test]
+fn damaged_weight_files_are_errors() {
+    let whole = safetensors(&[ONE]);
+    let too_long = [&1_000_000_u64.to_le_bytes()[..], b"{}"].concat();
+    for damaged in [&whole[..whole.len() - 1], &whole[..20], &whole[..3], b"", &too_long] {
+        let dir = folder(&[("model.safetensors", damaged)]);
+        let error = Checkpoint::open(dir.path()).unwrap_err();
+        assert!(matches!(error, Error::Safetensors { .. }), "{error:?}");
+        assert!(error.hint().unwrap().contains("download it again"));
+    }
+    let pointer = folder(&[("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n")]);
+    let error = Checkpoint::open(pointer.path()).unwrap_err();
+    assert!(matches!(error, Error::LfsPointer { .. }), "{error:?}");
+}
+
+#[test]
+fn missing_files_are_named() {
+    let error = Checkpoint::open("/nowhere/model").unwrap_err();
+    assert!(matches!(error, Error::FolderNotFound { .. }), "{error:?}");
+    let dir = folder(&[("pytorch_model.bin", b""), ("notes.txt", b"")]);
+    let error = Checkpoint::open(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("model.safetensors"), "{error}");
+    assert!(error.hint().unwrap().contains("found pytorch_model.bin"), "{error:?}");
+    fs::remove_file(dir.path().join("config.json")).unwrap();
+    let error = Checkpoint::open(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("config.json"), "{error}");
+    let broken = folder(&[("config.json", b"{"), ("model.safetensors", &safetensors(&[]))]);
+    let error = Checkpoint::open(broken.path()).unwrap_err();
+    assert!(matches!(error, Error::Json { .. }), "{error:?}");
+}
+
+#[test]
+fn configuration_comes_from_both_files() {
+    let generation = json!({"eos_token_id": [2, 5], "temperature": 0.5}).to_string();
+    let weights = safetensors(&[]);
+    let dir = folder(&[("model.safetensors", &weights), ("generation_config.json", generation.as_bytes())]);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    assert_eq!(checkpoint.architecture().unwrap(), "LlamaForCausalLM");
+    assert_eq!(checkpoint.config_json()["eos_token_id"], 2);
+    assert_eq!(checkpoint.eos_ids().unwrap(), [2, 5]);
+    assert_eq!(checkpoint.generation_config().temperature, Some(0.5));
+    let error = checkpoint.tokenizer().unwrap_err();
+    assert!(error.to_string().contains("tokenizer.json"), "{error}");
+    fs::write(dir.path().join("tokenizer.json"), "{").unwrap();
+    assert!(matches!(checkpoint.tokenizer(), Err(Error::Tokenizer { .. })));
+}
+
+#[test]
+fn embedded_files_open_without_a_folder() {
+    let files = StaticFiles {
+        config: br#"{"model_type": "llama", "eos_token_id": 7}"#,
+        generation_config: None,
+        tokenizer: None,
+        weights: safetensors(&[ONE]).leak(),
+    };
+    let checkpoint = Checkpoint::from_static(files).unwrap();
+    assert_eq!(checkpoint.architecture().unwrap(), "llama");
+    assert_eq!(checkpoint.eos_ids().unwrap(), [7]);
+    let error = checkpoint.tokenizer().unwrap_err().to_string();
+    assert!(error.contains("embedded model/tokenizer.json"), "{error}");
+    let mut progress = |_, _| ();
+    let mut loader = checkpoint.loader(&devices()[0], DType::F32, &mut progress).unwrap();
+    assert_eq!(values(loader.tensor("a", [2])), [1.0, 2.0]);
+    loader.finish().unwrap();
+    let damaged = StaticFiles { weights: b"", ..files };
+    assert!(matches!(Checkpoint::from_static(damaged), Err(Error::Safetensors { .. })));
+}

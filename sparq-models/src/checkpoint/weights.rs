@@ -1,0 +1,198 @@
+//! Weight files: one `model.safetensors`, or the shards of an index.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::{Deref, Range};
+use std::path::Path;
+
+use burn::tensor::DType;
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+
+use super::convert::FloatFormat;
+use super::{map, parse_json, read_if_exists};
+use crate::config::ConfigFields;
+use crate::error::{Error, Result};
+
+const SINGLE_FILE: &str = "model.safetensors";
+const INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// Length in bytes of the field before the header that holds the header's length.
+const HEADER_LENGTH_BYTES: usize = 8;
+
+/// A stored tensor, as the header of its file describes it.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorInfo<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its axes, outermost first.
+    pub shape: &'a [usize],
+    /// The number format in which it is stored.
+    pub dtype: Dtype,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// All tensors of a checkpoint, wherever they are stored.
+#[derive(Debug)]
+pub(super) struct Weights {
+    files: Vec<FileBytes>,
+    tensors: BTreeMap<String, Stored>,
+}
+
+/// Where and how one tensor is stored.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) shape: Vec<usize>,
+    pub(super) dtype: Dtype,
+    /// Position in `Weights::files`.
+    file: usize,
+    /// Position in the file.
+    range: Range<usize>,
+}
+
+#[derive(Debug)]
+enum FileBytes {
+    Mapped(Mmap),
+    Static(&'static [u8]),
+}
+
+impl Deref for FileBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            FileBytes::Mapped(map) => map,
+            FileBytes::Static(bytes) => bytes,
+        }
+    }
+}
+
+impl Weights {
+    /// Maps the weight files of folder `dir`.
+    pub(super) fn open(dir: &Path) -> Result<Self> {
+        let single = dir.join(SINGLE_FILE);
+        let mut weights = Self { files: Vec::new(), tensors: BTreeMap::new() };
+        if single.is_file() {
+            weights.tensors = weights.add_file(&single)?.into_iter().collect();
+            return Ok(weights);
+        }
+        let index = dir.join(INDEX_FILE);
+        let Some(json) = read_if_exists(&index)? else {
+            let found = weight_like_files(dir);
+            return Err(Error::FileNotFound { path: single, found });
+        };
+        let json = parse_json(&index, &json)?;
+        weights.add_shards(dir, &index, &ConfigFields::new(&index, &json)?.required("weight_map")?)?;
+        Ok(weights)
+    }
+
+    /// Takes over the content of one weight file; `path` is for messages.
+    pub(super) fn from_static(path: &Path, bytes: &'static [u8]) -> Result<Self> {
+        let tensors = read_header(path, bytes, 0)?;
+        Ok(Self { files: vec![FileBytes::Static(bytes)], tensors })
+    }
+
+    /// Adds the shards that `weight_map` (tensor → file name) names.
+    fn add_shards(&mut self, dir: &Path, index: &Path, weight_map: &BTreeMap<String, String>) -> Result<()> {
+        let mut shards: Vec<&String> = weight_map.values().collect();
+        shards.sort_unstable();
+        shards.dedup();
+        let missing = shards.iter().filter(|shard| !dir.join(shard).is_file());
+        let missing: Vec<String> = missing.map(|&shard| shard.clone()).collect();
+        if !missing.is_empty() {
+            return Err(Error::ShardsMissing { index: index.to_owned(), shards: missing });
+        }
+        for &shard in &shards {
+            let mut tensors = self.add_file(&dir.join(shard))?;
+            let mut promised = weight_map.iter().filter(|&(_, file)| file == shard);
+            if let Some((tensor, _)) = promised.find(|&(name, _)| !tensors.contains_key(name)) {
+                return Err(Error::ShardLacksTensor {
+                    index: index.to_owned(),
+                    shard: shard.clone(),
+                    tensor: tensor.clone(),
+                });
+            }
+            // Of a tensor that is stored twice, the copy counts that the index names.
+            tensors.retain(|name, _| weight_map.get(name).is_none_or(|file| file == shard));
+            self.tensors.append(&mut tensors);
+        }
+        Ok(())
+    }
+
+    /// Maps a file and returns its tensors.
+    fn add_file(&mut self, path: &Path) -> Result<BTreeMap<String, Stored>> {
+        let bytes = map::map(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let tensors = read_header(path, &bytes, self.files.len())?;
+        self.files.push(FileBytes::Mapped(bytes));
+        Ok(tensors)
+    }
+
+    /// The stored tensor `name` under the name's own lifetime, if there is one.
+    pub(super) fn get(&self, name: &str) -> Option<(&str, &Stored)> {
+        let (name, stored) = self.tensors.get_key_value(name)?;
+        Some((name, stored))
+    }
+
+    /// The content of a tensor of these weights.
+    pub(super) fn bytes(&self, stored: &Stored) -> &[u8] {
+        &self.files[stored.file][stored.range.clone()]
+    }
+
+    /// Description of the tensor `name`, if there is one.
+    pub(super) fn info(&self, name: &str) -> Option<TensorInfo<'_>> {
+        self.get(name).map(|(name, stored)| stored.info(name))
+    }
+
+    /// Descriptions of all tensors, by name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = TensorInfo<'_>> {
+        self.tensors.iter().map(|(name, stored)| stored.info(name))
+    }
+
+    /// The float format of most bytes.
+    pub(super) fn stored_dtype(&self) -> DType {
+        let bytes_in = |format: FloatFormat| -> u64 {
+            let tensors = self.iter();
+            let same = tensors.filter(|tensor| FloatFormat::of_stored(tensor.dtype) == Some(format));
+            same.map(|tensor| tensor.bytes).sum()
+        };
+        // The last of several maxima wins, so that f32 stands for "none of these".
+        let formats = [FloatFormat::F16, FloatFormat::BF16, FloatFormat::F32];
+        let most = formats.into_iter().max_by_key(|&format| bytes_in(format));
+        most.map_or(DType::F32, FloatFormat::dtype)
+    }
+}
+
+impl Stored {
+    fn info<'a>(&'a self, name: &'a str) -> TensorInfo<'a> {
+        let bytes = self.range.len() as u64;
+        TensorInfo { name, shape: &self.shape, dtype: self.dtype, bytes }
+    }
+}
+
+/// Reads the header of a weight file, which is file number `file`.
+fn read_header(path: &Path, bytes: &[u8], file: usize) -> Result<BTreeMap<String, Stored>> {
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Err(Error::LfsPointer { path: path.to_owned() });
+    }
+    let (header_length, header) = SafeTensors::read_metadata(bytes)
+        .map_err(|source| Error::Safetensors { path: path.to_owned(), source })?;
+    let data = HEADER_LENGTH_BYTES + header_length;
+    let stored = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
+        let (start, end) = info.data_offsets;
+        let range = data + start..data + end;
+        (name, Stored { shape: info.shape.clone(), dtype: info.dtype, file, range })
+    };
+    Ok(header.tensors().into_iter().map(stored).collect())
+}
+
+/// Names of the files in `dir` that look like weights of any kind, sorted.
+pub(super) fn weight_like_files(dir: &Path) -> Vec<String> {
+    let suffixes = [".safetensors", ".bin", ".pt", ".pth", ".gguf"];
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> =
+        names.filter(|name| suffixes.iter().any(|suffix| name.ends_with(suffix))).collect();
+    names.sort_unstable();
+    names
+}

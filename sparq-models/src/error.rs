@@ -1,0 +1,293 @@
+//! What can go wrong between a model folder and text.
+
+use std::path::PathBuf;
+
+use burn::tensor::DType;
+
+use crate::checkpoint::WeightReport;
+
+/// The result of everything in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, and where.
+///
+/// The message says what failed and names the file, field or tensor; [`Error::hint`] says what to
+/// do about it. Underlying errors are reachable through [`std::error::Error::source`] and are not
+/// repeated in the message.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model folder does not exist, or is not a folder.
+    #[error("there is no model folder at `{}`", path.display())]
+    FolderNotFound {
+        /// The path that was asked for.
+        path: PathBuf,
+    },
+
+    /// A file that the model needs is not in its folder.
+    #[error("there is no file `{}`", path.display())]
+    FileNotFound {
+        /// The file that was looked for.
+        path: PathBuf,
+        /// Names of files beside it that look like weights.
+        found: Vec<String>,
+    },
+
+    /// A file exists and cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+
+    /// A file is not valid JSON.
+    #[error("`{}` is not valid JSON", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where the JSON breaks.
+        source: serde_json::Error,
+    },
+
+    /// A weight file has a header that cannot be read or that does not match its length.
+    #[error("`{}` is not a complete safetensors file", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with the header.
+        source: safetensors::SafeTensorError,
+    },
+
+    /// A weight file holds a Git LFS pointer instead of the weights.
+    #[error("`{}` is a Git LFS pointer, not the weights themselves", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// The index of a sharded checkpoint names files that are not there.
+    #[error("`{}` names shards that are missing: {}", index.display(), shards.join(", "))]
+    ShardsMissing {
+        /// The index file.
+        index: PathBuf,
+        /// Names of the missing files.
+        shards: Vec<String>,
+    },
+
+    /// The index of a sharded checkpoint promises a tensor that its shard does not hold.
+    #[error("`{}` places tensor `{tensor}` in shard `{shard}`, which does not hold it", index.display())]
+    ShardLacksTensor {
+        /// The index file.
+        index: PathBuf,
+        /// Name of the shard.
+        shard: String,
+        /// The first such tensor, in the order of the names.
+        tensor: String,
+    },
+
+    /// No model of this crate carries that architecture's name.
+    #[error("architecture `{name}` is not supported (supported: {})", supported.join(", "))]
+    UnsupportedArchitecture {
+        /// The name in `config.json`.
+        name: String,
+        /// The names that are supported.
+        supported: Vec<String>,
+    },
+
+    /// A field of a configuration file is missing, has the wrong type or an impossible value.
+    #[error("`{}`: {message}", path.display())]
+    Config {
+        /// The configuration file.
+        path: PathBuf,
+        /// The field and what is wrong with it.
+        message: String,
+    },
+
+    /// The tensors of the checkpoint are not those of the model.
+    #[error("{0}")]
+    Weights(Box<WeightReport>),
+
+    /// The tokenizer cannot be read, or cannot encode or decode something.
+    #[error("tokenizer `{}`: {message}", path.display())]
+    Tokenizer {
+        /// The tokenizer file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+
+    /// The device cannot hold or compute in this number format.
+    #[error("{device} does not support {}", dtype.name())]
+    UnsupportedDtype {
+        /// The number format.
+        dtype: DType,
+        /// The device.
+        device: String,
+    },
+
+    /// A sampling option is out of its range.
+    #[error("{option} is {value}, expected {expected}")]
+    InvalidOption {
+        /// Name of the option.
+        option: &'static str,
+        /// The value that was given.
+        value: String,
+        /// The range that is allowed.
+        expected: &'static str,
+    },
+
+    /// The model's output is no distribution that a token can be drawn from.
+    #[error("cannot choose a token: {message}")]
+    InvalidLogits {
+        /// What is wrong with the logits.
+        message: String,
+    },
+
+    /// The prompt leaves no room for a new token.
+    #[error("the prompt has {tokens} tokens, the longest context is {max_seq_len}")]
+    PromptTooLong {
+        /// Tokens of the prompt, with special tokens.
+        tokens: usize,
+        /// The longest context, prompt included.
+        max_seq_len: usize,
+    },
+
+    /// There is nothing to continue.
+    #[error("the prompt has no tokens")]
+    EmptyPrompt,
+
+    /// A token that the model has no embedding for.
+    #[error("token {id} is outside of the model's vocabulary of {vocab}")]
+    TokenId {
+        /// The token.
+        id: u32,
+        /// Entries of the vocabulary.
+        vocab: usize,
+    },
+
+    /// The device failed to hand numbers back.
+    #[error("cannot read results back from the device: {message}")]
+    ReadBack {
+        /// What the backend says.
+        message: String,
+    },
+
+    /// A file of reference logits has another form than [`crate::verify`] reads.
+    #[error("`{}` is no file of reference logits: {message}", path.display())]
+    Reference {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+
+    /// The attention layer failed.
+    #[error(transparent)]
+    Core(#[from] sparq_core::Error),
+}
+
+impl Error {
+    /// The next step for the user, where one is known: text for a line of its own.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::FolderNotFound { path } if path.is_file() => {
+                Some("give the folder that holds config.json, not a file in it".into())
+            }
+            Error::FolderNotFound { .. } => Some(
+                "a model is a folder with config.json, tokenizer.json and model.safetensors; \
+                 `hf download ORG/NAME --local-dir FOLDER` fetches one from huggingface.co"
+                    .into(),
+            ),
+            Error::FileNotFound { path, found } => Some(missing_file_hint(&path.to_string_lossy(), found)),
+            Error::Json { .. } | Error::Safetensors { .. } => {
+                Some("the file is damaged or was cut short: download it again".into())
+            }
+            Error::LfsPointer { .. } => {
+                Some("run `git lfs pull` in the model folder, or download the file itself".into())
+            }
+            Error::ShardsMissing { .. } => Some("download the missing shards into the same folder".into()),
+            Error::ShardLacksTensor { .. } => {
+                Some("index and shards come from different downloads: download both again".into())
+            }
+            Error::Weights(report) => report.hint(),
+            Error::UnsupportedDtype { .. } => Some("try --dtype f32".into()),
+            Error::InvalidLogits { .. } => {
+                Some("the model's numbers overflowed: try --dtype f32, and check the weights".into())
+            }
+            Error::PromptTooLong { .. } => {
+                Some("shorten the prompt, or raise --max-seq-len if the model allows more".into())
+            }
+            Error::TokenId { .. } => Some("tokenizer.json and the weights come from different models".into()),
+            Error::Core(error) => error.hint(),
+            Error::EmptyPrompt
+            | Error::ReadBack { .. }
+            | Error::Reference { .. }
+            | Error::Io { .. }
+            | Error::UnsupportedArchitecture { .. }
+            | Error::Config { .. }
+            | Error::Tokenizer { .. }
+            | Error::InvalidOption { .. } => None,
+        }
+    }
+}
+
+/// What to do about a missing file, going by the weight files that are there instead.
+fn missing_file_hint(path: &str, found: &[String]) -> String {
+    let list = found.join(", ");
+    let any = |suffixes: &[&str]| {
+        let ends = |name: &String| suffixes.iter().any(|suffix| name.ends_with(suffix));
+        found.iter().any(ends)
+    };
+    if any(&[".gguf"]) && !any(&[".safetensors", ".bin", ".pt", ".pth"]) {
+        format!("found {list}: GGUF is not read, use the original model with safetensors files")
+    } else if !path.ends_with(".safetensors") {
+        "the folder is incomplete: download this file as well".into()
+    } else if found.iter().any(|name| name.contains("-of-")) && any(&[".safetensors"]) {
+        format!("found shards without model.safetensors.index.json, download it as well: {list}")
+    } else if any(&[".safetensors"]) {
+        format!("found {list}: rename the file that holds the weights to model.safetensors")
+    } else if any(&[".bin", ".pt", ".pth"]) {
+        format!("found {list}: PyTorch files are not read, convert them to model.safetensors")
+    } else {
+        "the folder holds no weights: download model.safetensors as well".into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hint(path: &str, found: &[&str]) -> String {
+        let found = found.iter().map(|&name| name.to_owned()).collect();
+        let path = path.into();
+        Error::FileNotFound { path, found }.hint().unwrap()
+    }
+
+    #[test]
+    fn hint_goes_by_the_files_that_are_there() {
+        let weights = "m/model.safetensors";
+        assert!(hint(weights, &["pytorch_model.bin"]).contains("PyTorch files are not read"));
+        assert!(hint(weights, &["llama-q4.gguf"]).contains("GGUF is not read"));
+        assert!(hint(weights, &["m-1-of-2.safetensors"]).contains("index.json"));
+        assert!(hint(weights, &["weights.safetensors"]).contains("rename"));
+        assert!(hint(weights, &[]).contains("holds no weights"));
+        assert!(hint("m/config.json", &["x.gguf"]).contains("GGUF is not read"));
+        assert!(hint("m/config.json", &["model.safetensors"]).contains("download this file"));
+    }
+
+    #[test]
+    fn messages_name_the_place_and_keep_the_source_apart() {
+        let error = Error::Io { path: "m/config.json".into(), source: std::io::Error::other("disk on fire") };
+        assert_eq!(error.to_string(), "cannot read `m/config.json`");
+        let source = std::error::Error::source(&error).unwrap();
+        assert_eq!(source.to_string(), "disk on fire");
+        let error = Error::UnsupportedArchitecture {
+            name: "Qwen2MoeForCausalLM".into(),
+            supported: vec!["LlamaForCausalLM".into()],
+        };
+        let message = "architecture `Qwen2MoeForCausalLM` is not supported (supported: LlamaForCausalLM)";
+        assert_eq!(error.to_string(), message);
+    }
+}

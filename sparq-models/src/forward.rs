@@ -1,0 +1,80 @@
+//! Running a model: prompts in chunks, then one token at a time.
+
+use burn::tensor::Tensor;
+use sparq_core::NewTokens;
+
+use crate::{
+    error::{Error, Result},
+    layers::{Phase, Step},
+    models::CausalModel,
+    state::ModelState,
+};
+
+/// Runs `ids: [batch, width]` (row-major, columns outside of `new` are padding) through the model,
+/// densely and causally. Returns logits `[batch · width, vocab]` in f32.
+///
+/// # Errors
+/// [`Error::TokenId`] for ids outside of the vocabulary, [`Error::Core`] where the state is full.
+pub fn prefill_logits(
+    model: &dyn CausalModel,
+    ids: &[u32],
+    new: &NewTokens,
+    state: &mut ModelState,
+) -> Result<Tensor<2>> {
+    let hidden = hidden(model, ids, new, state, Phase::Prefill)?;
+    Ok(model.logits(hidden))
+}
+
+/// Like [`prefill_logits`] for one sequence, but computes logits of the last token only:
+/// `[1, vocab]`. An empty prompt is an error.
+///
+/// # Errors
+/// As [`prefill_logits`], and [`Error::EmptyPrompt`].
+pub fn prefill_last(model: &dyn CausalModel, ids: &[u32], state: &mut ModelState) -> Result<Tensor<2>> {
+    let last = ids.len().checked_sub(1).ok_or(Error::EmptyPrompt)?;
+    let hidden = hidden(model, ids, &NewTokens::all(1, ids.len()), state, Phase::Prefill)?;
+    Ok(model.logits(hidden.narrow(0, last, 1)))
+}
+
+/// Runs a chunk of one sequence's prompt through the model for what it leaves in the state.
+///
+/// # Errors
+/// As [`prefill_logits`].
+pub fn prefill(model: &dyn CausalModel, ids: &[u32], state: &mut ModelState) -> Result<()> {
+    hidden(model, ids, &NewTokens::all(1, ids.len()), state, Phase::Prefill)?;
+    Ok(())
+}
+
+/// Decodes one token per sequence with the state's method: `ids: [batch]` to logits
+/// `[batch, vocab]` in f32.
+///
+/// # Errors
+/// As [`prefill_logits`].
+pub fn decode(model: &dyn CausalModel, ids: &[u32], state: &mut ModelState) -> Result<Tensor<2>> {
+    let hidden = hidden(model, ids, &NewTokens::all(ids.len(), 1), state, Phase::Decode)?;
+    Ok(model.logits(hidden))
+}
+
+/// Reads logits back, row-major.
+///
+/// # Errors
+/// [`Error::ReadBack`] where the device fails.
+pub fn read(logits: Tensor<2>) -> Result<Vec<f32>> {
+    logits.into_data().try_to_vec().map_err(|error| Error::ReadBack { message: format!("{error:?}") })
+}
+
+fn hidden(
+    model: &dyn CausalModel,
+    ids: &[u32],
+    new: &NewTokens,
+    state: &mut ModelState,
+    phase: Phase,
+) -> Result<Tensor<2>> {
+    let vocab = model.vocab_size();
+    if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab) {
+        return Err(Error::TokenId { id, vocab });
+    }
+    let plan = state.plan(new)?;
+    let rotation = model.rotation(&plan.positions(), new.batch());
+    model.hidden(ids, state, &Step { phase, plan, rotation })
+}

@@ -1,0 +1,18 @@
+//! Layers that the model families are put together from.
+//!
+//! Hidden states are `[tokens, hidden]` in f32, the sequences of a batch one after the other;
+//! weights keep the dtype that they were loaded in.
+
+mod attention;
+mod embedding;
+mod linear;
+mod mlp;
+mod norm;
+mod rope;
+
+pub use attention::{Attention, AttentionConfig, Phase, Step};
+pub use embedding::Embedding;
+pub use linear::Linear;
+pub use mlp::{GatedMlp, GatedMlpConfig};
+pub use norm::RmsNorm;
+pub use rope::{Rope, Rotation};

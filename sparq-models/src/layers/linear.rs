@@ -1,0 +1,39 @@
+//! A linear layer.
+
+use burn::tensor::{DType, Tensor};
+use sparq_core::ops;
+
+use crate::checkpoint::Loader;
+
+/// `y = x · weightᵀ + bias`.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    /// `[out, in]`, as checkpoints store it.
+    weight: Tensor<2>,
+    /// `[out]`, f32.
+    bias: Option<Tensor<1>>,
+}
+
+impl Linear {
+    /// Reads `{name}.weight: [outputs, inputs]`, and `{name}.bias: [outputs]` if there is to be one.
+    pub fn load(loader: &mut Loader<'_>, name: &str, [outputs, inputs]: [usize; 2], bias: bool) -> Self {
+        Self {
+            weight: loader.tensor(&format!("{name}.weight"), [outputs, inputs]),
+            bias: bias.then(|| loader.tensor_as(&format!("{name}.bias"), [outputs], DType::F32)),
+        }
+    }
+
+    /// A layer without bias over a weight `[out, in]` that is there already (tied embeddings).
+    pub fn from_weight(weight: Tensor<2>) -> Self {
+        Self { weight, bias: None }
+    }
+
+    /// `x: [tokens, in]` to `[tokens, out]`, f32.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let y = ops::linear(x, self.weight.clone());
+        match &self.bias {
+            Some(bias) => y + bias.clone().unsqueeze(),
+            None => y,
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What a model remembers of a batch of sequences: one cache and decode method per layer.
+
+use burn::tensor::DType;
+use sparq_core::{AppendPlan, CacheConfig, LayerState, Method, NewTokens, Traffic};
+
+use crate::{error::Result, models::CausalModel};
+
+/// Sizes of a [`ModelState`].
+#[derive(Debug, Clone, Copy)]
+pub struct StateConfig {
+    /// Sequences in the batch.
+    pub batch: usize,
+    /// The most tokens that any sequence may hold.
+    pub max_len: usize,
+    /// Storage dtype of keys and values.
+    pub dtype: DType,
+}
+
+/// Caches and decode methods of all layers.
+#[derive(Debug)]
+pub struct ModelState {
+    layers: Vec<LayerState>,
+}
+
+impl ModelState {
+    /// An empty state for `model`, decoding with `method` in every layer.
+    ///
+    /// # Errors
+    /// [`crate::Error::Core`] for hyper-parameters that do not fit the model.
+    pub fn new(model: &dyn CausalModel, config: &StateConfig, method: &Method) -> Result<Self> {
+        let StateConfig { batch, max_len, dtype } = *config;
+        let layer =
+            |shape| LayerState::new(&CacheConfig { shape, batch, max_len, dtype }, method, model.device());
+        let layers: sparq_core::Result<_> = model.attention_shapes().into_iter().map(layer).collect();
+        Ok(Self { layers: layers? })
+    }
+
+    /// The layers' states, in order.
+    pub fn layers(&self) -> &[LayerState] {
+        &self.layers
+    }
+
+    /// The layers' states, in order, for a forward pass.
+    pub fn layers_mut(&mut self) -> &mut [LayerState] {
+        &mut self.layers
+    }
+
+    /// Tokens that each sequence holds.
+    pub fn lens(&self) -> &[usize] {
+        self.layers.first().map_or(&[], |layer| layer.cache().lens())
+    }
+
+    /// Plans an append of `new` tokens behind what is there.
+    ///
+    /// # Errors
+    /// [`crate::Error::Core`] for another batch size or past the maximum.
+    pub fn plan(&self, new: &NewTokens) -> Result<AppendPlan> {
+        match self.layers.first() {
+            Some(layer) => Ok(layer.cache().plan(new)?),
+            None => Ok(AppendPlan::new(new, &vec![0; new.batch()])),
+        }
+    }
+
+    /// Makes room for `len` tokens per sequence in all layers.
+    ///
+    /// # Errors
+    /// [`crate::Error::Core`] past the maximum.
+    pub fn reserve(&mut self, len: usize) -> Result<()> {
+        self.layers.iter_mut().try_for_each(|layer| layer.reserve(len))?;
+        Ok(())
+    }
+
+    /// Transfers of all decode steps so far, over all layers.
+    pub fn traffic(&self) -> Traffic {
+        let mut sum = Traffic::default();
+        self.layers.iter().for_each(|layer| sum += layer.traffic());
+        sum
+    }
+
+    /// Bytes that the caches hold on the device.
+    pub fn bytes(&self) -> usize {
+        self.layers.iter().map(|layer| layer.cache().bytes()).sum()
+    }
+}

@@ -1,0 +1,225 @@
+//! Checking a model against reference logits.
+//!
+//! A reference file is a safetensors file with `input_ids [1, P + N]`, metadata `prefill` = P and
+//! `decode_steps` = N, `dense.logits [1, N + 1, V]` (positions P − 1 … P + N − 1 of one uncached
+//! pass) and `<method>.decode_logits [1, N, V]` (tokens P … P + N − 1 fed one at a time after a
+//! dense prefill of the first P).
+//!
+//! Methods: `dense`; `sparq_k<k>_l<local_k>_r<rank>_<mean|nomean>`, counted as the authors' code
+//! does, the current token apart (see [`SparqConfig`]). Other names are listed as not built.
+
+use std::{fs, path::Path};
+
+use burn::tensor::DType;
+use safetensors::{Dtype, SafeTensors};
+use sparq_core::{GroupScores, Method, NewTokens, SparqConfig};
+
+use crate::{
+    error::{Error, Result},
+    forward,
+    models::CausalModel,
+    state::{ModelState, StateConfig},
+};
+
+/// Agreement of one method's logits with the reference.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Comparison {
+    /// Name of the tensor in the file, such as `dense.logits`.
+    pub name: String,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// Outcome for one tensor of a reference file.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The method ran.
+    Compared {
+        /// Largest absolute difference of any logit; NaN where one is not a number.
+        max_difference: f32,
+        /// Positions where both choose the same most likely token.
+        agreeing: usize,
+        /// Positions compared.
+        positions: usize,
+    },
+    /// This build has no such method.
+    NotBuilt,
+}
+
+impl Comparison {
+    /// True unless the method ran and some logit lies further off than `tolerance`.
+    pub fn passes(&self, tolerance: f32) -> bool {
+        match self.outcome {
+            // A NaN does not pass.
+            Outcome::Compared { max_difference, .. } => max_difference <= tolerance,
+            Outcome::NotBuilt => true,
+        }
+    }
+}
+
+/// The contents of a reference file.
+#[derive(Debug)]
+struct Reference {
+    ids: Vec<u32>,
+    prefill: usize,
+    /// Name and values of each `*.logits` and `*.decode_logits`, by name.
+    logits: Vec<(String, Vec<f32>)>,
+}
+
+/// Runs every method that the file names and this build has; `dtype` is that of the KV cache.
+///
+/// # Errors
+/// [`Error::Reference`] for a file of another form, errors of the model.
+pub fn verify(model: &dyn CausalModel, dtype: DType, file: &Path) -> Result<Vec<Comparison>> {
+    let reference = Reference::read(file, model.vocab_size())?;
+    let compare = |(name, expected): &(String, Vec<f32>)| {
+        let actual = match name.as_str() {
+            "dense.logits" => Some(uncached(model, dtype, &reference)?),
+            _ => match method(name) {
+                Some(method) => Some(cached(model, dtype, &reference, &method)?),
+                None => None,
+            },
+        };
+        let outcome =
+            actual.map_or(Outcome::NotBuilt, |actual| outcome(&actual, expected, model.vocab_size()));
+        Ok(Comparison { name: name.clone(), outcome })
+    };
+    reference.logits.iter().map(compare).collect()
+}
+
+/// The method that `<method>.decode_logits` asks for, if this build has it.
+fn method(name: &str) -> Option<Method> {
+    let name = name.strip_suffix(".decode_logits")?;
+    if name == "dense" {
+        return Some(Method::Dense);
+    }
+    let parts: Vec<&str> = name.split('_').collect();
+    let ["sparq", k, local_k, rank, mean] = parts[..] else {
+        return None;
+    };
+    let number = |part: &str, prefix| part.strip_prefix(prefix)?.parse::<usize>().ok();
+    Some(Method::Sparq(SparqConfig {
+        rank: number(rank, 'r')?,
+        top_k: number(k, 'k')? + 1,
+        local_window: number(local_k, 'l')? + 1,
+        mean_value: match mean {
+            "mean" => true,
+            "nomean" => false,
+            _ => return None,
+        },
+        group_scores: GroupScores::ScaledLogits,
+        dense_below: 0,
+    }))
+}
+
+/// Logits of positions P − 1 … P + N − 1 in one pass.
+fn uncached(model: &dyn CausalModel, dtype: DType, reference: &Reference) -> Result<Vec<f32>> {
+    let len = reference.ids.len();
+    let mut state = ModelState::new(model, &StateConfig { batch: 1, max_len: len, dtype }, &Method::Dense)?;
+    let logits = forward::prefill_logits(model, &reference.ids, &NewTokens::all(1, len), &mut state)?;
+    let first = reference.prefill - 1;
+    forward::read(logits.narrow(0, first, len - first))
+}
+
+/// Logits after each of the tokens P … P + N − 1, one at a time.
+fn cached(model: &dyn CausalModel, dtype: DType, reference: &Reference, method: &Method) -> Result<Vec<f32>> {
+    let (prompt, rest) = reference.ids.split_at(reference.prefill);
+    let config = StateConfig { batch: 1, max_len: reference.ids.len(), dtype };
+    let mut state = ModelState::new(model, &config, method)?;
+    forward::prefill(model, prompt, &mut state)?;
+    let mut logits = vec![];
+    for &id in rest {
+        logits.extend(forward::read(forward::decode(model, &[id], &mut state)?)?);
+    }
+    Ok(logits)
+}
+
+fn outcome(actual: &[f32], expected: &[f32], vocab: usize) -> Outcome {
+    let difference = |(a, e): (&f32, &f32)| (a - e).abs();
+    // `f32::max` would drop a NaN.
+    let larger = |max: f32, x: f32| if x.is_nan() || x > max { x } else { max };
+    let rows = || actual.chunks(vocab).zip(expected.chunks(vocab));
+    let best = |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i);
+    Outcome::Compared {
+        max_difference: actual.iter().zip(expected).map(difference).fold(0.0, larger),
+        agreeing: rows().filter(|(a, e)| best(a) == best(e)).count(),
+        positions: rows().count(),
+    }
+}
+
+impl Reference {
+    fn read(file: &Path, vocab: usize) -> Result<Self> {
+        let bad = |message: String| Error::Reference { path: file.to_owned(), message };
+        let bytes = fs::read(file).map_err(|source| Error::Io { path: file.to_owned(), source })?;
+        let form = |error| bad(format!("not a safetensors file: {error}"));
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(form)?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(form)?;
+        let number = |key: &str| {
+            let text = header.metadata().as_ref().and_then(|metadata| metadata.get(key));
+            text.and_then(|text| text.parse::<usize>().ok())
+                .ok_or_else(|| bad(format!("its metadata has no number `{key}`")))
+        };
+        let (prefill, steps) = (number("prefill")?, number("decode_steps")?);
+        let ids = tensors.tensor("input_ids").map_err(|_| bad("it has no tensor `input_ids`".into()))?;
+        if ids.dtype() != Dtype::I32 || ids.shape() != [1, prefill + steps] || prefill == 0 {
+            let (dtype, shape) = (ids.dtype(), ids.shape());
+            return Err(bad(format!(
+                "`input_ids` is {dtype:?} {shape:?}, expected I32 [1, {}] with a prefill of at least 1",
+                prefill + steps
+            )));
+        }
+        let ids = words(ids.data()).map(i32::from_le_bytes).map(|id| id as u32).collect();
+        let mut logits = vec![];
+        let mut names: Vec<&str> =
+            tensors.names().into_iter().filter(|name| name.ends_with("logits")).collect();
+        names.sort_unstable();
+        for name in names {
+            let view = tensors.tensor(name).map_err(form)?;
+            let positions = if name.ends_with(".decode_logits") { steps } else { steps + 1 };
+            let expected = [1, positions, vocab];
+            if view.dtype() != Dtype::F32 || view.shape() != expected {
+                let (dtype, shape) = (view.dtype(), view.shape());
+                return Err(bad(format!("`{name}` is {dtype:?} {shape:?}, expected F32 {expected:?}")));
+            }
+            logits.push((name.to_owned(), words(view.data()).map(f32::from_le_bytes).collect()));
+        }
+        if logits.is_empty() {
+            return Err(bad("it has no `dense.logits` and no `<method>.decode_logits`".into()));
+        }
+        Ok(Self { ids, prefill, logits })
+    }
+}
+
+/// The little-endian words of a tensor's data.
+fn words(data: &[u8]) -> impl Iterator<Item = [u8; 4]> + '_ {
+    data.as_chunks::<4>().0.iter().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_reference_files_are_read() {
+        let Some(Method::Sparq(config)) = method("sparq_k16_l4_r8_nomean.decode_logits") else {
+            panic!("a SparQ method");
+        };
+        assert_eq!((config.top_k, config.local_window, config.rank, config.mean_value), (17, 5, 8, false));
+        assert_eq!(method("dense.decode_logits"), Some(Method::Dense));
+        for other in ["h2o_k24_l6.decode_logits", "local_k24_i4.decode_logits", "sparq_k1_l1.decode_logits"] {
+            assert_eq!(method(other), None);
+        }
+    }
+
+    #[test]
+    fn a_nan_fails_and_ties_of_the_best_token_are_counted() {
+        let compared = |actual: &[f32]| Comparison {
+            name: String::new(),
+            outcome: outcome(actual, &[0.0, 1.0, 2.0, 0.0], 2),
+        };
+        assert!(!compared(&[0.0, f32::NAN, 2.0, 0.0]).passes(1e9));
+        let off = compared(&[0.0, 1.0, 0.0, 0.5]);
+        assert_eq!(off.outcome, Outcome::Compared { max_difference: 2.0, agreeing: 1, positions: 2 });
+        assert!(!off.passes(1.0) && off.passes(2.0));
+    }
+}
