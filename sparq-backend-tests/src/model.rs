@@ -68,7 +68,7 @@ pub fn a_ragged_model_batch_equals_one_by_one(device: &Device) {
     let tokens = NewTokens::left_padded(width, &padding).expect("padding within the width");
     let mut last = vec![];
     for first in [0, width / 2] {
-        let column = |b: usize, t: usize| (t >= padding[b]).then(|| token(b, t - padding[b])).unwrap_or(0);
+        let column = |b: usize, t: usize| if t < padding[b] { 0 } else { token(b, t - padding[b]) };
         let ids: Vec<u32> = (0..3)
             .flat_map(|b| (first..first + width / 2).map(move |t| (b, t)))
             .map(|(b, t)| column(b, t))

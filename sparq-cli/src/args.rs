@@ -23,7 +23,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Continue a text: the text goes to standard output, figures to standard error
-    Generate(GenerateArgs),
+    Generate(Box<GenerateArgs>),
     /// Compare a model's logits with reference logits; exit code 1 where they differ
     Verify(VerifyArgs),
 }

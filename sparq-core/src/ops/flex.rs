@@ -40,42 +40,50 @@ macro_rules! with_element {
 }
 
 impl SparqOps for Flex {
-    fn append_rows(cache: FloatTensor<Self>, rows: FloatTensor<Self>, plan: AppendPlan) -> FloatTensor<Self> {
+    fn append_rows(
+        mut cache: FloatTensor<Self>,
+        rows: FloatTensor<Self>,
+        plan: AppendPlan,
+    ) -> FloatTensor<Self> {
         let [_, kv_heads, capacity, head_dim] = cache.shape().dims();
         let sizes = Sizes { kv_heads, group: 1, head_dim, capacity };
-        write(cache, rows, |cache, rows| {
-            with_element!(cache.dtype(), E => {
-                cpu::append_rows::<E>(in_place(cache)?, rows, &plan, sizes);
-                Some(())
-            }, _ => None)
-        })
-        .unwrap_or_else(|(cache, rows)| oracle::append_rows::<Self>(cache, rows, &plan))
+        let written = with_element!(cache.dtype(), E => write::<E>(&mut cache, &rows, |cache, rows| {
+            cpu::append_rows(cache, rows, &plan, sizes);
+        }), _ => None);
+        match written {
+            Some(()) => cache,
+            None => oracle::append_rows::<Self>(cache, rows, &plan),
+        }
     }
 
     fn append_columns(
-        index: FloatTensor<Self>,
+        mut index: FloatTensor<Self>,
         rows: FloatTensor<Self>,
         plan: AppendPlan,
     ) -> FloatTensor<Self> {
         let [_, kv_heads, head_dim, capacity] = index.shape().dims();
         let sizes = Sizes { kv_heads, group: 1, head_dim, capacity };
-        write(index, rows, |index, rows| {
-            with_element!(index.dtype(), E => {
-                cpu::append_columns::<E>(in_place(index)?, rows, &plan, sizes);
-                Some(())
-            }, _ => None)
-        })
-        .unwrap_or_else(|(index, rows)| oracle::append_columns::<Self>(index, rows, &plan))
+        let written = with_element!(index.dtype(), E => write::<E>(&mut index, &rows, |index, rows| {
+            cpu::append_columns(index, rows, &plan, sizes);
+        }), _ => None);
+        match written {
+            Some(()) => index,
+            None => oracle::append_columns::<Self>(index, rows, &plan),
+        }
     }
 
-    fn accumulate(sum: FloatTensor<Self>, rows: FloatTensor<Self>, plan: AppendPlan) -> FloatTensor<Self> {
+    fn accumulate(
+        mut sum: FloatTensor<Self>,
+        rows: FloatTensor<Self>,
+        plan: AppendPlan,
+    ) -> FloatTensor<Self> {
         let [_, kv_heads, head_dim] = sum.shape().dims();
         let sizes = Sizes { kv_heads, group: 1, head_dim, capacity: 0 };
-        write(sum, rows, |sum, rows| {
-            cpu::accumulate(in_place(sum)?, rows, &plan, sizes);
-            Some(())
-        })
-        .unwrap_or_else(|(sum, rows)| oracle::accumulate::<Self>(sum, rows, &plan))
+        let written = write::<f32>(&mut sum, &rows, |sum, rows| cpu::accumulate(sum, rows, &plan, sizes));
+        match written {
+            Some(()) => sum,
+            None => oracle::accumulate::<Self>(sum, rows, &plan),
+        }
     }
 
     fn decode_dense(
@@ -162,24 +170,18 @@ fn slices<'a, E: Element, const N: usize>(
     Some((q.as_slice::<f32>()?, out))
 }
 
-/// The whole buffer of a tensor that is its only owner.
-fn in_place<E: Element>(tensor: &mut FlexTensor) -> Option<&mut [E]> {
-    if !tensor.is_contiguous() || tensor.layout().start_offset() != 0 {
+/// Runs `kernel` on the buffer of `target`, where that is contiguous and the only owner, and f32
+/// `rows`.
+fn write<E: Element>(
+    target: &mut FlexTensor,
+    rows: &FlexTensor,
+    kernel: impl FnOnce(&mut [E], &[f32]),
+) -> Option<()> {
+    let whole = target.is_contiguous() && target.layout().start_offset() == 0;
+    if !whole || target.dtype() != E::dtype() {
         return None;
     }
-    tensor.try_storage_mut::<E>()
-}
-
-/// Writes f32 `rows` into `target`, or hands both back where that cannot be done in place.
-fn write(
-    mut target: FlexTensor,
-    rows: FlexTensor,
-    write: impl FnOnce(&mut FlexTensor, &[f32]) -> Option<()>,
-) -> Result<FlexTensor, (FlexTensor, FlexTensor)> {
     let rows = rows.to_contiguous();
-    let written = rows.as_slice::<f32>().and_then(|rows| write(&mut target, rows));
-    match written {
-        Some(()) => Ok(target),
-        None => Err((target, rows)),
-    }
+    kernel(target.try_storage_mut::<E>()?, rows.as_slice::<f32>()?);
+    Some(())
 }

@@ -1,13 +1,11 @@
 //! Bad input gets the right message, a hint where there is one, and the right exit code.
 
-mod common;
-
 use std::{
     fs::{self, File},
     process::{Command, Stdio},
 };
 
-use common::{copy_of_llama, edit_config, edit_weights, sparq};
+use crate::common::{copy_of_llama, edit_config, edit_weights, sparq};
 use predicates::{prelude::*, str::contains};
 use tempfile::TempDir;
 

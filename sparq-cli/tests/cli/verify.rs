@@ -1,8 +1,6 @@
 //! `sparq verify` on the reference Llama.
 
-mod common;
-
-use common::{reference_llama, sparq};
+use crate::common::{reference_llama, sparq};
 use predicates::str::contains;
 
 #[test]

@@ -1,5 +1,4 @@
 //! Helpers of the command line tests.
-#![allow(dead_code)] // Each test binary uses a part.
 
 use std::{
     collections::HashMap,

@@ -1,10 +1,8 @@
 //! `sparq generate` with the model inside the program.
 
-mod common;
-
 use std::fs;
 
-use common::sparq;
+use crate::common::sparq;
 use tempfile::TempDir;
 
 /// Standard output and standard error of a successful run.

@@ -1,0 +1,7 @@
+//! The program as a user meets it.
+#![allow(clippy::unwrap_used)] // In tests, helpers included.
+
+mod bad_input;
+mod common;
+mod generate;
+mod verify;
