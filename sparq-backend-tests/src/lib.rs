@@ -3,7 +3,7 @@
 //!
 //! A backend passes when every function returns. [`conformance!`] makes one test of each:
 //!
-//! ```ignore
+//! ```text
 //! sparq_backend_tests::conformance!("flex");
 //! ```
 //!

@@ -17,6 +17,10 @@ pub(super) use element::Element;
 pub(super) use linear::{FEW_TOKENS, linear};
 pub(super) use sparq::{SparqSlices, decode_sparq};
 
+/// Elements read below which one thread is faster than handing work to others: at a few elements
+/// per nanosecond, about the time that waking a thread takes.
+const PARALLEL_ABOVE: usize = 1 << 17;
+
 /// Sizes of a layer and its cache buffers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
@@ -29,6 +33,11 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
+    /// Whether a step that reads this many positions per KV head is worth more than one thread.
+    fn is_parallel(&self, positions: usize, heads: usize) -> bool {
+        positions * heads * self.head_dim > PARALLEL_ABOVE
+    }
+
     /// From the dimensions of the query `[batch, heads, 1, head_dim]` and of the key cache.
     pub(super) fn new(q: [usize; 4], k: [usize; 4]) -> Self {
         let [_, heads, _, head_dim] = q;

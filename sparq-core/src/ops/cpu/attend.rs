@@ -2,7 +2,7 @@
 
 use super::{
     Element,
-    element::{axpy, dot, max},
+    element::{axpy, dot, max, vectorised},
 };
 
 /// Positions whose logits are held at a time.
@@ -47,10 +47,11 @@ impl<'a> Attend<'a> {
         while positions.peek().is_some() {
             block.clear();
             block.extend(positions.by_ref().take(BLOCK));
-            self.feed_block(k, v, &block);
+            vectorised(|| self.feed_block(k, v, &block));
         }
     }
 
+    #[inline(always)]
     fn feed_block<E: Element>(&mut self, k: &[E], v: &[E], block: &[usize]) {
         let d = self.head_dim;
         for (i, &position) in block.iter().enumerate() {

@@ -16,12 +16,17 @@ pub(in crate::ops) fn decode_dense<E: Element>(
     let mut output = vec![0.0; q.len()];
     let per_group = sizes.group * sizes.head_dim;
     let per_head = sizes.capacity * sizes.head_dim;
-    output.par_chunks_mut(per_group).enumerate().for_each(|(head, out)| {
+    let attend = |(head, out): (usize, &mut [f32])| {
         let span = spans.as_slice()[head / sizes.kv_heads];
         let of_head = head * per_head..(head + 1) * per_head;
         let mut attend = Attend::new(&q[head * per_group..][..per_group], sizes.head_dim, out);
         attend.feed(&k[of_head.clone()], &v[of_head], span.start..span.end);
         attend.finish();
-    });
+    };
+    let heads = q.len() / per_group;
+    match sizes.is_parallel(2 * spans.max_len(), heads) {
+        true => output.par_chunks_mut(per_group).enumerate().for_each(attend),
+        false => output.chunks_mut(per_group).enumerate().for_each(attend),
+    }
     output
 }

@@ -13,6 +13,7 @@ pub(in crate::ops) trait Element: burn::tensor::Element + bytemuck::Pod + Send +
 }
 
 impl Element for f32 {
+    #[inline(always)]
     fn widen<'a>(row: &'a [Self], _: &'a mut [f32]) -> &'a [f32] {
         row
     }
@@ -35,6 +36,7 @@ impl Element for f16 {
 }
 
 impl Element for bf16 {
+    #[inline(always)]
     fn widen<'a>(row: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
         let buffer = &mut buffer[..row.len()];
         for (wide, narrow) in buffer.iter_mut().zip(row) {
@@ -48,7 +50,14 @@ impl Element for bf16 {
     }
 }
 
+/// Runs `f` compiled for the widest vectors that this processor has. What `f` calls must be
+/// `#[inline(always)]` to take part.
+pub(super) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
 /// Scalar product. Sixteen running sums, because the compiler may not reorder a float sum itself.
+#[inline(always)]
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut sums = [0.0f32; LANES];
@@ -63,6 +72,7 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// `y += w · x`.
+#[inline(always)]
 pub(super) fn axpy(y: &mut [f32], w: f32, x: &[f32]) {
     for (y, x) in y.iter_mut().zip(x) {
         *y += w * x;
@@ -70,6 +80,7 @@ pub(super) fn axpy(y: &mut [f32], w: f32, x: &[f32]) {
 }
 
 /// Largest value; minus infinity for none.
+#[inline(always)]
 pub(super) fn max(values: &[f32]) -> f32 {
     values.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }

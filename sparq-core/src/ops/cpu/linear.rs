@@ -2,7 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::{Element, element::dot};
+use super::{
+    Element, PARALLEL_ABOVE,
+    element::{dot, vectorised},
+};
 
 /// Up to this many tokens the product is bound by reading the weights; above, a real matrix
 /// product is faster.
@@ -17,18 +20,23 @@ pub(in crate::ops) fn linear<E: Element>(x: &[f32], weight: &[E], inputs: usize)
     // `[outputs, tokens]`: each task writes its own rows.
     let mut transposed = vec![0.0; outputs * tokens];
     let rows = (TASK_WEIGHTS / inputs).max(1);
-    let tasks = transposed.par_chunks_mut(rows * tokens).zip(weight.par_chunks(rows * inputs));
-    tasks.for_each_init(
-        || vec![0.0; inputs],
-        |buffer, (out, weight)| {
+    let task = |buffer: &mut Vec<f32>, (out, weight): (&mut [f32], &[E])| {
+        vectorised(|| {
             for (out, row) in out.chunks_exact_mut(tokens).zip(weight.chunks_exact(inputs)) {
                 let row = E::widen(row, buffer);
                 for (y, x) in out.iter_mut().zip(x.chunks_exact(inputs)) {
                     *y = dot(row, x);
                 }
             }
-        },
-    );
+        });
+    };
+    match weight.len() > PARALLEL_ABOVE {
+        true => transposed
+            .par_chunks_mut(rows * tokens)
+            .zip(weight.par_chunks(rows * inputs))
+            .for_each_init(|| vec![0.0; inputs], task),
+        false => task(&mut vec![0.0; inputs], (&mut transposed, weight)),
+    }
     if tokens == 1 {
         return transposed;
     }

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::{
     Element, Sizes,
     attend::Attend,
-    element::{axpy, max},
+    element::{axpy, max, vectorised},
 };
 use crate::{
     config::{GroupScores, SparqConfig},
@@ -51,28 +51,39 @@ pub(in crate::ops) fn decode_sparq<E: Element>(
     let mut output = vec![0.0; x.q.len()];
     let mut positions = vec![-1; x.q.len() / per_group * kept];
     let mut retained_mass = vec![1.0; x.q.len() / head_dim];
-    output
-        .par_chunks_mut(per_group)
-        .zip(positions.par_chunks_mut(kept))
-        .zip(retained_mass.par_chunks_mut(group))
-        .enumerate()
-        .for_each(|(head, ((out, positions), mass))| {
-            let span = step.spans.as_slice()[head / kv_heads];
-            let q = &x.q[head * per_group..][..per_group];
-            let of_head = head * per_head..(head + 1) * per_head;
-            let index = &x.k_index[of_head.clone()];
-            let selected = score_and_select(q, index, span, step, sizes, mass);
-            for (slot, &position) in positions.iter_mut().zip(&selected) {
-                *slot = position as i32;
-            }
-            let mut attend = Attend::new(q, head_dim, out);
-            attend.feed(&x.k[of_head.clone()], &x.v[of_head], selected.iter().copied());
-            attend.finish();
-            if step.config.mean_value {
-                let v_sum = &x.v_sum[head * head_dim..][..head_dim];
-                reallocate_to_mean(out, v_sum, span.len(), mass);
-            }
-        });
+    let attend = |(head, ((out, positions), mass)): (usize, ((&mut [f32], &mut [i32]), &mut [f32]))| {
+        let span = step.spans.as_slice()[head / kv_heads];
+        let q = &x.q[head * per_group..][..per_group];
+        let of_head = head * per_head..(head + 1) * per_head;
+        let index = &x.k_index[of_head.clone()];
+        let selected = score_and_select(q, index, span, step, sizes, mass);
+        for (slot, &position) in positions.iter_mut().zip(&selected) {
+            *slot = position as i32;
+        }
+        let mut attend = Attend::new(q, head_dim, out);
+        attend.feed(&x.k[of_head.clone()], &x.v[of_head], selected.iter().copied());
+        attend.finish();
+        if step.config.mean_value {
+            let v_sum = &x.v_sum[head * head_dim..][..head_dim];
+            reallocate_to_mean(out, v_sum, span.len(), mass);
+        }
+    };
+    let heads = x.q.len() / per_group;
+    let read = step.spans.max_len() * step.config.rank / head_dim + 2 * kept;
+    match sizes.is_parallel(read, heads) {
+        true => output
+            .par_chunks_mut(per_group)
+            .zip(positions.par_chunks_mut(kept))
+            .zip(retained_mass.par_chunks_mut(group))
+            .enumerate()
+            .for_each(attend),
+        false => output
+            .chunks_mut(per_group)
+            .zip(positions.chunks_mut(kept))
+            .zip(retained_mass.chunks_mut(group))
+            .enumerate()
+            .for_each(attend),
+    }
     SparqOutput { output, positions, kept, retained_mass }
 }
 
@@ -163,16 +174,18 @@ fn approximate_scores<E: Element>(
     let len = span.len();
     let mut scores = vec![0.0; weights.len() / i1.len() * len];
     let mut buffer = vec![0.0; BLOCK.min(len)];
-    for first in (0..len).step_by(BLOCK) {
-        let count = BLOCK.min(len - first);
-        for (j, &component) in i1.iter().enumerate() {
-            let row = &index[component * capacity + span.start + first..][..count];
-            let row = E::widen(row, &mut buffer);
-            for (head, weights) in weights.chunks_exact(i1.len()).enumerate() {
-                axpy(&mut scores[head * len + first..][..count], weights[j], row);
+    vectorised(|| {
+        for first in (0..len).step_by(BLOCK) {
+            let count = BLOCK.min(len - first);
+            for (j, &component) in i1.iter().enumerate() {
+                let row = &index[component * capacity + span.start + first..][..count];
+                let row = E::widen(row, &mut buffer);
+                for (head, weights) in weights.chunks_exact(i1.len()).enumerate() {
+                    axpy(&mut scores[head * len + first..][..count], weights[j], row);
+                }
             }
         }
-    }
+    });
     scores
 }
 

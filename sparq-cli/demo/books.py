@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import string
 from collections.abc import Callable
+from itertools import chain
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -53,7 +54,7 @@ def tokenise(books: list[str], tokenizer: Tokenizer) -> np.ndarray:
         return np.array(tokenizer.encode(piece, add_special_tokens=False).ids, np.int16)
 
     pieces = [split(book) for book in books]
-    encoded = iter(parallel(encode, sum(pieces, [])))
+    encoded = iter(parallel(encode, list(chain.from_iterable(pieces))))
     border = np.array([EOS, BOS], np.int16)
     return np.concatenate([ids for p in pieces for ids in (*(next(encoded) for _ in p), border)])
 
