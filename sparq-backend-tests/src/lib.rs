@@ -55,6 +55,9 @@ macro_rules! conformance {
             properties::only_what_is_counted_is_read
             properties::an_old_handle_keeps_its_values
             model::llama_reference_logits
+            model::mistral_reference_logits
+            model::gemma_reference_logits
+            model::gpt_neox_reference_logits
             model::a_ragged_model_batch_equals_one_by_one
         );
     };

@@ -16,17 +16,37 @@ use crate::{
     tolerance::{assert_close, f32, supported},
 };
 
-fn llama(dtype: DType, device: &Device) -> Box<dyn CausalModel> {
-    let checkpoint = Checkpoint::open(folder().join("models/llama")).expect("the reference model");
+fn load(family: &str, dtype: DType, device: &Device) -> Box<dyn CausalModel> {
+    let checkpoint = Checkpoint::open(folder().join("models").join(family)).expect("the reference model");
     load_model(&checkpoint, device, dtype, &mut |_, _| {}).expect("weights that fit")
 }
 
-/// Logits of the reference Llama: dense uncached, dense cached and all SparQ runs in f32; dense in
-/// the half types, where rounding may tip a selection.
+/// Logits of the reference Llama (grouped queries).
 pub fn llama_reference_logits(device: &Device) {
+    reference_logits("llama", device);
+}
+
+/// Logits of the reference Mistral (one KV head, a window that is longer than the text).
+pub fn mistral_reference_logits(device: &Device) {
+    reference_logits("mistral", device);
+}
+
+/// Logits of the reference Gemma (heads wider than hidden / heads, tied embeddings).
+pub fn gemma_reference_logits(device: &Device) {
+    reference_logits("gemma", device);
+}
+
+/// Logits of the reference GPT-NeoX (partly rotated heads, parallel residual).
+pub fn gpt_neox_reference_logits(device: &Device) {
+    reference_logits("gpt_neox", device);
+}
+
+/// Dense uncached, dense cached and all SparQ runs in f32; dense in the half types, where rounding
+/// may tip a selection.
+fn reference_logits(family: &str, device: &Device) {
     for row in supported(device) {
-        let model = llama(row.dtype, device);
-        let file = folder().join("models/llama/expected.safetensors");
+        let model = load(family, row.dtype, device);
+        let file = folder().join("models").join(family).join("expected.safetensors");
         let comparisons = verify(model.as_ref(), row.dtype, &file).expect("a reference file");
         let mut compared = 0;
         for comparison in &comparisons {
@@ -37,7 +57,7 @@ pub fn llama_reference_logits(device: &Device) {
             if row.dtype != DType::F32 && !comparison.name.starts_with("dense.") {
                 continue;
             }
-            let what = format!("{} {:?}: {max_difference}", comparison.name, row.dtype);
+            let what = format!("{family} {} {:?}: {max_difference}", comparison.name, row.dtype);
             assert!(comparison.passes(row.logits), "{what}");
             assert!(
                 row.dtype != DType::F32 || agreeing == positions,
@@ -52,9 +72,10 @@ pub fn llama_reference_logits(device: &Device) {
 /// A left-padded batch gives each sequence the logits that it gets alone: in a prefill in two
 /// chunks, and in the SparQ decode steps behind it.
 pub fn a_ragged_model_batch_equals_one_by_one(device: &Device) {
-    let model = llama(DType::F32, device);
+    let model = load("llama", DType::F32, device);
     let vocab = model.vocab_size();
-    let config = SparqConfig { mean_value: true, ..SparqConfig::new(&model.attention_shapes()[0], 8, 6) };
+    let shape = model.attention_layers()[0].shape;
+    let config = SparqConfig { mean_value: true, ..SparqConfig::new(&shape, 8, 6) };
     let method = Method::Sparq(config);
     let (width, lens, steps) = (20, [20usize, 3, 11], 5);
     let token = |b: usize, t: usize| ((b * 31 + t * 7) % vocab) as u32;

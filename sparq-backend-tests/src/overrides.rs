@@ -5,8 +5,8 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 use sparq_core::{
-    AppendPlan, AttentionShape, GroupScores, NewTokens, Spans, SparqConfig,
-    ops::{self, oracle},
+    AppendPlan, AttentionShape, GroupScores, NewTokens, SparqConfig,
+    ops::{self, PrefillStep, oracle},
 };
 
 use crate::{
@@ -26,6 +26,10 @@ fn problems() -> Vec<Problem> {
         Problem::random(shape(2, 2, 128), NewTokens::all(1, 2500), 4),
     ]
 }
+
+/// Windows and soft caps to run the problems under: none, each alone, both. Logits are of order one.
+const LIMITS: [(Option<usize>, Option<f32>); 4] =
+    [(None, None), (Some(9), None), (None, Some(1.5)), (Some(40), Some(0.7))];
 
 /// Rows, columns and sums land where the oracle puts them, behind what is there already.
 pub fn appends(device: &Device) {
@@ -76,24 +80,28 @@ fn shape_len(shape: [usize; 4]) -> usize {
     shape.iter().product()
 }
 
-/// Dense decode, with and without a sliding window.
+/// Dense decode, with and without a sliding window and a soft cap.
 pub fn dense_decode(device: &Device) {
     for row in supported(device) {
         for problem in problems() {
-            let cache = problem.cache(row.dtype, device);
-            for window in [None, Some(9)] {
-                let run = |path| dense(path, problem.queries(device), &cache, cache.spans(window));
-                let what = format!("dense {:?} {:?} window {window:?}", problem.shape, row.dtype);
+            for (window, softcap) in LIMITS {
+                let problem = problem.clone().limited(window, softcap);
+                let cache = problem.cache(row.dtype, device);
+                let run = |path| dense(path, problem.queries(device), &cache);
+                let what = format!("dense {:?} {:?}", problem.layer(), row.dtype);
                 assert_close(&run(Path::Product), &run(Path::Oracle), row.oracle, &what);
             }
         }
     }
 }
 
-/// SparQ decode: both group rules, with and without the mean value, several sizes of the choice.
+/// SparQ decode: both group rules, with and without the mean value, several sizes of the choice, with
+/// and without a sliding window and a soft cap.
 pub fn sparq_decode(device: &Device) {
+    let limited =
+        |problem: &Problem| LIMITS.map(|(window, softcap)| problem.clone().limited(window, softcap));
     for row in supported(device) {
-        for problem in problems() {
+        for problem in problems().iter().flat_map(limited) {
             let cache = problem.cache(row.dtype, device);
             let d = problem.shape.head_dim;
             for (rank, top_k, local_window) in [(d / 4, 12, 3), (d / 2, 64, 0), (1, 5, 5), (d, 5000, 1)] {
@@ -107,7 +115,12 @@ pub fn sparq_decode(device: &Device) {
                             group_scores,
                             dense_below: 0,
                         };
-                        compare_sparq(&problem, &cache, config, row.oracle, row.dtype, device);
+                        let run = |path| sparq(path, problem.queries(device), &cache, config);
+                        let (product, expected) = (run(Path::Product), run(Path::Oracle));
+                        let what = format!("{config:?} {:?} {:?}", problem.layer(), row.dtype);
+                        assert_eq!(product.positions, expected.positions, "{what}: kept positions");
+                        assert_close(&product.output, &expected.output, row.oracle, &what);
+                        assert_close(&product.mass, &expected.mass, row.oracle, &what);
                     }
                 }
             }
@@ -115,32 +128,11 @@ pub fn sparq_decode(device: &Device) {
     }
 }
 
-fn compare_sparq(
-    problem: &Problem,
-    cache: &sparq_core::LayerCache,
-    config: SparqConfig,
-    tolerance: f32,
-    dtype: DType,
-    device: &Device,
-) {
-    for window in [None, Some(9)] {
-        // The mean is over all cached values, so a window does not combine with it.
-        if window.is_some() && config.mean_value {
-            continue;
-        }
-        let run = |path| sparq(path, problem.queries(device), cache, cache.spans(window), config);
-        let (product, expected) = (run(Path::Product), run(Path::Oracle));
-        let what = format!("{config:?} {:?} {dtype:?} window {window:?}", problem.shape);
-        assert_eq!(product.positions, expected.positions, "{what}: kept positions");
-        assert_close(&product.output, &expected.output, tolerance, &what);
-        assert_close(&product.mass, &expected.mass, tolerance, &what);
-    }
-}
-
 /// Causal attention over a cache with history, real columns only.
 pub fn prefill(device: &Device) {
     for row in supported(device) {
-        for problem in problems().iter().take(3) {
+        for (problem, limits) in problems().into_iter().take(3).flat_map(|p| LIMITS.map(|l| (p.clone(), l))) {
+            let problem = problem.limited(limits.0, limits.1);
             let AttentionShape { heads, kv_heads, head_dim } = problem.shape;
             let (batch, width) = (problem.batch(), problem.tokens.width());
             let cache = problem.cache(row.dtype, device);
@@ -148,10 +140,11 @@ pub fn prefill(device: &Device) {
             let q = Problem::random(wide, NewTokens::all(batch, 1), 9).q;
             let q = || tensor(q.clone(), [batch, heads, width, head_dim], device);
             let plan = AppendPlan::new(&problem.tokens, &vec![0; batch]);
+            let step = PrefillStep::new(plan, &problem.layer());
             let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
-            let product = floats(ops::prefill(q(), k.clone(), v.clone(), plan.clone()));
+            let product = floats(ops::prefill(q(), k.clone(), v.clone(), step.clone()));
             let expected =
-                oracle::prefill::<Dispatch>(q().into_dispatch(), k.into_dispatch(), v.into_dispatch(), &plan);
+                oracle::prefill::<Dispatch>(q().into_dispatch(), k.into_dispatch(), v.into_dispatch(), &step);
             let expected = floats(Tensor::<4>::from_dispatch(expected));
             for (i, (a, e)) in product.chunks(head_dim).zip(expected.chunks(head_dim)).enumerate() {
                 let (b, t) = (i / width / heads, i % width);
@@ -174,9 +167,7 @@ pub fn prefill(device: &Device) {
                     q[(head * width + t) * head_dim..][..head_dim].to_vec()
                 })
                 .collect();
-            let spans = Spans::from_lens(cache.lens(), None);
-            let decoded =
-                dense(Path::Oracle, tensor(q_last, [batch, heads, 1, head_dim], device), &cache, spans);
+            let decoded = dense(Path::Oracle, tensor(q_last, [batch, heads, 1, head_dim], device), &cache);
             assert_close(&last, &decoded, row.oracle, "prefill against decode");
         }
     }

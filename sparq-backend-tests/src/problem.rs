@@ -7,9 +7,9 @@ use burn::{
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sparq_core::{
-    AttentionShape, CacheConfig, LayerCache, NewTokens, Spans, SparqConfig,
+    AttentionLayer, AttentionShape, CacheConfig, LayerCache, NewTokens, SparqConfig,
     cache::CacheExtras,
-    ops::{self, SparqStep, oracle},
+    ops::{self, DenseStep, SparqStep, oracle},
 };
 
 /// Which implementation to run.
@@ -26,6 +26,10 @@ pub enum Path {
 pub struct Problem {
     /// Heads and sizes.
     pub shape: AttentionShape,
+    /// Sliding window.
+    pub window: Option<usize>,
+    /// Soft cap on the logits.
+    pub softcap: Option<f32>,
     /// Which columns of the batch are real.
     pub tokens: NewTokens,
     /// Queries, row-major.
@@ -60,11 +64,23 @@ impl Problem {
         };
         Self {
             shape,
+            window: None,
+            softcap: None,
             q: normals(batch * heads * head_dim, 2.0),
             k: normals(batch * kv_heads * width * head_dim, 1.0),
             v: normals(batch * kv_heads * width * head_dim, 1.0),
             tokens,
         }
+    }
+
+    /// The problem under a sliding window and a soft cap.
+    pub fn limited(self, window: Option<usize>, softcap: Option<f32>) -> Self {
+        Self { window, softcap, ..self }
+    }
+
+    /// The layer that the problem is for.
+    pub fn layer(&self) -> AttentionLayer {
+        AttentionLayer { shape: self.shape, window: self.window, softcap: self.softcap }
     }
 
     /// Number of sequences.
@@ -74,8 +90,14 @@ impl Problem {
 
     /// Sequence `b` alone, without its padding.
     pub fn sequence(&self, b: usize) -> Self {
+        self.sequence_from(b, 0)
+    }
+
+    /// Sequence `b` alone, without its padding and its first `skip` tokens.
+    pub fn sequence_from(&self, b: usize, skip: usize) -> Self {
         let AttentionShape { heads, kv_heads, head_dim } = self.shape;
         let (width, valid) = (self.tokens.width(), self.tokens.valid()[b].clone());
+        let valid = valid.start + skip..valid.end;
         let rows = |x: &[f32]| -> Vec<f32> {
             (b * kv_heads..(b + 1) * kv_heads)
                 .flat_map(|head| {
@@ -85,11 +107,11 @@ impl Problem {
                 .collect()
         };
         Self {
-            shape: self.shape,
             tokens: NewTokens::all(1, valid.len()),
             q: self.q[b * heads * head_dim..(b + 1) * heads * head_dim].to_vec(),
             k: rows(&self.k),
             v: rows(&self.v),
+            ..*self
         }
     }
 
@@ -120,8 +142,12 @@ impl Problem {
 
     /// A cache that holds the keys and values, with all extras.
     pub fn cache(&self, dtype: DType, device: &Device) -> LayerCache {
-        let config =
-            CacheConfig { shape: self.shape, batch: self.batch(), max_len: self.tokens.width() + 64, dtype };
+        let config = CacheConfig {
+            layer: self.layer(),
+            batch: self.batch(),
+            max_len: self.tokens.width() + 64,
+            dtype,
+        };
         let extras = CacheExtras { k_index: true, mean_value: true };
         let mut cache = LayerCache::new(&config, extras, device).expect("a valid cache");
         let plan = cache.plan(&self.tokens).expect("it fits");
@@ -132,34 +158,35 @@ impl Problem {
     /// Dense decode.
     pub fn dense(&self, path: Path, dtype: DType, device: &Device) -> Vec<f32> {
         let cache = self.cache(dtype, device);
-        dense(path, self.queries(device), &cache, cache.spans(None))
+        dense(path, self.queries(device), &cache)
     }
 
     /// SparQ decode, without the dense escape of the product's method.
     pub fn sparq(&self, path: Path, config: SparqConfig, dtype: DType, device: &Device) -> Solution {
         let cache = self.cache(dtype, device);
-        sparq(path, self.queries(device), &cache, cache.spans(None), config)
+        sparq(path, self.queries(device), &cache, config)
     }
 }
 
 /// Dense decode over a cache.
-pub fn dense(path: Path, q: Tensor<4>, cache: &LayerCache, spans: Spans) -> Vec<f32> {
+pub fn dense(path: Path, q: Tensor<4>, cache: &LayerCache) -> Vec<f32> {
+    let step = DenseStep { spans: cache.spans(), softcap: cache.config().layer.softcap };
     let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
     let output = match path {
-        Path::Product => ops::decode_dense(q, k, v, spans),
+        Path::Product => ops::decode_dense(q, k, v, step),
         Path::Oracle => {
             let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
-            Tensor::<4>::from_dispatch(oracle::decode_dense::<Dispatch>(q, k, v, &spans))
+            Tensor::<4>::from_dispatch(oracle::decode_dense::<Dispatch>(q, k, v, &step))
         }
     };
     floats(output)
 }
 
 /// SparQ decode over a cache.
-pub fn sparq(path: Path, q: Tensor<4>, cache: &LayerCache, spans: Spans, config: SparqConfig) -> Solution {
-    let shape = cache.config().shape;
-    config.validate(shape.head_dim).expect("a valid configuration");
-    let step = SparqStep { spans, config, retained_mass: true };
+pub fn sparq(path: Path, q: Tensor<4>, cache: &LayerCache, config: SparqConfig) -> Solution {
+    let layer = cache.config().layer;
+    config.validate(layer.shape.head_dim).expect("a valid configuration");
+    let step = SparqStep { spans: cache.spans(), softcap: layer.softcap, config, retained_mass: true };
     let (k, k_index) = (cache.k().expect("filled"), cache.k_index().expect("kept"));
     let (v, v_sum) = (cache.v().expect("filled"), cache.v_sum().expect("kept"));
     let (output, positions, mass) = match path {

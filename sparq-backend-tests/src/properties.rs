@@ -245,7 +245,7 @@ pub fn the_running_mean_is_the_mean(device: &Device) {
     check((padded(), 1usize..30), |(problem, chunk)| {
         let AttentionShape { kv_heads, head_dim, .. } = problem.shape;
         let (batch, width) = (problem.batch(), problem.tokens.width());
-        let config = CacheConfig { shape: problem.shape, batch, max_len: width, dtype: DType::F32 };
+        let config = CacheConfig { layer: problem.shape.into(), batch, max_len: width, dtype: DType::F32 };
         let extras = CacheExtras { k_index: false, mean_value: true };
         let mut cache = sparq_core::LayerCache::new(&config, extras, device).expect("a valid cache");
         let (k, v) = (problem.rows(&problem.k, device), problem.rows(&problem.v, device));
@@ -321,7 +321,7 @@ pub fn only_what_is_counted_is_read(device: &Device) {
     let problem = Problem::random(shape, NewTokens::all(1, width), 21);
     let config = SparqConfig { mean_value: true, ..SparqConfig::new(&shape, rank, 8) };
     let cache = problem.cache(DType::F32, device);
-    let clean = sparq(Path::Product, problem.queries(device), &cache, cache.spans(None), config);
+    let clean = sparq(Path::Product, problem.queries(device), &cache, config);
 
     let mut poisoned = problem.clone();
     for head in 0..shape.kv_heads {
@@ -344,7 +344,8 @@ pub fn only_what_is_counted_is_read(device: &Device) {
         }
     }
     let index = tensor(index, [1, shape.kv_heads, shape.head_dim, capacity], device);
-    let step = sparq_core::ops::SparqStep { spans: cache.spans(None), config, retained_mass: true };
+    let spans = cache.spans();
+    let step = sparq_core::ops::SparqStep { spans, softcap: None, config, retained_mass: true };
     let (k, v) = (rows.k().expect("filled"), rows.v().expect("filled"));
     let v_sum = cache.v_sum().expect("kept");
     let (output, _, _) = sparq_core::ops::decode_sparq(problem.queries(device), k, index, v, v_sum, step);
@@ -395,6 +396,6 @@ fn layer(
     method: &Method,
     device: &Device,
 ) -> LayerState {
-    let config = CacheConfig { shape, batch, max_len, dtype: DType::F32 };
+    let config = CacheConfig { layer: shape.into(), batch, max_len, dtype: DType::F32 };
     LayerState::new(&config, method, device).expect("a valid layer")
 }

@@ -117,6 +117,8 @@ fn read_problem(metadata: &HashMap<String, String>, tensors: &SafeTensors<'_>) -
             kv_heads: number("kv_heads"),
             head_dim: number("head_dim"),
         },
+        window: None,
+        softcap: None,
         tokens: NewTokens::left_padded(number("seq"), &pads).expect("padding within the sequence"),
         q: floats(tensors, "query"),
         k: floats(tensors, "key"),

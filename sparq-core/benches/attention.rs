@@ -14,7 +14,7 @@ use divan::{Bencher, counter::BytesCount};
 use sparq_core::{
     AttentionShape, CacheConfig, LayerCache, NewTokens, Spans, SparqConfig,
     cache::CacheExtras,
-    ops::{self, SparqStep, oracle},
+    ops::{self, DenseStep, SparqStep, oracle},
 };
 
 const SHAPE: AttentionShape = AttentionShape { heads: 32, kv_heads: 32, head_dim: 128 };
@@ -32,7 +32,7 @@ fn random(heads: usize, tokens: usize, device: &Device) -> Tensor<4> {
 /// A cache of `len` tokens with room for more, and one query per head.
 fn problem(len: usize) -> (Tensor<4>, LayerCache) {
     let device = Device::flex();
-    let config = CacheConfig { shape: SHAPE, batch: 1, max_len: len + 2048, dtype: DType::F32 };
+    let config = CacheConfig { layer: SHAPE.into(), batch: 1, max_len: len + 2048, dtype: DType::F32 };
     let extras = CacheExtras { k_index: true, mean_value: false };
     let mut cache = LayerCache::new(&config, extras, &device).expect("a valid cache");
     cache.reserve(len + 2048).expect("within the maximum");
@@ -44,7 +44,11 @@ fn problem(len: usize) -> (Tensor<4>, LayerCache) {
 
 fn step(len: usize) -> SparqStep {
     let config = SparqConfig { mean_value: false, ..SparqConfig::new(&SHAPE, 32, 128) };
-    SparqStep { spans: Spans::from_lens(&[len], None), config, retained_mass: false }
+    SparqStep { spans: Spans::from_lens(&[len], None), softcap: None, config, retained_mass: false }
+}
+
+fn dense_step(cache: &LayerCache) -> DenseStep {
+    DenseStep { spans: cache.spans(), softcap: None }
 }
 
 fn dense_bytes(len: usize) -> BytesCount {
@@ -78,7 +82,7 @@ fn dense(bencher: Bencher<'_, '_>, len: usize) {
     let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
     bencher
         .counter(dense_bytes(len))
-        .bench_local(|| black_box(ops::decode_dense(q.clone(), k.clone(), v.clone(), cache.spans(None))));
+        .bench_local(|| black_box(ops::decode_dense(q.clone(), k.clone(), v.clone(), dense_step(&cache))));
 }
 
 #[divan::bench(args = LENS)]
@@ -87,7 +91,7 @@ fn dense_oracle(bencher: Bencher<'_, '_>, len: usize) {
     let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
     bencher.counter(dense_bytes(len)).bench_local(|| {
         let (q, k, v) = (q.clone().into_dispatch(), k.clone().into_dispatch(), v.clone().into_dispatch());
-        black_box(oracle::decode_dense::<Dispatch>(q, k, v, &cache.spans(None)))
+        black_box(oracle::decode_dense::<Dispatch>(q, k, v, &dense_step(&cache)))
     });
 }
 

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::{
-    config::AttentionShape,
+    config::{AttentionLayer, AttentionShape},
     error::{Error, Result},
     ops,
     spans::{AppendPlan, NewTokens, Spans},
@@ -14,10 +14,10 @@ use crate::{
 const BLOCK: usize = 256;
 
 /// Sizes of a KV cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CacheConfig {
-    /// Heads and sizes of the layer.
-    pub shape: AttentionShape,
+    /// The layer that the cache belongs to.
+    pub layer: AttentionLayer,
     /// Sequences in the batch.
     pub batch: usize,
     /// The most tokens that any sequence may hold.
@@ -39,6 +39,7 @@ pub struct CacheExtras {
 ///
 /// Memory grows in blocks up to [`CacheConfig::max_len`], at least by half of what is there, so
 /// that appending a token costs `O(d)` on average, whatever the length. Padding is never stored.
+/// A layer with a sliding window keeps all positions and reads those in its window.
 ///
 /// | tensor | axes |
 /// |---|---|
@@ -67,7 +68,7 @@ impl LayerCache {
     /// [`Error::InvalidConfig`] for impossible sizes, [`Error::UnsupportedDtype`] where the device
     /// cannot hold the dtype.
     pub fn new(config: &CacheConfig, extras: CacheExtras, device: &Device) -> Result<Self> {
-        config.shape.validate()?;
+        config.layer.validate()?;
         crate::device::require_dtype(device, config.dtype)?;
         for (field, value) in [("batch", config.batch), ("max_len", config.max_len)] {
             if value == 0 {
@@ -106,9 +107,9 @@ impl LayerCache {
         self.capacity
     }
 
-    /// Live positions, of which a sliding `window` keeps the last ones.
-    pub fn spans(&self, window: Option<usize>) -> Spans {
-        Spans::from_lens(&self.lens, window)
+    /// Live positions: those that the next query sees. The layer's window leaves the last ones.
+    pub fn spans(&self) -> Spans {
+        Spans::from_lens(&self.lens, self.config.layer.window)
     }
 
     /// Keys `[batch, kv_heads, capacity, head_dim]`.
@@ -135,8 +136,8 @@ impl LayerCache {
         handle(&self.k_index, "the transposed keys")
     }
 
-    /// Sum of the values of each sequence `[batch, kv_heads, head_dim]`, f32. All zero where
-    /// [`CacheExtras::mean_value`] is off.
+    /// Sum of all values of each sequence, whatever the window, `[batch, kv_heads, head_dim]`, f32.
+    /// All zero where [`CacheExtras::mean_value`] is off.
     ///
     /// # Errors
     /// [`Error::MissingInCache`] before the first append.
@@ -185,7 +186,7 @@ impl LayerCache {
     /// [`Error::Shape`] for rows that do not fit the plan or the cache, [`Error::CacheFull`] past
     /// the maximum.
     pub fn append(&mut self, k: Tensor<4>, v: Tensor<4>, plan: &AppendPlan) -> Result<()> {
-        let AttentionShape { kv_heads, head_dim, .. } = self.config.shape;
+        let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
         let expected = [self.config.batch, kv_heads, plan.width(), head_dim];
         for (tensor, rows) in [("k", &k), ("v", &v)] {
             if rows.dims() != expected {
@@ -223,7 +224,7 @@ impl LayerCache {
 
     /// Bytes held on the device.
     pub fn bytes(&self) -> usize {
-        let AttentionShape { kv_heads, head_dim, .. } = self.config.shape;
+        let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
         let copies = 2 + usize::from(self.extras.k_index);
         let elements = self.config.batch * kv_heads * self.capacity * head_dim;
         copies * elements * self.config.dtype.size()
@@ -245,11 +246,11 @@ impl LayerCache {
 
     /// Elements of one vector per sequence and KV head.
     fn vector_elements(&self) -> usize {
-        self.config.batch * self.config.shape.kv_heads * self.config.shape.head_dim
+        self.config.batch * self.config.layer.shape.kv_heads * self.config.layer.shape.head_dim
     }
 
     fn grow(&mut self, capacity: usize) {
-        let AttentionShape { kv_heads, head_dim, .. } = self.config.shape;
+        let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
         let batch = self.config.batch;
         let options = (&self.device, self.config.dtype);
         let used = self.lens.iter().copied().max().unwrap_or(0);

@@ -40,6 +40,43 @@ impl AttentionShape {
     }
 }
 
+/// The attention of one layer, as its model defines it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AttentionLayer {
+    /// Heads and sizes.
+    pub shape: AttentionShape,
+    /// Sliding window: a token sees itself and the `window - 1` tokens before it. `None` for all.
+    pub window: Option<usize>,
+    /// Soft cap on the scaled logits, `cap · tanh(logit / cap)`, before the softmax.
+    pub softcap: Option<f32>,
+}
+
+impl AttentionLayer {
+    /// Checks the shape, and that window and cap are above zero.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] that names the field.
+    pub fn validate(&self) -> Result<()> {
+        self.shape.validate()?;
+        if self.window == Some(0) {
+            return Err(invalid("window", 0, "it must be at least 1".into()));
+        }
+        match self.softcap {
+            Some(cap) if !cap.is_finite() || cap <= 0.0 => {
+                Err(invalid("softcap", cap, "it must be a number above 0".into()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl From<AttentionShape> for AttentionLayer {
+    /// A layer that sees every token and has no soft cap.
+    fn from(shape: AttentionShape) -> Self {
+        Self { shape, window: None, softcap: None }
+    }
+}
+
 /// How the query heads of one KV head agree on the positions that all of them read.
 ///
 /// The two published rules are the same for one query head per KV head.
@@ -73,7 +110,7 @@ pub struct SparqConfig {
     /// How a group of query heads selects together.
     pub group_scores: GroupScores,
     /// Sequences shorter than this many tokens are attended densely. Sequences that `top_k`
-    /// covers whole always are.
+    /// covers whole always are. A sliding window counts as the sequence where it is shorter.
     pub dense_below: usize,
 }
 
@@ -178,5 +215,15 @@ mod tests {
         }
         let uneven = AttentionShape { kv_heads: 5, ..GROUPED };
         assert!(uneven.validate().unwrap_err().to_string().contains("kv_heads = 5"));
+    }
+
+    #[test]
+    fn windows_and_caps_are_above_zero() {
+        let layer = AttentionLayer { window: Some(1), softcap: Some(50.0), ..GROUPED.into() };
+        assert_eq!(layer.validate(), Ok(()));
+        let message = |layer: AttentionLayer| layer.validate().unwrap_err().to_string();
+        assert!(message(AttentionLayer { window: Some(0), ..layer }).starts_with("window = 0"));
+        assert!(message(AttentionLayer { softcap: Some(0.0), ..layer }).starts_with("softcap = 0"));
+        assert!(message(AttentionLayer { softcap: Some(f32::NAN), ..layer }).starts_with("softcap = NaN"));
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     cache::{CacheConfig, LayerCache},
     error::Result,
     method::{DecodeMethod, Decoded, Method, dense_transfer},
-    ops,
+    ops::{self, PrefillStep},
     spans::{AppendPlan, NewTokens},
     transfer::Traffic,
 };
@@ -26,7 +26,7 @@ impl LayerState {
     /// [`crate::Error`] for sizes or hyper-parameters out of range, or a dtype that the device
     /// does not support.
     pub fn new(config: &CacheConfig, method: &Method, device: &Device) -> Result<Self> {
-        Self::with_method(config, method.for_layer(&config.shape)?, device)
+        Self::with_method(config, method.for_layer(&config.layer.shape)?, device)
     }
 
     /// An empty state that runs a method of the caller's own.
@@ -59,7 +59,8 @@ impl LayerState {
         self.traffic
     }
 
-    /// Appends the new tokens and attends to everything before them, densely and causally.
+    /// Appends the new tokens and attends to everything before them that the layer's window leaves,
+    /// densely and causally.
     ///
     /// `q: [batch, heads, width, head_dim]`, `k`, `v: [batch, kv_heads, width, head_dim]`; returns
     /// `[batch, heads, width, head_dim]` in f32. Rows of padding come back finite and meaningless.
@@ -91,7 +92,8 @@ impl LayerState {
         ops::check_queries(&q, self.cache.config(), plan.width())?;
         self.cache.append(k, v, plan)?;
         self.method.observe_prefill(&q, &self.cache, plan)?;
-        Ok(ops::prefill(q, self.cache.k()?, self.cache.v()?, plan.clone()))
+        let step = PrefillStep::new(plan.clone(), &self.cache.config().layer);
+        Ok(ops::prefill(q, self.cache.k()?, self.cache.v()?, step))
     }
 
     /// Appends one token per sequence and attends with the layer's method.

@@ -27,7 +27,7 @@
 //! let device = Device::flex();
 //! let shape = AttentionShape { heads: 8, kv_heads: 2, head_dim: 64 };
 //! let method = Method::Sparq(SparqConfig::new(&shape, 16, 32));
-//! let cache = CacheConfig { shape, batch: 1, max_len: 1024, dtype: DType::F32 };
+//! let cache = CacheConfig { layer: shape.into(), batch: 1, max_len: 1024, dtype: DType::F32 };
 //! let mut layer = LayerState::new(&cache, &method, &device)?;
 //!
 //! let random = |heads, tokens| Tensor::<4>::random([1, heads, tokens, 64], Distribution::Default, &device);
@@ -52,7 +52,7 @@ pub mod spans;
 pub mod transfer;
 
 pub use cache::{CacheConfig, LayerCache};
-pub use config::{AttentionShape, GroupScores, SparqConfig};
+pub use config::{AttentionLayer, AttentionShape, GroupScores, SparqConfig};
 pub use error::{Error, Result};
 pub use layer::LayerState;
 pub use method::{DecodeMethod, Decoded, Method, Selection};

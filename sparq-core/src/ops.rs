@@ -24,16 +24,46 @@ use burn::{
 
 use crate::{
     cache::CacheConfig,
-    config::SparqConfig,
+    config::{AttentionLayer, SparqConfig},
     error::{Error, Result},
     spans::{AppendPlan, Spans},
 };
+
+/// What a prefill needs beside tensors.
+#[derive(Debug, Clone)]
+pub struct PrefillStep {
+    /// Where the new tokens lie.
+    pub plan: AppendPlan,
+    /// How many positions a token sees, its own included; all up to its own where `None`.
+    pub window: Option<usize>,
+    /// Soft cap on the scaled logits, `cap · tanh(logit / cap)`.
+    pub softcap: Option<f32>,
+}
+
+impl PrefillStep {
+    /// A prefill of `layer`.
+    pub fn new(plan: AppendPlan, layer: &AttentionLayer) -> Self {
+        Self { plan, window: layer.window, softcap: layer.softcap }
+    }
+}
+
+/// What a dense decode step needs beside tensors.
+#[derive(Debug, Clone)]
+pub struct DenseStep {
+    /// Live positions of each sequence.
+    pub spans: Spans,
+    /// Soft cap on the scaled logits, `cap · tanh(logit / cap)`.
+    pub softcap: Option<f32>,
+}
 
 /// What a SparQ decode step needs beside tensors.
 #[derive(Debug, Clone)]
 pub struct SparqStep {
     /// Live positions of each sequence.
     pub spans: Spans,
+    /// Soft cap on the scaled logits, `cap · tanh(logit / cap)`: on the exact ones, and on the
+    /// approximate ones before their softmax. A sum of logits over a group is taken before the cap.
+    pub softcap: Option<f32>,
     /// Hyper-parameters, already checked against the layer's shape.
     pub config: SparqConfig,
     /// Compute α even where the output does not need it. Without this and without the mean value
@@ -83,9 +113,9 @@ mod dispatch {
             q: FloatTensor<Self>,
             k: FloatTensor<Self>,
             v: FloatTensor<Self>,
-            plan: AppendPlan,
+            step: PrefillStep,
         ) -> FloatTensor<Self> {
-            oracle::prefill::<Self>(q, k, v, &plan)
+            oracle::prefill::<Self>(q, k, v, &step)
         }
 
         /// Exact attention of one query per sequence over all live positions.
@@ -93,9 +123,9 @@ mod dispatch {
             q: FloatTensor<Self>,
             k: FloatTensor<Self>,
             v: FloatTensor<Self>,
-            spans: Spans,
+            step: DenseStep,
         ) -> FloatTensor<Self> {
-            oracle::decode_dense::<Self>(q, k, v, &spans)
+            oracle::decode_dense::<Self>(q, k, v, &step)
         }
 
         /// SparQ attention of one query per sequence: output, positions and retained mass.
@@ -141,16 +171,17 @@ pub fn accumulate(sum: Tensor<3>, rows: Tensor<4>, plan: &AppendPlan) -> Tensor<
 }
 
 /// Causal attention of `q: [batch, heads, width, head_dim]` over a cache that already holds the
-/// same tokens: query `t` sees its own and all earlier positions. Returns the shape of `q`.
-pub fn prefill(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, plan: AppendPlan) -> Tensor<4> {
+/// same tokens: query `t` sees its own and all earlier positions in the window. Returns the shape of
+/// `q`.
+pub fn prefill(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, step: PrefillStep) -> Tensor<4> {
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as SparqOps>::prefill(q, k, v, plan))
+    Tensor::from_dispatch(<Dispatch as SparqOps>::prefill(q, k, v, step))
 }
 
 /// Exact attention of `q: [batch, heads, 1, head_dim]` over all live positions.
-pub fn decode_dense(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, spans: Spans) -> Tensor<4> {
+pub fn decode_dense(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, step: DenseStep) -> Tensor<4> {
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as SparqOps>::decode_dense(q, k, v, spans))
+    Tensor::from_dispatch(<Dispatch as SparqOps>::decode_dense(q, k, v, step))
 }
 
 /// SparQ attention of `q: [batch, heads, 1, head_dim]` over a cache (see
@@ -184,7 +215,7 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 
 /// Checks queries `[batch, heads, width, head_dim]` against the cache that they attend to.
 pub(crate) fn check_queries(q: &Tensor<4>, config: &CacheConfig, width: usize) -> Result<()> {
-    let expected = [config.batch, config.shape.heads, width, config.shape.head_dim];
+    let expected = [config.batch, config.layer.shape.heads, width, config.layer.shape.head_dim];
     if q.dims() == expected {
         return Ok(());
     }

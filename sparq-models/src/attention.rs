@@ -1,7 +1,7 @@
 //! Which attention to decode with, as a user states it: sizes that depend on the model and on the
 //! length of the run are filled in later.
 
-use sparq_core::{AttentionShape, GroupScores, Method, SparqConfig};
+use sparq_core::{AttentionLayer, AttentionShape, GroupScores, Method, SparqConfig};
 
 use crate::error::Result;
 
@@ -84,14 +84,16 @@ impl SparqOptions {
 }
 
 impl Attention {
-    /// The decode method for layers of this shape and runs up to `seq_len` tokens.
+    /// The decode method for this layer in runs up to `seq_len` tokens. A sliding window counts as
+    /// the length where it is shorter.
     ///
     /// # Errors
     /// [`crate::Error::Core`] for values out of range.
-    pub fn resolve(&self, shape: &AttentionShape, seq_len: usize) -> Result<Method> {
+    pub fn resolve(&self, layer: &AttentionLayer, seq_len: usize) -> Result<Method> {
+        let live = layer.window.map_or(seq_len, |window| window.min(seq_len));
         Ok(match self {
             Self::Dense => Method::Dense,
-            Self::Sparq(options) => Method::Sparq(options.resolve(shape, seq_len)?),
+            Self::Sparq(options) => Method::Sparq(options.resolve(&layer.shape, live)?),
         })
     }
 }
@@ -116,6 +118,18 @@ mod tests {
         assert!(config.mean_value && config.dense_below == 512);
         let config = SparqOptions::default().resolve(&GROUPED, 4096).unwrap();
         assert_eq!((config.rank, config.top_k, config.local_window, config.mean_value), (8, 256, 64, false));
+    }
+
+    #[test]
+    fn a_ratio_is_taken_of_the_window() {
+        let top_k = |window| {
+            let layer = AttentionLayer { window, ..GROUPED.into() };
+            match Attention::Sparq(SparqOptions::default()).resolve(&layer, 16384).unwrap() {
+                Method::Sparq(config) => config.top_k,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!([top_k(None), top_k(Some(4096)), top_k(Some(99999))], [1024, 256, 1024]);
     }
 
     #[test]

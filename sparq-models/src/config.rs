@@ -1,20 +1,24 @@
 //! `config.json` and `generation_config.json`, checked field by field.
 //!
-//! [`ModelConfig`] covers the decoders that are built like Llama. A family with other fields reads
-//! them through the same [`ConfigFields`], so that its errors also name file and field.
+//! [`ModelConfig`] holds what all families have. Each family reads its further fields through the
+//! same [`ConfigFields`], so that its errors also name file and field.
 
+mod activation;
 mod fields;
 mod rope;
+mod windows;
 
 use burn::tensor::DType;
 use sparq_core::AttentionShape;
 
+pub use activation::Activation;
 pub use fields::ConfigFields;
-pub use rope::RopeScaling;
+pub use rope::{RopeConfig, RopeFields, RopeScaling};
+pub use windows::layer_windows;
 
 use crate::error::Result;
 
-/// Sizes and constants of a decoder that is built like Llama.
+/// What all decoders have in common: sizes and special tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     /// Entries of the vocabulary.
@@ -33,20 +37,6 @@ pub struct ModelConfig {
     pub head_dim: usize,
     /// Longest sequence in tokens that the model was made for.
     pub max_position_embeddings: usize,
-    /// What RMSNorm adds to the mean square.
-    pub rms_norm_eps: f64,
-    /// Base of the rotary frequencies.
-    pub rope_theta: f64,
-    /// How the rotary frequencies are stretched for longer sequences.
-    pub rope_scaling: RopeScaling,
-    /// Whether the output layer shares the embedding's weights.
-    pub tie_word_embeddings: bool,
-    /// Whether the attention projections have biases.
-    pub attention_bias: bool,
-    /// Whether the feed-forward projections have biases.
-    pub mlp_bias: bool,
-    /// Activation of the feed-forward block.
-    pub hidden_act: Activation,
     /// Number format that the model was trained or saved in, where the file says so.
     pub dtype: Option<DType>,
     /// Token that begins a text.
@@ -55,22 +45,28 @@ pub struct ModelConfig {
     pub eos_token_ids: Vec<u32>,
 }
 
-/// Activation function of a feed-forward block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Activation {
-    /// `x · sigmoid(x)`.
-    Silu,
-}
-
 impl ModelConfig {
-    /// Reads and checks the fields of `config.json`.
+    /// Reads and checks the fields of `config.json`. Without `head_dim` the hidden size is shared out
+    /// evenly over the heads.
     ///
     /// # Errors
     ///
     /// [`Error::Config`](crate::Error::Config) names the first field that is missing, has the
     /// wrong type, a value that is not supported, or does not fit the others.
     pub fn from_fields(fields: &ConfigFields<'_>) -> Result<Self> {
+        Self::read(fields, None)
+    }
+
+    /// Like [`ModelConfig::from_fields`], for families with a default `head_dim` of their own.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModelConfig::from_fields`].
+    pub fn with_head_dim(fields: &ConfigFields<'_>, default: usize) -> Result<Self> {
+        Self::read(fields, Some(default))
+    }
+
+    fn read(fields: &ConfigFields<'_>, default_head_dim: Option<usize>) -> Result<Self> {
         let hidden_size = fields.positive("hidden_size")?;
         let num_attention_heads = fields.positive("num_attention_heads")?;
         let num_key_value_heads =
@@ -81,7 +77,7 @@ impl ModelConfig {
                  num_key_value_heads = {num_key_value_heads}"
             )));
         }
-        let (rope_theta, rope_scaling) = rope::read(fields)?;
+        let head_dim = fields.optional_positive("head_dim")?.or(default_head_dim);
         Ok(Self {
             vocab_size: fields.positive("vocab_size")?,
             hidden_size,
@@ -89,23 +85,14 @@ impl ModelConfig {
             num_hidden_layers: fields.positive("num_hidden_layers")?,
             num_attention_heads,
             num_key_value_heads,
-            head_dim: head_dim(fields, hidden_size, num_attention_heads)?,
+            head_dim: checked_head_dim(fields, head_dim, hidden_size, num_attention_heads)?,
             max_position_embeddings: fields.positive("max_position_embeddings")?,
-            rms_norm_eps: fields.positive_float("rms_norm_eps")?,
-            rope_theta,
-            rope_scaling,
-            tie_word_embeddings: fields.optional("tie_word_embeddings")?.unwrap_or(false),
-            attention_bias: fields.optional("attention_bias")?.unwrap_or(false),
-            mlp_bias: fields.optional("mlp_bias")?.unwrap_or(false),
-            hidden_act: activation(fields, "hidden_act")?,
             dtype: stored_dtype(fields)?,
             bos_token_id: fields.optional("bos_token_id")?,
             eos_token_ids: fields.ids("eos_token_id")?,
         })
     }
-}
 
-impl ModelConfig {
     /// Heads and sizes of each attention layer.
     pub fn attention_shape(&self) -> AttentionShape {
         AttentionShape {
@@ -114,11 +101,21 @@ impl ModelConfig {
             head_dim: self.head_dim,
         }
     }
+
+    /// `[vocab, hidden]`: the embedding table, and the output projection.
+    pub fn table(&self) -> [usize; 2] {
+        [self.vocab_size, self.hidden_size]
+    }
 }
 
-/// Width of one head: `head_dim`, or the hidden size shared out evenly.
-fn head_dim(fields: &ConfigFields<'_>, hidden_size: usize, heads: usize) -> Result<usize> {
-    let head_dim = match fields.optional_positive("head_dim")? {
+/// Width of one head: as given, or the hidden size shared out evenly.
+fn checked_head_dim(
+    fields: &ConfigFields<'_>,
+    given: Option<usize>,
+    hidden_size: usize,
+    heads: usize,
+) -> Result<usize> {
+    let head_dim = match given {
         Some(head_dim) => head_dim,
         None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
         None => {
@@ -132,14 +129,6 @@ fn head_dim(fields: &ConfigFields<'_>, hidden_size: usize, heads: usize) -> Resu
         return Err(fields.error(format!("head_dim = {head_dim} is odd, rotary embedding needs an even one")));
     }
     Ok(head_dim)
-}
-
-fn activation(fields: &ConfigFields<'_>, name: &str) -> Result<Activation> {
-    let value: String = fields.required(name)?;
-    match value.as_str() {
-        "silu" => Ok(Activation::Silu),
-        _ => Err(fields.error(format!("{name} = \"{value}\" is not supported (supported: silu)"))),
-    }
 }
 
 /// `torch_dtype`, called `dtype` since transformers 5; a name that is no float format counts as absent.
@@ -203,4 +192,4 @@ impl GenerationConfig {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -75,6 +75,6 @@ fn hidden(
         return Err(Error::TokenId { id, vocab });
     }
     let plan = state.plan(new)?;
-    let rotation = model.rotation(&plan.positions(), new.batch());
-    model.hidden(ids, state, &Step { phase, plan, rotation })
+    let rotations = model.rotations(&plan.positions(), new.batch(), state.max_len());
+    model.hidden(ids, state, &Step { phase, plan, rotations })
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use burn::tensor::{DType, Device};
-use sparq_core::{Method, Traffic};
+use sparq_core::{AttentionLayer, Method, Traffic};
 
 use crate::{
     attention::{Attention, SparqOptions},
@@ -110,7 +110,7 @@ pub struct Stats {
     pub decode_steps: usize,
     /// Bytes that the caches hold at the end.
     pub cache_bytes: usize,
-    /// The method that ran, sizes filled in.
+    /// The method that ran, sizes filled in; layers with a sliding window may have run smaller ones.
     pub method: Method,
     /// Why it ended.
     pub finish: Finish,
@@ -195,7 +195,8 @@ impl TextModel {
         let max_len = max_seq_len.min(ids.len() + options.max_new_tokens);
         let method = self.method(&options.attention, max_len)?;
         let config = StateConfig { batch: 1, max_len, dtype: self.dtype };
-        let mut state = ModelState::new(self.model(), &config, &method)?;
+        let resolve = |layer: &AttentionLayer| options.attention.resolve(layer, max_len);
+        let mut state = ModelState::per_layer(self.model(), &config, resolve)?;
         state.reserve(max_len)?;
 
         let mut run = Run { history: ids.clone(), new: vec![], text: String::new(), finish: None };
@@ -246,10 +247,11 @@ impl TextModel {
         Ok(run.end(ids.len(), &state, method, [prefill, first_token, start.elapsed()]))
     }
 
-    /// The decode method for this model; all layers of the families so far have one shape.
+    /// The decode method of the layers that see the most, for the report.
     fn method(&self, attention: &Attention, max_len: usize) -> Result<Method> {
-        match self.model.attention_shapes().first() {
-            Some(shape) => attention.resolve(shape, max_len),
+        let layers = self.model.attention_layers();
+        match layers.iter().max_by_key(|layer| layer.window.unwrap_or(usize::MAX)) {
+            Some(layer) => attention.resolve(layer, max_len),
             None => Ok(Method::Dense),
         }
     }

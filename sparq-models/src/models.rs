@@ -1,16 +1,23 @@
 //! Model families, one file each, and what they have in common.
 
-pub mod llama;
+mod decoder;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod gpt_neox;
+mod llama;
+mod mistral;
+mod phi3;
+mod qwen2;
+mod qwen3;
 
-use burn::tensor::Device;
-use sparq_core::AttentionShape;
-
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
+use sparq_core::AttentionLayer;
 
 use crate::{
     checkpoint::{Checkpoint, Loader},
     error::{Error, Result},
-    layers::Step,
+    layers::{Rotation, Step},
     state::ModelState,
 };
 
@@ -19,8 +26,8 @@ use crate::{
 /// The model never sees which decode method runs: its attention layers hand their queries to the
 /// [`ModelState`] that the caller made.
 pub trait CausalModel: std::fmt::Debug + Send {
-    /// Heads and sizes of each attention layer.
-    fn attention_shapes(&self) -> Vec<AttentionShape>;
+    /// Heads and sizes, sliding window and soft cap of each attention layer.
+    fn attention_layers(&self) -> Vec<AttentionLayer>;
 
     /// Entries of the output vocabulary.
     fn vocab_size(&self) -> usize;
@@ -31,8 +38,9 @@ pub trait CausalModel: std::fmt::Debug + Send {
     /// Where the weights lie.
     fn device(&self) -> &Device;
 
-    /// Rotary embeddings for tokens at `positions: [batch, width]`, row-major.
-    fn rotation(&self, positions: &[usize], batch: usize) -> crate::layers::Rotation;
+    /// Rotary embeddings for tokens at `positions: [batch, width]`, row-major, in a run of up to
+    /// `max_len` tokens: one for each that the model has.
+    fn rotations(&self, positions: &[usize], batch: usize, max_len: usize) -> Vec<Rotation>;
 
     /// Hidden states `[batch · width, hidden]` after the last layer and its norm, for token `ids`
     /// `[batch, width]`, row-major.
@@ -47,12 +55,84 @@ pub trait CausalModel: std::fmt::Debug + Send {
 
 type Load = fn(&Checkpoint, &mut Loader<'_>) -> Result<Box<dyn CausalModel>>;
 
-/// Architectures by the name in `config.json`, and how to load them.
-const ARCHITECTURES: &[(&str, Load)] = &[("LlamaForCausalLM", llama::load)];
+/// An architecture that can be loaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Architecture {
+    /// Its name in `config.json`.
+    pub name: &'static str,
+    /// The models that are built like this.
+    pub family: &'static str,
+    /// Repositories of some of them on huggingface.co.
+    pub examples: &'static [&'static str],
+    load: Load,
+}
+
+/// Everything that can be loaded, by the name in `config.json`.
+const ARCHITECTURES: &[Architecture] = &[
+    Architecture {
+        name: "GPTNeoXForCausalLM",
+        family: "GPT-NeoX, Pythia",
+        examples: &["EleutherAI/pythia-1.4b", "EleutherAI/gpt-neox-20b"],
+        load: gpt_neox::load,
+    },
+    Architecture {
+        name: "Gemma2ForCausalLM",
+        family: "Gemma 2",
+        examples: &["google/gemma-2-2b-it", "google/gemma-2-9b-it"],
+        load: gemma2::load,
+    },
+    Architecture {
+        name: "Gemma3ForCausalLM",
+        family: "Gemma 3, text",
+        examples: &["google/gemma-3-270m-it", "google/gemma-3-1b-it"],
+        load: gemma3::load,
+    },
+    Architecture {
+        name: "GemmaForCausalLM",
+        family: "Gemma",
+        examples: &["google/gemma-2b-it", "google/gemma-7b-it"],
+        load: gemma::load,
+    },
+    Architecture {
+        name: "LlamaForCausalLM",
+        family: "Llama 2, 3, 3.1, 3.2 and models of their layout",
+        examples: &["meta-llama/Llama-3.2-1B-Instruct", "TinyLlama/TinyLlama-1.1B-Chat-v1.0"],
+        load: llama::load,
+    },
+    Architecture {
+        name: "MistralForCausalLM",
+        family: "Mistral 7B, Nemo, Small (text)",
+        examples: &["mistralai/Mistral-7B-Instruct-v0.3", "mistralai/Mistral-Nemo-Instruct-2407"],
+        load: mistral::load,
+    },
+    Architecture {
+        name: "Phi3ForCausalLM",
+        family: "Phi-3, Phi-3.5, Phi-4",
+        examples: &["microsoft/Phi-3.5-mini-instruct", "microsoft/Phi-4-mini-instruct"],
+        load: phi3::load,
+    },
+    Architecture {
+        name: "Qwen2ForCausalLM",
+        family: "Qwen 2, 2.5",
+        examples: &["Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-7B-Instruct-1M"],
+        load: qwen2::load,
+    },
+    Architecture {
+        name: "Qwen3ForCausalLM",
+        family: "Qwen 3",
+        examples: &["Qwen/Qwen3-0.6B", "Qwen/Qwen3-8B"],
+        load: qwen3::load,
+    },
+];
+
+/// The architectures that can be loaded.
+pub fn architectures() -> &'static [Architecture] {
+    ARCHITECTURES
+}
 
 /// Names of the architectures that can be loaded.
 pub fn supported() -> Vec<&'static str> {
-    ARCHITECTURES.iter().map(|(name, _)| *name).collect()
+    ARCHITECTURES.iter().map(|architecture| architecture.name).collect()
 }
 
 /// How to load the checkpoint's architecture.
@@ -61,9 +141,12 @@ pub fn supported() -> Vec<&'static str> {
 /// [`Error::UnsupportedArchitecture`] that lists the supported ones.
 pub(crate) fn loader_of(checkpoint: &Checkpoint) -> Result<Load> {
     let name = checkpoint.architecture()?;
-    let found = ARCHITECTURES.iter().find(|(known, _)| *known == name);
-    found.map(|(_, load)| *load).ok_or_else(|| Error::UnsupportedArchitecture {
+    let found = ARCHITECTURES.iter().find(|architecture| architecture.name == name);
+    found.map(|architecture| architecture.load).ok_or_else(|| Error::UnsupportedArchitecture {
         name: name.to_owned(),
         supported: supported().into_iter().map(str::to_owned).collect(),
     })
 }
+
+#[cfg(test)]
+mod tests;

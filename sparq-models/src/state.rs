@@ -1,7 +1,7 @@
 //! What a model remembers of a batch of sequences: one cache and decode method per layer.
 
 use burn::tensor::DType;
-use sparq_core::{AppendPlan, CacheConfig, LayerState, Method, NewTokens, Traffic};
+use sparq_core::{AppendPlan, AttentionLayer, CacheConfig, LayerState, Method, NewTokens, Traffic};
 
 use crate::{error::Result, models::CausalModel};
 
@@ -20,6 +20,7 @@ pub struct StateConfig {
 #[derive(Debug)]
 pub struct ModelState {
     layers: Vec<LayerState>,
+    max_len: usize,
 }
 
 impl ModelState {
@@ -28,11 +29,25 @@ impl ModelState {
     /// # Errors
     /// [`crate::Error::Core`] for hyper-parameters that do not fit the model.
     pub fn new(model: &dyn CausalModel, config: &StateConfig, method: &Method) -> Result<Self> {
+        Self::per_layer(model, config, |_| Ok(*method))
+    }
+
+    /// An empty state for `model`, decoding each layer with the method that `method` gives it.
+    ///
+    /// # Errors
+    /// Those of `method`, and [`crate::Error::Core`] for hyper-parameters that do not fit the model.
+    pub fn per_layer(
+        model: &dyn CausalModel,
+        config: &StateConfig,
+        method: impl Fn(&AttentionLayer) -> Result<Method>,
+    ) -> Result<Self> {
         let StateConfig { batch, max_len, dtype } = *config;
-        let layer =
-            |shape| LayerState::new(&CacheConfig { shape, batch, max_len, dtype }, method, model.device());
-        let layers: sparq_core::Result<_> = model.attention_shapes().into_iter().map(layer).collect();
-        Ok(Self { layers: layers? })
+        let state = |layer: AttentionLayer| {
+            let config = CacheConfig { layer, batch, max_len, dtype };
+            Ok(LayerState::new(&config, &method(&layer)?, model.device())?)
+        };
+        let layers: Result<_> = model.attention_layers().into_iter().map(state).collect();
+        Ok(Self { layers: layers?, max_len })
     }
 
     /// The layers' states, in order.
@@ -43,6 +58,11 @@ impl ModelState {
     /// The layers' states, in order, for a forward pass.
     pub fn layers_mut(&mut self) -> &mut [LayerState] {
         &mut self.layers
+    }
+
+    /// The most tokens that any sequence may hold.
+    pub fn max_len(&self) -> usize {
+        self.max_len
     }
 
     /// Tokens that each sequence holds.

@@ -1,4 +1,4 @@
-//! Dense decode: every cached key and value is read.
+//! Dense decode: every live key and value is read.
 
 use burn::tensor::Tensor;
 
@@ -6,12 +6,12 @@ use super::{DecodeMethod, Decoded};
 use crate::{
     cache::LayerCache,
     error::Result,
-    ops,
+    ops::{self, DenseStep},
     spans::Span,
     transfer::{Part, Transfer},
 };
 
-/// Exact attention over the whole cache.
+/// Exact attention over all live positions.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Dense;
 
@@ -22,8 +22,9 @@ impl DecodeMethod for Dense {
 
     fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
         ops::check_queries(&q, cache.config(), 1)?;
+        let step = DenseStep { spans: cache.spans(), softcap: cache.config().layer.softcap };
         Ok(Decoded {
-            output: ops::decode_dense(q, cache.k()?, cache.v()?, cache.spans(None)),
+            output: ops::decode_dense(q, cache.k()?, cache.v()?, step),
             selection: None,
             transfer: Transfer {
                 append: cache.append_part(),
@@ -39,8 +40,8 @@ impl DecodeMethod for Dense {
 pub fn dense_transfer(cache: &LayerCache) -> Transfer {
     let config = cache.config();
     let size = config.dtype.size();
-    let vector = config.shape.kv_heads * config.shape.head_dim;
-    let live: usize = cache.spans(None).as_slice().iter().map(Span::len).sum();
+    let vector = config.layer.shape.kv_heads * config.layer.shape.head_dim;
+    let live: usize = cache.spans().as_slice().iter().map(Span::len).sum();
     Transfer {
         k: Part::new(live * vector, size),
         v: Part::new(live * vector, size),

@@ -36,7 +36,7 @@ impl Sparq {
         self
     }
 
-    /// True where reading everything is exact (`top_k` covers the longest sequence) or wanted.
+    /// True where reading everything is exact (`top_k` covers all live positions) or wanted.
     fn runs_dense(&self, longest: usize) -> bool {
         longest <= self.config.top_k || longest < self.config.dense_below
     }
@@ -44,12 +44,13 @@ impl Sparq {
     fn transfer(&self, cache: &LayerCache) -> Transfer {
         let config = cache.config();
         let size = config.dtype.size();
-        let spans = cache.spans(None);
+        let spans = cache.spans();
         let scored: usize = spans.as_slice().iter().map(Span::len).sum();
         let kept: usize = spans.as_slice().iter().map(|span| span.len().min(self.config.top_k)).sum();
-        let vector = config.shape.kv_heads * config.shape.head_dim;
+        let AttentionShape { kv_heads, head_dim, .. } = config.layer.shape;
+        let vector = kv_heads * head_dim;
         Transfer {
-            k_index: Part::new(scored * config.shape.kv_heads * self.config.rank, size),
+            k_index: Part::new(scored * kv_heads * self.config.rank, size),
             k: Part::new(kept * vector, size),
             v: Part::new(kept * vector, size),
             mean_value: cache.mean_value_part(),
@@ -68,12 +69,17 @@ impl DecodeMethod for Sparq {
     }
 
     fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
-        let spans = cache.spans(None);
+        let spans = cache.spans();
         if self.runs_dense(spans.max_len()) {
             return Dense.decode(q, cache);
         }
         ops::check_queries(&q, cache.config(), 1)?;
-        let step = SparqStep { spans, config: self.config, retained_mass: self.retained_mass };
+        let step = SparqStep {
+            spans,
+            softcap: cache.config().layer.softcap,
+            config: self.config,
+            retained_mass: self.retained_mass,
+        };
         let v_sum = cache.v_sum()?;
         let (output, positions, retained_mass) =
             ops::decode_sparq(q, cache.k()?, cache.k_index()?, cache.v()?, v_sum, step);

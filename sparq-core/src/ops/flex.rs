@@ -12,11 +12,11 @@ use burn::{
 use half::{bf16, f16};
 
 use super::{
-    SparqOps, SparqStep,
+    DenseStep, SparqOps, SparqStep,
     cpu::{self, Element, Sizes, SparqSlices},
     oracle,
 };
-use crate::spans::{AppendPlan, Spans};
+use crate::spans::AppendPlan;
 
 /// Runs `$body` with `$E` bound to the element type of `$dtype`, or `$otherwise`.
 macro_rules! with_element {
@@ -90,16 +90,16 @@ impl SparqOps for Flex {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        spans: Spans,
+        step: DenseStep,
     ) -> FloatTensor<Self> {
         let q = q.to_contiguous();
         let sizes = Sizes::new(q.shape().dims(), k.shape().dims());
         let output = with_element!(k.dtype(), E => slices::<E, 2>(&q, [&k, &v]).map(|(q, [k, v])| {
-            cpu::decode_dense(q, k, v, &spans, sizes)
+            cpu::decode_dense(q, k, v, &step, sizes)
         }), _ => None);
         match output {
             Some(output) => floats(output, &q.shape()),
-            None => oracle::decode_dense::<Self>(q, k, v, &spans),
+            None => oracle::decode_dense::<Self>(q, k, v, &step),
         }
     }
 

@@ -14,11 +14,11 @@ use burn::{
 };
 
 use super::{
-    SparqOps, SparqStep,
+    DenseStep, SparqOps, SparqStep,
     cpu::{self, Sizes, SparqSlices},
     oracle,
 };
-use crate::spans::{AppendPlan, Spans};
+use crate::spans::AppendPlan;
 
 impl SparqOps for NdArray {
     fn append_rows(
@@ -64,13 +64,13 @@ impl SparqOps for NdArray {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        spans: Spans,
+        step: DenseStep,
     ) -> FloatTensor<Self> {
         let sizes = Sizes::new(q.shape().dims(), k.shape().dims());
-        let output = read([&q, &k, &v], |[q, k, v]| cpu::decode_dense(q, k, v, &spans, sizes));
+        let output = read([&q, &k, &v], |[q, k, v]| cpu::decode_dense(q, k, v, &step, sizes));
         match output {
             Some(output) => floats(output, q.shape()),
-            None => oracle::decode_dense::<Self>(q, k, v, &spans),
+            None => oracle::decode_dense::<Self>(q, k, v, &step),
         }
     }
 

@@ -100,6 +100,14 @@ fn mask_dead<B: Backend>(scores: FloatTensor<B>, spans: &Spans) -> FloatTensor<B
     B::float_mask_fill(scores, mask, MASKED.into())
 }
 
+/// `cap · tanh(x / cap)`, where there is a cap.
+fn soft_cap<B: Backend>(x: FloatTensor<B>, cap: Option<f32>) -> FloatTensor<B> {
+    match cap {
+        Some(cap) => B::float_mul_scalar(B::float_tanh(B::float_div_scalar(x, cap.into())), cap.into()),
+        None => x,
+    }
+}
+
 /// Rows of `rows: [groups, len, width]` named by `indices: [groups, n]`: `[groups, n, width]`.
 ///
 /// One `select` over flattened rows: `gather` would need the index widened to every element.

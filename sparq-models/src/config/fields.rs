@@ -104,6 +104,29 @@ impl<'a> ConfigFields<'a> {
         self.optional_positive_float(name)?.ok_or_else(|| self.missing(name))
     }
 
+    /// The count in field `name`; `default` where the field is absent, nothing where it is `null`:
+    /// for what a file switches off with `null` and transformers has on by default.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if it is anything but a whole number above zero.
+    pub fn positive_or(&self, name: &str, default: usize) -> Result<Option<usize>> {
+        Ok(self.optional_positive(name)?.or_else(|| self.unless_null(name, default)))
+    }
+
+    /// The number in field `name`; `default` where the field is absent, nothing where it is `null`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if it is anything but a number above zero.
+    pub fn positive_float_or(&self, name: &str, default: f64) -> Result<Option<f64>> {
+        Ok(self.optional_positive_float(name)?.or_else(|| self.unless_null(name, default)))
+    }
+
+    fn unless_null<T>(&self, name: &str, default: T) -> Option<T> {
+        (!self.object.contains_key(name)).then_some(default)
+    }
+
     /// The token ids in field `name`, which holds one, a list, or nothing.
     ///
     /// # Errors

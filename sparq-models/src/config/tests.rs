@@ -14,7 +14,7 @@ fn llama() -> Value {
 }
 
 /// A Llama configuration with some fields replaced.
-fn with(changes: Value) -> Value {
+pub(crate) fn with(changes: Value) -> Value {
     let mut json = llama();
     for (name, value) in changes.as_object().unwrap() {
         json[name] = value.clone();
@@ -22,8 +22,13 @@ fn with(changes: Value) -> Value {
     json
 }
 
+/// The fields of a configuration file.
+pub(crate) fn fields(json: &Value) -> ConfigFields<'_> {
+    ConfigFields::new(Path::new("m/config.json"), json).unwrap()
+}
+
 fn read(json: &Value) -> Result<ModelConfig> {
-    ModelConfig::from_fields(&ConfigFields::new(Path::new("m/config.json"), json)?)
+    ModelConfig::from_fields(&fields(json))
 }
 
 fn message(json: &Value) -> String {
@@ -34,9 +39,6 @@ fn message(json: &Value) -> String {
 fn absent_and_null_fields_take_their_defaults() {
     let config = read(&with(json!({"num_key_value_heads": null, "head_dim": null}))).unwrap();
     assert_eq!((config.num_key_value_heads, config.head_dim), (4, 16));
-    assert_eq!(config.rope_theta, 10_000.0);
-    assert_eq!(config.rope_scaling, RopeScaling::None);
-    assert!(!config.tie_word_embeddings && !config.attention_bias && !config.mlp_bias);
     assert_eq!((config.dtype, config.bos_token_id), (None, None));
     assert_eq!(config.eos_token_ids, [2]);
 }
@@ -44,12 +46,11 @@ fn absent_and_null_fields_take_their_defaults() {
 #[test]
 fn named_fields_are_taken_over() {
     let config = read(&with(json!({
-        "num_key_value_heads": 2, "head_dim": 32, "tie_word_embeddings": true,
+        "num_key_value_heads": 2, "head_dim": 32,
         "torch_dtype": "bfloat16", "bos_token_id": 1, "eos_token_id": [2, 5]
     })))
     .unwrap();
     assert_eq!((config.num_key_value_heads, config.head_dim), (2, 32));
-    assert!(config.tie_word_embeddings);
     assert_eq!(config.dtype, Some(DType::BF16));
     assert_eq!((config.bos_token_id, config.eos_token_ids), (Some(1), vec![2, 5]));
     assert_eq!(read(&with(json!({"dtype": "float16"}))).unwrap().dtype, Some(DType::F16));
@@ -60,14 +61,11 @@ fn errors_name_file_and_field() {
     let cases = [
         (json!({"hidden_size": null}), "field `hidden_size` is missing"),
         (json!({"vocab_size": 0}), "field `vocab_size`: must not be 0"),
-        (json!({"rms_norm_eps": 0.0}), "field `rms_norm_eps`: must be above 0"),
         (json!({"num_hidden_layers": "three"}), "field `num_hidden_layers`: invalid type"),
         (json!({"num_key_value_heads": 3}), "is not a multiple of num_key_value_heads = 3"),
         (json!({"hidden_size": 66}), "hidden_size = 66 is not a multiple of"),
         (json!({"head_dim": 15}), "head_dim = 15 is odd"),
-        (json!({"hidden_act": "relu"}), "hidden_act = \"relu\" is not supported"),
         (json!({"eos_token_id": -1}), "field `eos_token_id`"),
-        (json!({"rope_scaling": 2}), "field `rope_scaling`: expected an object"),
     ];
     for (change, expected) in cases {
         let message = message(&with(change));
@@ -76,46 +74,6 @@ fn errors_name_file_and_field() {
     }
     let error = ConfigFields::new(Path::new("c"), &json!([1])).unwrap_err();
     assert!(error.to_string().contains("expected a JSON object"));
-}
-
-#[test]
-fn rope_scaling_is_read_in_old_and_new_spelling() {
-    let scaling = |json: Value| read(&with(json)).unwrap().rope_scaling;
-    let linear = RopeScaling::Linear { factor: 2.0 };
-    assert_eq!(scaling(json!({"rope_scaling": {"type": "linear", "factor": 2}})), linear);
-    assert_eq!(scaling(json!({"rope_scaling": {"rope_type": "linear", "factor": 2.0}})), linear);
-    assert_eq!(scaling(json!({"rope_scaling": {"rope_type": "default"}})), RopeScaling::None);
-    let llama3 = json!({
-        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8192
-    });
-    let expected = RopeScaling::Llama3 {
-        factor: 8.0,
-        low_freq_factor: 1.0,
-        high_freq_factor: 4.0,
-        original_max_position_embeddings: 8192,
-    };
-    assert_eq!(scaling(json!({"rope_scaling": llama3})), expected);
-
-    let mut parameters = llama3;
-    parameters["rope_theta"] = json!(500_000.0);
-    let config = read(&with(json!({"rope_parameters": parameters, "rope_theta": 1.0}))).unwrap();
-    assert_eq!((config.rope_theta, config.rope_scaling), (500_000.0, expected));
-    let config = read(&with(json!({"rope_parameters": {"rope_type": "default"}}))).unwrap();
-    assert_eq!((config.rope_theta, config.rope_scaling), (10_000.0, RopeScaling::None));
-}
-
-#[test]
-fn rope_scaling_errors_name_type_and_field() {
-    let yarn = message(&with(json!({"rope_scaling": {"type": "yarn", "factor": 4.0}})));
-    assert!(yarn.contains("rope scaling of type \"yarn\" is not supported"), "{yarn}");
-    let missing = message(&with(json!({"rope_scaling": {"type": "linear"}})));
-    assert!(missing.contains("field `rope_scaling.factor` is missing"), "{missing}");
-    let equal = message(&with(json!({"rope_scaling": {
-        "type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4,
-        "original_max_position_embeddings": 8192
-    }})));
-    assert!(equal.contains("high_freq_factor = 4 must be above"), "{equal}");
 }
 
 #[test]
@@ -148,4 +106,41 @@ fn generation_config_is_optional_field_by_field() {
     assert_eq!((config.top_p, config.repetition_penalty), (Some(0.75), Some(1.25)));
     let error = read(&json!({"top_k": 0.5})).unwrap_err().to_string();
     assert!(error.starts_with("`generation_config.json`: field `top_k`"), "{error}");
+}
+
+#[test]
+fn activations_go_by_the_names_of_transformers() {
+    let named = |name: Value| {
+        Activation::read(&fields(&with(json!({"hidden_act": name}))), "hidden_act", Activation::Gelu)
+    };
+    assert_eq!(named(Value::Null).unwrap(), Activation::Gelu);
+    assert_eq!(named(json!("silu")).unwrap(), Activation::Silu);
+    assert_eq!(named(json!("gelu_pytorch_tanh")).unwrap(), Activation::GeluTanh);
+    assert_eq!(named(json!("gelu_new")).unwrap(), Activation::GeluTanh);
+    let error = named(json!("relu")).unwrap_err().to_string();
+    assert!(error.contains("hidden_act = \"relu\" is not supported"), "{error}");
+}
+
+#[test]
+fn null_switches_off_what_is_on_by_default() {
+    let json = json!({"off": null, "set": 7, "zero": 0});
+    let fields = fields(&json);
+    assert_eq!(fields.positive_or("absent", 5).unwrap(), Some(5));
+    assert_eq!(fields.positive_or("off", 5).unwrap(), None);
+    assert_eq!(fields.positive_or("set", 5).unwrap(), Some(7));
+    assert!(fields.positive_or("zero", 5).is_err());
+    assert_eq!(fields.positive_float_or("absent", 0.5).unwrap(), Some(0.5));
+    assert_eq!(fields.positive_float_or("off", 0.5).unwrap(), None);
+}
+
+#[test]
+fn layer_types_win_over_the_rule() {
+    let windows = |json: &Value| layer_windows(&fields(json), 3, Some(8), |i| i == 0);
+    assert_eq!(windows(&json!({})).unwrap(), [Some(8), None, None]);
+    let types = json!({"layer_types": ["full_attention", "sliding_attention", "sliding_attention"]});
+    assert_eq!(windows(&types).unwrap(), [None, Some(8), Some(8)]);
+    let message = |json: Value| windows(&json).unwrap_err().to_string();
+    assert!(message(json!({"layer_types": ["full_attention"]})).contains("1 entries"));
+    let chunked = message(json!({"layer_types": ["full_attention", "chunked_attention", "x"]}));
+    assert!(chunked.contains("\"chunked_attention\" is not supported"), "{chunked}");
 }

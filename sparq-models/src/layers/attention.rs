@@ -1,22 +1,56 @@
 //! The attention block: projections and rotation around the layer's cache and decode method.
 
 use burn::tensor::Tensor;
-use sparq_core::{AppendPlan, AttentionShape, LayerState};
+use sparq_core::{AppendPlan, AttentionLayer, LayerState};
 
-use super::{Linear, Rotation};
+use super::{Linear, Norm, Projections, Rotation, projections::Qkv};
 use crate::{checkpoint::Loader, error::Result};
 
-/// Sizes of an [`Attention`] block.
+/// Sizes and variants of an [`Attention`] block.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionConfig {
     /// Width of the residual stream.
     pub hidden: usize,
-    /// Heads and their size.
-    pub shape: AttentionShape,
-    /// Whether `q_proj`, `k_proj` and `v_proj` have biases.
+    /// Heads and their size, sliding window, soft cap.
+    pub layer: AttentionLayer,
+    /// Layout and names of the projections.
+    pub projections: Projections,
+    /// Whether the projections to queries, keys and values have biases.
     pub qkv_bias: bool,
-    /// Whether `o_proj` has a bias.
+    /// Whether the output projection has a bias.
     pub out_bias: bool,
+    /// Norms of each head's queries and keys, before the rotation.
+    pub qk_norm: Option<QkNorm>,
+    /// What `q · k` is multiplied by, where that is not `1 / √head_dim`.
+    pub query_scale: Option<f64>,
+    /// Which of the model's rotary embeddings the layer uses: an index into [`Step::rotations`].
+    pub rope: usize,
+}
+
+impl AttentionConfig {
+    /// Llama's block: separate projections without biases, no norms, the usual scale, one rotary
+    /// embedding.
+    pub fn new(hidden: usize, layer: impl Into<AttentionLayer>) -> Self {
+        Self {
+            hidden,
+            layer: layer.into(),
+            projections: Projections::Separate,
+            qkv_bias: false,
+            out_bias: false,
+            qk_norm: None,
+            query_scale: None,
+            rope: 0,
+        }
+    }
+}
+
+/// Norms `q_norm` and `k_norm` over the components of a head.
+#[derive(Debug, Clone, Copy)]
+pub struct QkNorm {
+    /// What the norm adds to the mean square.
+    pub epsilon: f64,
+    /// Whether it multiplies by `1 + weight`, as in Gemma.
+    pub one_plus: bool,
 }
 
 /// Whether a step attends densely to a prompt or decodes one token with the chosen method.
@@ -35,33 +69,47 @@ pub struct Step {
     pub phase: Phase,
     /// Where the new tokens go.
     pub plan: AppendPlan,
-    /// Rotary embeddings of the new tokens.
-    pub rotation: Rotation,
+    /// Rotary embeddings of the new tokens, one for each that the model has.
+    pub rotations: Vec<Rotation>,
 }
 
 /// Self-attention with grouped queries and rotary embeddings.
 #[derive(Debug, Clone)]
 pub struct Attention {
-    shape: AttentionShape,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
+    layer: AttentionLayer,
+    qkv: Qkv,
+    qk_norm: Option<[Norm; 2]>,
+    /// What queries are multiplied by, so that the kernels' `1 / √head_dim` gives the wanted scale.
+    query_factor: Option<f64>,
+    rope: usize,
     o_proj: Linear,
 }
 
 impl Attention {
-    /// Reads the four projections below `name`.
+    /// Reads the projections and norms below `name`.
     pub fn load(loader: &mut Loader<'_>, name: &str, config: &AttentionConfig) -> Self {
-        let AttentionShape { heads, kv_heads, head_dim } = config.shape;
-        let (queries, keys, hidden) = (heads * head_dim, kv_heads * head_dim, config.hidden);
-        let mut linear = |part, shape, bias| Linear::load(loader, &format!("{name}.{part}"), shape, bias);
+        let shape = config.layer.shape;
+        let mut norm = |part, norm: QkNorm| {
+            let load = if norm.one_plus { Norm::rms_one_plus } else { Norm::rms };
+            load(loader, &format!("{name}.{part}"), shape.head_dim, norm.epsilon)
+        };
+        let qk_norm = config.qk_norm.map(|config| [norm("q_norm", config), norm("k_norm", config)]);
+        let query_factor = config.query_scale.map(|scale| scale * (shape.head_dim as f64).sqrt());
+        let output = format!("{name}.{}", config.projections.output());
+        let output_shape = [config.hidden, shape.heads * shape.head_dim];
         Self {
-            shape: config.shape,
-            q_proj: linear("q_proj", [queries, hidden], config.qkv_bias),
-            k_proj: linear("k_proj", [keys, hidden], config.qkv_bias),
-            v_proj: linear("v_proj", [keys, hidden], config.qkv_bias),
-            o_proj: linear("o_proj", [hidden, queries], config.out_bias),
+            layer: config.layer,
+            qkv: Qkv::load(loader, name, config),
+            qk_norm,
+            query_factor: query_factor.filter(|factor| (factor - 1.0).abs() > 1e-9),
+            rope: config.rope,
+            o_proj: Linear::load(loader, &output, output_shape, config.out_bias),
         }
+    }
+
+    /// Heads and their size, sliding window, soft cap.
+    pub fn layer(&self) -> AttentionLayer {
+        self.layer
     }
 
     /// `x: [batch · width, hidden]` to the same shape; the new keys and values stay in `state`.
@@ -69,18 +117,21 @@ impl Attention {
     /// # Errors
     /// [`crate::Error::Core`] where the cache is full or does not fit.
     pub fn forward(&self, x: Tensor<2>, state: &mut LayerState, step: &Step) -> Result<Tensor<2>> {
-        let AttentionShape { heads, kv_heads, head_dim } = self.shape;
-        let (batch, width) = (step.plan.as_slice().len(), step.plan.width());
-        // `[batch · width, heads · head_dim]` to `[batch, heads, width, head_dim]`
-        let split = |x: Tensor<2>, heads| x.reshape([batch, width, heads, head_dim]).swap_dims(1, 2);
-        let q = step.rotation.apply(split(self.q_proj.forward(x.clone()), heads));
-        let k = step.rotation.apply(split(self.k_proj.forward(x.clone()), kv_heads));
-        let v = split(self.v_proj.forward(x), kv_heads);
+        let [batch, width] = [step.plan.as_slice().len(), step.plan.width()];
+        let [mut q, mut k, v] = self.qkv.forward(x, self.layer.shape, [batch, width]);
+        if let Some([q_norm, k_norm]) = &self.qk_norm {
+            (q, k) = (q_norm.forward(q), k_norm.forward(k));
+        }
+        let rotation = &step.rotations[self.rope];
+        (q, k) = (rotation.apply(q), rotation.apply(k));
+        if let Some(factor) = self.query_factor {
+            q = q * factor;
+        }
         let output = match step.phase {
             Phase::Prefill => state.prefill_planned(q, k, v, &step.plan)?,
             Phase::Decode => state.decode_planned(q, k, v, &step.plan)?.output,
         };
-        let output = output.swap_dims(1, 2).reshape([batch * width, heads * head_dim]);
-        Ok(self.o_proj.forward(output))
+        let [_, heads, _, head_dim] = output.dims();
+        Ok(self.o_proj.forward(output.swap_dims(1, 2).reshape([batch * width, heads * head_dim])))
     }
 }

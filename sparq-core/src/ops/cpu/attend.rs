@@ -2,7 +2,7 @@
 
 use super::{
     Element,
-    element::{axpy, dot, max, vectorised},
+    element::{axpy, dot, max, soft_cap, vectorised},
 };
 
 /// Positions whose logits are held at a time.
@@ -12,6 +12,7 @@ const BLOCK: usize = 64;
 /// running maximum and sum of each head (online softmax).
 pub(super) struct Attend<'a> {
     head_dim: usize,
+    softcap: Option<f32>,
     /// `[group, head_dim]`, already divided by √d.
     queries: Vec<f32>,
     /// `[group, head_dim]`: sum of weighted values so far.
@@ -25,12 +26,13 @@ pub(super) struct Attend<'a> {
 
 impl<'a> Attend<'a> {
     /// Starts with queries `q: [group, head_dim]`; the result is left in `out`, of the same shape.
-    pub(super) fn new(q: &[f32], head_dim: usize, out: &'a mut [f32]) -> Self {
+    pub(super) fn new(q: &[f32], head_dim: usize, softcap: Option<f32>, out: &'a mut [f32]) -> Self {
         let group = q.len() / head_dim;
         let scale = 1.0 / (head_dim as f32).sqrt();
         out.fill(0.0);
         Self {
             head_dim,
+            softcap,
             queries: q.iter().map(|x| x * scale).collect(),
             out,
             maxima: vec![f32::NEG_INFINITY; group],
@@ -62,6 +64,7 @@ impl<'a> Attend<'a> {
         }
         for head in 0..self.maxima.len() {
             let logits = &mut self.logits[head * BLOCK..][..block.len()];
+            soft_cap(logits, self.softcap);
             let before = self.maxima[head];
             let maximum = before.max(max(logits));
             let shrink = (before - maximum).exp(); // 0 for the first block

@@ -79,6 +79,13 @@ pub(super) fn axpy(y: &mut [f32], w: f32, x: &[f32]) {
     }
 }
 
+/// `cap · tanh(x / cap)` for each value, where there is a cap.
+pub(super) fn soft_cap(values: &mut [f32], cap: Option<f32>) {
+    if let Some(cap) = cap {
+        values.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+    }
+}
+
 /// Largest value; minus infinity for none.
 #[inline(always)]
 pub(super) fn max(values: &[f32]) -> f32 {

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::{
     Element, Sizes,
     attend::Attend,
-    element::{axpy, max, vectorised},
+    element::{axpy, max, soft_cap, vectorised},
 };
 use crate::{
     config::{GroupScores, SparqConfig},
@@ -60,10 +60,11 @@ pub(in crate::ops) fn decode_sparq<E: Element>(
         for (slot, &position) in positions.iter_mut().zip(&selected) {
             *slot = position as i32;
         }
-        let mut attend = Attend::new(q, head_dim, out);
+        let mut attend = Attend::new(q, head_dim, step.softcap, out);
         attend.feed(&x.k[of_head.clone()], &x.v[of_head], selected.iter().copied());
         attend.finish();
-        if step.config.mean_value {
+        // The sum is over all values: it says nothing about those that a window leaves.
+        if step.config.mean_value && span.start == 0 {
             let v_sum = &x.v_sum[head * head_dim..][..head_dim];
             reallocate_to_mean(out, v_sum, span.len(), mass);
         }
@@ -109,13 +110,13 @@ fn score_and_select<E: Element>(
         (false, _) => select(&logits, config),
         (true, GroupScores::ScaledLogits) => select(&sum_rows(&logits, span.len()), config),
         (true, GroupScores::Softmax) => {
-            logits.chunks_exact_mut(span.len()).for_each(softmax);
+            logits.chunks_exact_mut(span.len()).for_each(|row| softmax(row, step.softcap));
             select(&sum_rows(&logits, span.len()), config)
         }
     };
     if per_head {
         if config.group_scores == GroupScores::ScaledLogits {
-            logits.chunks_exact_mut(span.len()).for_each(softmax);
+            logits.chunks_exact_mut(span.len()).for_each(|row| softmax(row, step.softcap));
         }
         for (mass, s_hat) in mass.iter_mut().zip(logits.chunks_exact(span.len())) {
             *mass = selected.iter().map(|&s| s_hat[s]).sum();
@@ -218,7 +219,9 @@ fn select(scores: &[f32], config: &SparqConfig) -> Vec<usize> {
     selected
 }
 
-fn softmax(row: &mut [f32]) {
+/// Softmax of the logits, capped first where there is a cap.
+fn softmax(row: &mut [f32], softcap: Option<f32>) {
+    soft_cap(row, softcap);
     let maximum = max(row);
     let mut sum = 0.0;
     for x in &mut *row {

@@ -5,48 +5,51 @@ use burn::{
     tensor::Shape,
 };
 
-use super::{MASKED, bools, dims, f32, mask_dead, narrow, reshape};
-use crate::spans::{AppendPlan, Spans};
+use super::{MASKED, bools, dims, f32, mask_dead, narrow, reshape, soft_cap};
+use crate::{
+    ops::{DenseStep, PrefillStep},
+    spans::Span,
+};
 
 /// Scores that one prefill chunk may hold at a time (elements; 64 MiB in f32).
 const CHUNK_SCORES: usize = 1 << 24;
 /// Queries per chunk even where that is exceeded: fewer would starve the matrix product.
 const MIN_CHUNK: usize = 16;
 
-/// See [`crate::ops::decode_dense`]: `softmax(q · kᵀ / √d) · v`, grouped query heads folded into
-/// the query axis, in f32.
+/// See [`crate::ops::decode_dense`]: `softmax(q · kᵀ / √d) · v` over the live positions, grouped query
+/// heads folded into the query axis, in f32.
 pub fn decode_dense<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
-    spans: &Spans,
+    step: &DenseStep,
 ) -> FloatTensor<B> {
     let [batch, heads, _, head_dim] = dims(&q);
     let [_, kv_heads, _, _] = dims(&k);
-    let len = spans.max_end();
+    let len = step.spans.max_end();
     let q = reshape::<B, 4>(q, [batch, kv_heads, heads / kv_heads, head_dim]);
     let k = f32::<B>(narrow::<B>(k, 2, 0, len));
     let v = f32::<B>(narrow::<B>(v, 2, 0, len));
-    let scores = mask_dead::<B>(scores::<B>(q, k), spans);
+    let scores = mask_dead::<B>(scores::<B>(q, k, step.softcap), &step.spans);
     reshape::<B, 4>(B::float_matmul(B::softmax(scores, 3), v), [batch, heads, 1, head_dim])
 }
 
-/// See [`crate::ops::prefill`]. Queries go in chunks and see keys up to the last one's own
-/// position, so memory grows with the length, not with its square.
+/// See [`crate::ops::prefill`]. Queries go in chunks and are multiplied with the keys that one of
+/// them sees, so memory grows with the length, not with its square.
 pub fn prefill<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
-    plan: &AppendPlan,
+    step: &PrefillStep,
 ) -> FloatTensor<B> {
     let [batch, heads, width, _] = dims(&q);
-    let len = plan.lens_after().into_iter().max().unwrap_or(0);
+    let len = step.plan.lens_after().into_iter().max().unwrap_or(0);
     let chunk = (CHUNK_SCORES / (batch * heads * len).max(1)).max(MIN_CHUNK).min(width);
     let mut outputs = Vec::with_capacity(width.div_ceil(chunk));
     for first in (0..width).step_by(chunk) {
         let count = chunk.min(width - first);
         let queries = narrow::<B>(q.clone(), 2, first, count);
-        outputs.push(prefill_chunk::<B>(queries, k.clone(), v.clone(), plan, first));
+        outputs.push(prefill_chunk::<B>(queries, k.clone(), v.clone(), step, first));
     }
     match outputs.len() {
         1 => outputs.remove(0),
@@ -59,34 +62,29 @@ fn prefill_chunk<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
-    plan: &AppendPlan,
+    step: &PrefillStep,
     first: usize,
 ) -> FloatTensor<B> {
     let [batch, heads, count, head_dim] = dims(&q);
     let [_, kv_heads, _, _] = dims(&k);
     let group = heads / kv_heads;
-    // One past the last position that column t of sequence b sees; padding sees nothing.
-    let visible = |b: usize, t: usize| {
-        let append = plan.as_slice()[b];
-        match t < append.skip {
-            true => 0,
-            false => append.at + (t - append.skip + 1).min(append.take),
-        }
-    };
-    let last = first + count - 1;
-    let len = (0..batch).map(|b| visible(b, last)).max().unwrap_or(0).max(1);
+    let visible: Vec<Span> = (0..batch)
+        .flat_map(|b| (first..first + count).map(move |t| (b, t)))
+        .map(|(b, t)| visible(step, b, t))
+        .collect();
+    let seen = || visible.iter().filter(|span| !span.is_empty());
+    let start = seen().map(|span| span.start).min().unwrap_or(0);
+    let len = seen().map(|span| span.end - start).max().unwrap_or(1);
 
     let q = reshape::<B, 4>(q, [batch, kv_heads, group * count, head_dim]);
-    let k = f32::<B>(narrow::<B>(k, 2, 0, len));
-    let v = f32::<B>(narrow::<B>(v, 2, 0, len));
+    let k = f32::<B>(narrow::<B>(k, 2, start, len));
+    let v = f32::<B>(narrow::<B>(v, 2, start, len));
     let device = q.device();
-    let scores = reshape::<B, 5>(scores::<B>(q, k), [batch, kv_heads, group, count, len]);
-    let hidden = (0..batch)
-        .flat_map(|b| (first..=last).map(move |t| (b, t)))
-        .flat_map(|(b, t)| {
-            let visible = visible(b, t);
-            (0..len).map(move |s| s >= visible)
-        })
+    let scores = scores::<B>(q, k, step.softcap);
+    let scores = reshape::<B, 5>(scores, [batch, kv_heads, group, count, len]);
+    let hidden = visible
+        .iter()
+        .flat_map(|span| (start..start + len).map(|s| s < span.start || s >= span.end))
         .collect();
     let mask = bools::<B, 5>(hidden, [batch, 1, 1, count, len], &device);
     let mask = B::bool_expand(mask, Shape::new([batch, kv_heads, group, count, len]));
@@ -95,9 +93,19 @@ fn prefill_chunk<B: Backend>(
     reshape::<B, 4>(B::float_matmul(weights, v), [batch, heads, count, head_dim])
 }
 
-/// `q · kᵀ / √d`, the query divided first.
-fn scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>) -> FloatTensor<B> {
+/// Positions that column `t` of sequence `b` sees; padding sees nothing.
+fn visible(step: &PrefillStep, b: usize, t: usize) -> Span {
+    let append = step.plan.as_slice()[b];
+    let end = match t < append.skip {
+        true => 0,
+        false => append.at + (t - append.skip + 1).min(append.take),
+    };
+    Span { start: step.window.map_or(0, |window| end.saturating_sub(window)), end }
+}
+
+/// `q · kᵀ / √d`, the query divided first, capped.
+fn scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, softcap: Option<f32>) -> FloatTensor<B> {
     let [_, _, _, head_dim] = dims(&q);
     let q = B::float_mul_scalar(q, (1.0 / (head_dim as f32).sqrt()).into());
-    B::float_matmul(q, B::float_swap_dims(k, 2, 3))
+    soft_cap::<B>(B::float_matmul(q, B::float_swap_dims(k, 2, 3)), softcap)
 }

@@ -5,12 +5,15 @@ use burn::{
         Backend, TensorMetadata,
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::Shape,
+    tensor::{Shape, TensorData},
 };
 
-use super::{MASKED, dims, expand, f32, int_dtype, mask_dead, narrow, position_mask, reshape, select_rows};
+use super::{
+    MASKED, bools, dims, expand, f32, int_dtype, mask_dead, narrow, position_mask, reshape, select_rows,
+    soft_cap,
+};
 use crate::{
-    config::{GroupScores, SparqConfig},
+    config::GroupScores,
     ops::SparqStep,
     spans::{Span, Spans},
 };
@@ -30,8 +33,8 @@ pub fn decode_sparq<B: Backend>(
     let q = reshape::<B, 4>(q, [batch, kv_heads, heads / kv_heads, head_dim]);
 
     let logits = approximate_scores::<B>(q.clone(), k_index, spans, config.rank);
-    let (positions, mass) = select_tokens::<B>(logits, spans, config);
-    let (output, positions) = attend_selected::<B>(q, k, v, positions, spans);
+    let (positions, mass) = select_tokens::<B>(logits, step);
+    let (output, positions) = attend_selected::<B>(q, k, v, positions, step);
     let output = match config.mean_value {
         true => reallocate_to_mean::<B>(output, v_sum, mass.clone(), spans),
         false => output,
@@ -77,14 +80,15 @@ pub fn approximate_scores<B: Backend>(
 /// Step 2, first half: the `top_k` positions `[batch, kv_heads, kept]` that the whole group reads,
 /// the last `local_window` always among them, and each head's approximate mass there,
 /// `α = Σ ŝ[i2]: [batch, kv_heads, g, 1]`.
-pub fn select_tokens<B: Backend>(
-    logits: FloatTensor<B>,
-    spans: &Spans,
-    config: &SparqConfig,
-) -> (IntTensor<B>, FloatTensor<B>) {
+pub fn select_tokens<B: Backend>(logits: FloatTensor<B>, step: &SparqStep) -> (IntTensor<B>, FloatTensor<B>) {
+    let (spans, config) = (&step.spans, &step.config);
     let [batch, kv_heads, group, len] = dims(&logits);
     let device = logits.device();
-    let s_hat = B::softmax(logits.clone(), 3);
+    let s_hat = match step.softcap {
+        Some(_) => mask_dead::<B>(soft_cap::<B>(logits.clone(), step.softcap), spans),
+        None => logits.clone(),
+    };
+    let s_hat = B::softmax(s_hat, 3);
     let of_group = match config.group_scores {
         GroupScores::ScaledLogits => logits,
         GroupScores::Softmax => s_hat.clone(),
@@ -109,8 +113,9 @@ pub fn attend_selected<B: Backend>(
     k: FloatTensor<B>,
     v: FloatTensor<B>,
     positions: IntTensor<B>,
-    spans: &Spans,
+    step: &SparqStep,
 ) -> (FloatTensor<B>, IntTensor<B>) {
+    let spans = &step.spans;
     let [batch, kv_heads, group, head_dim] = dims(&q);
     let [_, _, capacity, _] = dims(&k);
     let [_, _, kept] = dims(&positions);
@@ -122,7 +127,7 @@ pub fn attend_selected<B: Backend>(
         f32::<B>(reshape::<B, 4>(rows, [batch, kv_heads, kept, head_dim]))
     };
     let q = B::float_mul_scalar(q, (1.0 / (head_dim as f32).sqrt()).into());
-    let mut logits = B::float_matmul(q, B::float_swap_dims(pick(k), 2, 3));
+    let mut logits = soft_cap::<B>(B::float_matmul(q, B::float_swap_dims(pick(k), 2, 3)), step.softcap);
     let mut positions = positions;
     if !spans.is_full() {
         let live = |span: Span, s: usize| s >= span.start && s < span.end;
@@ -141,7 +146,8 @@ pub fn attend_selected<B: Backend>(
     (B::float_matmul(B::softmax(logits, 3), pick(v)), positions)
 }
 
-/// Step 3: `α · y + (1 − α) · v̄`, with v̄ the mean of all live values.
+/// Step 3: `α · y + (1 − α) · v̄`, with v̄ the mean of all values. Where a window leaves some of them
+/// out, their mean is not that of the live ones and `y` stays as it is.
 fn reallocate_to_mean<B: Backend>(
     output: FloatTensor<B>,
     v_sum: FloatTensor<B>,
@@ -151,13 +157,16 @@ fn reallocate_to_mean<B: Backend>(
     let shape @ [batch, kv_heads, _, head_dim] = dims::<4>(&output);
     let device = output.device();
     let lens: Vec<f32> = spans.as_slice().iter().map(|span| span.len().max(1) as f32).collect();
-    let lens = B::float_from_data(burn::tensor::TensorData::new(lens, [batch, 1, 1, 1]), &device);
+    let lens = B::float_from_data(TensorData::new(lens, [batch, 1, 1, 1]), &device);
     let sum = reshape::<B, 4>(v_sum, [batch, kv_heads, 1, head_dim]);
     let mean = B::float_div(sum, expand::<B, 4>(lens, [batch, kv_heads, 1, head_dim]));
     let alpha = expand::<B, 4>(alpha, shape);
     let rest = B::float_add_scalar(B::float_neg(alpha.clone()), 1.0f32.into());
     let spread = B::float_mul(rest, expand::<B, 4>(mean, shape));
-    B::float_add(B::float_mul(output, alpha), spread)
+    let mixed = B::float_add(B::float_mul(output.clone(), alpha), spread);
+    let windowed: Vec<bool> = spans.as_slice().iter().map(|span| span.start > 0).collect();
+    let windowed = bools::<B, 4>(windowed, [batch, 1, 1, 1], &device);
+    B::float_mask_where(mixed, B::bool_expand(windowed, Shape::new(shape)), output)
 }
 
 fn bool_dtype<B: Backend>(device: &burn::backend::tensor::Device<B>) -> burn::tensor::BoolDType {
