@@ -47,12 +47,34 @@ pub trait CausalModel: std::fmt::Debug + Send {
 
 type Load = fn(&Checkpoint, &mut Loader<'_>) -> Result<Box<dyn CausalModel>>;
 
-/// Architectures by the name in `config.json`, and how to load them.
-const ARCHITECTURES: &[(&str, Load)] = &[("LlamaForCausalLM", llama::load)];
+/// An architecture that can be loaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Architecture {
+    /// Its name in `config.json`.
+    pub name: &'static str,
+    /// The models that are built like this.
+    pub family: &'static str,
+    /// Repositories of some of them on huggingface.co.
+    pub examples: &'static [&'static str],
+    load: Load,
+}
+
+/// Everything that can be loaded, by the name in `config.json`.
+const ARCHITECTURES: &[Architecture] = &[Architecture {
+    name: "LlamaForCausalLM",
+    family: "Llama 2, 3, 3.1, 3.2 and models of their layout",
+    examples: &["meta-llama/Llama-3.2-1B-Instruct", "TinyLlama/TinyLlama-1.1B-Chat-v1.0"],
+    load: llama::load,
+}];
+
+/// The architectures that can be loaded.
+pub fn architectures() -> &'static [Architecture] {
+    ARCHITECTURES
+}
 
 /// Names of the architectures that can be loaded.
 pub fn supported() -> Vec<&'static str> {
-    ARCHITECTURES.iter().map(|(name, _)| *name).collect()
+    ARCHITECTURES.iter().map(|architecture| architecture.name).collect()
 }
 
 /// How to load the checkpoint's architecture.
@@ -61,8 +83,8 @@ pub fn supported() -> Vec<&'static str> {
 /// [`Error::UnsupportedArchitecture`] that lists the supported ones.
 pub(crate) fn loader_of(checkpoint: &Checkpoint) -> Result<Load> {
     let name = checkpoint.architecture()?;
-    let found = ARCHITECTURES.iter().find(|(known, _)| *known == name);
-    found.map(|(_, load)| *load).ok_or_else(|| Error::UnsupportedArchitecture {
+    let found = ARCHITECTURES.iter().find(|architecture| architecture.name == name);
+    found.map(|architecture| architecture.load).ok_or_else(|| Error::UnsupportedArchitecture {
         name: name.to_owned(),
         supported: supported().into_iter().map(str::to_owned).collect(),
     })
