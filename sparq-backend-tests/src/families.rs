@@ -7,11 +7,12 @@ use std::{fs, path::PathBuf};
 
 use burn::tensor::{DType, Device};
 use safetensors::SafeTensors;
-use sparq_core::{Method, NewTokens, SparqConfig};
+use sparq_core::{AttentionShape, Method, NewTokens, SparqConfig};
 use sparq_models::{
     checkpoint::Checkpoint,
     forward,
     generate::load_model,
+    inspect::Inspection,
     models::CausalModel,
     state::{ModelState, StateConfig},
     verify::{Outcome, verify},
@@ -54,6 +55,7 @@ type Verdict = Result<String, String>;
 struct Family {
     folder: PathBuf,
     window: Option<usize>,
+    shape: AttentionShape,
     model: Box<dyn CausalModel>,
     ids: Vec<u32>,
     prefill: usize,
@@ -134,7 +136,7 @@ pub fn family_greedy_tokens(device: &Device) {
 /// SparQ that reads every component of every position in reach is dense attention.
 pub fn family_logits_with_sparq_that_reads_everything(device: &Device) {
     each("sparq", DType::F32, device, |family| {
-        let shape = family.model.attention_shapes()[0];
+        let shape = family.shape;
         let top_k = family.window.unwrap_or(family.ids.len());
         let method = Method::Sparq(SparqConfig::new(&shape, shape.head_dim, top_k));
         let mut state = family.state(&method)?;
@@ -217,6 +219,7 @@ fn folders_with_greedy_tokens(models: &std::path::Path) -> Vec<String> {
 impl Family {
     fn open(folder: PathBuf, window: Option<usize>, dtype: DType, device: &Device) -> Result<Self, String> {
         let checkpoint = Checkpoint::open(&folder).map_err(text)?;
+        let shape = Inspection::new(&checkpoint).map_err(text)?.sizes.attention_shape();
         let model = load_model(&checkpoint, device, dtype, &mut |_, _| {}).map_err(text)?;
         let bytes = fs::read(folder.join("expected.safetensors")).map_err(text)?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(text)?;
@@ -226,6 +229,7 @@ impl Family {
         Ok(Self {
             folder,
             window,
+            shape: shape.ok_or("its configuration does not state the heads")?,
             model,
             ids: ids("input_ids"),
             prefill: prefill.ok_or("its metadata has no number `prefill`")?,

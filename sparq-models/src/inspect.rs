@@ -44,7 +44,7 @@ pub struct Inspection {
     /// Sizes that the configuration states.
     #[serde(flatten)]
     pub sizes: Sizes,
-    /// Rotary embeddings: one, or one per type of layer; none where the configuration has none.
+    /// Rotary embeddings: one, or one per type of layer; none where the configuration states none.
     pub rope: Vec<RopeSummary>,
     /// Stored tensors.
     pub tensors: usize,

@@ -33,15 +33,18 @@ fn the_table_of_checked_checkpoints_is_up_to_date() {
         let shape = model.sizes.attention_shape().unwrap();
         let window = model.sizes.sliding_window_tokens.map_or("–".into(), |tokens| tokens.to_string());
         let scaling: Vec<&str> = model.rope.iter().map(|rope| rope.scaling.as_str()).collect();
+        let scaling = match scaling.is_empty() {
+            true => "none".to_owned(),
+            false => scaling.join(", ").replace("default", "none"),
+        };
         writeln!(
             table,
-            "| `{}` | `{}` | {} × {}, {} | {window} | {} |",
+            "| `{}` | `{}` | {} × {}, {} | {window} | {scaling} |",
             folder.file_name().unwrap().to_string_lossy(),
             model.architecture,
             shape.heads,
             shape.head_dim,
             shape.kv_heads,
-            scaling.join(", ").replace("default", "none"),
         )
         .unwrap();
     }
@@ -67,7 +70,7 @@ fn compare(page: &str, name: &str, expected: &str) {
     let text = fs::read_to_string(&path).unwrap();
     let (begin, end) = (format!("<!-- begin: {name} -->\n\n"), format!("\n<!-- end: {name} -->"));
     let start = text.find(&begin).unwrap_or_else(|| panic!("{page} lacks {begin}")) + begin.len();
-    let stop = text.find(&end).unwrap_or_else(|| panic!("{page} lacks {end}"));
+    let stop = text[start..].find(&end).unwrap_or_else(|| panic!("{page} lacks {end}")) + start;
     if std::env::var_os("SPARQ_UPDATE_DOCS").is_some() {
         fs::write(&path, [&text[..start], expected, &text[stop..]].concat()).unwrap();
         return;
