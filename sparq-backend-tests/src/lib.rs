@@ -11,8 +11,10 @@
 //!   operations that the product runs;
 //! - [`overrides`]: a backend's own operations against the oracle, in every dtype that it supports;
 //! - [`properties`]: what must hold whatever the numbers are;
-//! - [`model`]: whole models against reference logits.
+//! - [`model`]: whole models against reference logits;
+//! - [`families`]: every model family against the logits and greedy tokens of transformers.
 
+pub mod families;
 pub mod model;
 pub mod overrides;
 pub mod problem;
@@ -59,6 +61,11 @@ macro_rules! conformance {
             model::gemma_reference_logits
             model::gpt_neox_reference_logits
             model::a_ragged_model_batch_equals_one_by_one
+            families::family_logits
+            families::family_logits_with_the_prompt_in_chunks
+            families::family_greedy_tokens
+            families::family_logits_with_sparq_that_reads_everything
+            families::family_logits_with_the_newer_configuration
         );
     };
     (@tests $device:literal; $($module:ident::$test:ident)*) => {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use attention::{AttentionArgs, MethodArg};
-pub(crate) use model::{DtypeArg, ModelArgs};
+pub(crate) use model::{DtypeArg, ModelArgs, open};
 pub(crate) use sampling::SamplingArgs;
 
 /// Text generation that reads part of the KV cache (SparQ attention).
@@ -24,6 +24,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Continue a text: the text goes to standard output, figures to standard error
     Generate(Box<GenerateArgs>),
+    /// Show what a model is and how much memory it needs, without loading it
+    Inspect(InspectArgs),
     /// Compare a model's logits with reference logits; exit code 1 where they differ
     Verify(VerifyArgs),
 }
@@ -74,6 +76,25 @@ pub(crate) struct GenerateArgs {
     /// Show no progress bars (they are shown on a terminal only)
     #[arg(long)]
     pub(crate) no_progress: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Folder of a Hugging Face checkpoint [default: the small model inside this program]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// Longest context in tokens to state memory for [default: the model's own limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_seq_len: Option<u64>,
+
+    /// Storage dtype of weights and KV cache to state memory for; auto shows all
+    #[arg(long, value_enum, default_value_t = DtypeArg::Auto)]
+    pub(crate) dtype: DtypeArg,
+
+    /// Print JSON instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,4 +1,5 @@
 //! One module per subcommand.
 
 pub(crate) mod generate;
+pub(crate) mod inspect;
 pub(crate) mod verify;

@@ -1,9 +1,11 @@
 //! What is printed, and where: text to standard output or a file, the rest to standard error.
 
+mod inspection;
 mod progress;
 mod sink;
 mod summary;
 
+pub(crate) use inspection::inspection;
 pub(crate) use progress::Progress;
 pub(crate) use sink::Sink;
 pub(crate) use summary::summary;

@@ -8,6 +8,8 @@
 //! - [`tokenizer`] turns text into token ids, and ids into text piece by piece;
 //! - [`sampling`] chooses the next token from the logits, and [`stop`] ends the text at a stop string.
 //!
+//! [`inspect`] says what a folder holds and what it needs without loading it.
+//!
 //! ```no_run
 //! use burn::tensor::{DType, Device};
 //! use sparq_models::checkpoint::Checkpoint;
@@ -31,6 +33,7 @@ pub mod config;
 mod error;
 pub mod forward;
 pub mod generate;
+pub mod inspect;
 pub mod layers;
 pub mod models;
 pub mod sampling;

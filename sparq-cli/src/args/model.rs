@@ -1,6 +1,6 @@
 //! Which model, where, and in which dtype.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
 use clap::{Args, ValueEnum};
@@ -52,6 +52,14 @@ impl DtypeArg {
     }
 }
 
+/// The checkpoint in `folder`, or the one inside this program.
+pub(crate) fn open(folder: Option<&Path>) -> sparq_models::Result<Checkpoint> {
+    match folder {
+        Some(folder) => Checkpoint::open(folder),
+        None => demo::checkpoint(),
+    }
+}
+
 impl ModelArgs {
     /// True for the model inside the program.
     pub(crate) fn is_demo(&self) -> bool {
@@ -61,10 +69,7 @@ impl ModelArgs {
     /// Opens the checkpoint and finds the device and dtype.
     pub(crate) fn resolve(&self) -> anyhow::Result<(Checkpoint, Device, DType)> {
         let device = device::parse(&self.device)?;
-        let checkpoint = match &self.model {
-            Some(folder) => Checkpoint::open(folder)?,
-            None => demo::checkpoint()?,
-        };
+        let checkpoint = open(self.model.as_deref())?;
         let dtype = self.dtype.resolve(&checkpoint, &device)?;
         Ok((checkpoint, device, dtype))
     }

@@ -67,7 +67,7 @@ fn finish(finish: Finish) -> &'static str {
 }
 
 /// A number of bytes with a decimal unit.
-fn bytes(count: f64) -> String {
+pub(super) fn bytes(count: f64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
     let mut value = count;
     let mut unit = 0;

@@ -3,5 +3,7 @@
 
 mod bad_input;
 mod common;
+mod docs;
 mod generate;
+mod inspect;
 mod verify;

@@ -1,0 +1,59 @@
+//! `sparq inspect`.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use burn::tensor::DType;
+use serde::Serialize;
+use sparq_models::inspect::{Inspection, Memory};
+
+use crate::{
+    args::{DtypeArg, InspectArgs, open},
+    output,
+};
+
+/// Context that memory is stated for where the model does not name its longest.
+const FALLBACK_CONTEXT_TOKENS: u64 = 4096;
+
+/// What is printed: with `--json`, under these names.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    /// The folder, or `embedded model`.
+    pub(crate) model: String,
+    #[serde(flatten)]
+    pub(crate) inspection: Inspection,
+    /// One entry per number format.
+    pub(crate) memory: Vec<Memory>,
+}
+
+/// Runs the subcommand: reads headers only, so that it is quick for any size.
+pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
+    let inspection = Inspection::new(&open(args.model.as_deref())?)?;
+    let own_context = inspection.sizes.context_tokens.map(|tokens| tokens as u64);
+    let context = args.max_seq_len.or(own_context).unwrap_or(FALLBACK_CONTEXT_TOKENS);
+    let memory = dtypes(args.dtype).iter().map(|&dtype| inspection.memory(dtype, context)).collect();
+    let model = match &args.model {
+        Some(folder) => folder.display().to_string(),
+        None => "embedded model".to_owned(),
+    };
+    let report = Report { model, inspection, memory };
+
+    let mut out = io::stdout().lock();
+    match args.json {
+        true => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
+        false => write!(out, "{}", output::inspection(&report))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The dtypes to state memory for.
+fn dtypes(dtype: DtypeArg) -> &'static [DType] {
+    match dtype {
+        DtypeArg::Auto => &[DType::F32, DType::F16, DType::BF16],
+        DtypeArg::F32 => &[DType::F32],
+        DtypeArg::F16 => &[DType::F16],
+        DtypeArg::Bf16 => &[DType::BF16],
+    }
+}

@@ -1,0 +1,131 @@
+//! The tables of `sparq inspect`.
+
+use std::fmt::Display;
+
+use comfy_table::{CellAlignment, Table, presets};
+use sparq_models::inspect::{CacheMemory, Inspection, Memory, RopeSummary};
+
+use super::summary::bytes;
+use crate::commands::inspect::Report;
+
+/// What the model is, how it is stored, and the memory that it needs.
+pub(crate) fn inspection(report: &Report) -> String {
+    let mut parts = vec![facts(report), stored(&report.inspection)];
+    if let Some(memory) = report.memory.first() {
+        parts.push(format!(
+            "Memory on the device for one sequence of up to {} tokens\n{}",
+            memory.context_tokens,
+            memory_table(&report.memory)
+        ));
+    }
+    parts.join("\n\n") + "\n"
+}
+
+fn facts(report: &Report) -> String {
+    let Inspection { architecture, supported, sizes, rope, parameters, .. } = &report.inspection;
+    let mut table = table(&[]);
+    let support = if *supported { "can be loaded" } else { "cannot be loaded by this version" };
+    table.add_row(["model".to_owned(), report.model.clone()]);
+    table.add_row(["architecture".to_owned(), format!("{architecture}, {support}")]);
+    table.add_row(["parameters".to_owned(), count(*parameters)]);
+    let rows = [
+        ("layers", sizes.layers),
+        ("hidden size", sizes.hidden_size),
+        ("query heads", sizes.heads),
+        ("key/value heads", sizes.kv_heads),
+        ("head size", sizes.head_dim),
+        ("vocabulary", sizes.vocab_size),
+        ("context", sizes.context_tokens),
+    ];
+    for (name, value) in rows {
+        table.add_row([name.to_owned(), stated(value)]);
+    }
+    if let Some(window) = sizes.sliding_window_tokens {
+        table.add_row(["sliding window".to_owned(), window.to_string()]);
+    }
+    for rope in rope {
+        table.add_row(["rotary embedding".to_owned(), describe(rope)]);
+    }
+    text(&table)
+}
+
+fn describe(rope: &RopeSummary) -> String {
+    let mut words = vec![format!("base {}", stated(rope.theta))];
+    words.push(match (rope.scaling.as_str(), rope.factor) {
+        ("default", _) => "not scaled".to_owned(),
+        (scaling, Some(factor)) => format!("{scaling} scaling by {factor}"),
+        (scaling, None) => format!("{scaling} scaling"),
+    });
+    words.extend(rope.original_context_tokens.map(|tokens| format!("from {tokens} tokens")));
+    if rope.layers != "all" {
+        words.push(format!("for {}", rope.layers));
+    }
+    words.join(", ")
+}
+
+fn stored(inspection: &Inspection) -> String {
+    let mut table = table(&["stored as", "tensors", "numbers", "size"]);
+    for format in &inspection.stored {
+        table.add_row([
+            format.dtype.clone(),
+            format.tensors.to_string(),
+            format.elements.to_string(),
+            bytes(format.bytes as f64),
+        ]);
+    }
+    text(&table)
+}
+
+fn memory_table(memory: &[Memory]) -> String {
+    let mut table = table(&["dtype", "attention", "per token", "KV cache", "weights", "together"]);
+    for memory in memory {
+        for (attention, cache) in [("dense", &memory.dense), ("sparq", &memory.sparq)] {
+            let part = |part: fn(&CacheMemory) -> u64| match cache {
+                Some(cache) => bytes(part(cache) as f64),
+                None => "not stated".to_owned(),
+            };
+            table.add_row([
+                memory.dtype.to_owned(),
+                attention.to_owned(),
+                part(|cache| cache.kv_bytes_per_token),
+                part(|cache| cache.cache_bytes),
+                bytes(memory.weight_bytes as f64),
+                part(|cache| cache.total_bytes),
+            ]);
+        }
+    }
+    text(&table)
+}
+
+/// A table without lines, columns two spaces apart; figures to the right under a header.
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    if !header.is_empty() {
+        table.set_header(header);
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// The table without the blanks around its lines.
+fn text(table: &Table) -> String {
+    let lines = table.to_string();
+    let lines = lines.lines().map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn stated(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "not stated".to_owned(), |value| value.to_string())
+}
+
+/// A number of parameters, rounded where it is long.
+fn count(number: u64) -> String {
+    match number {
+        0..1_000_000 => number.to_string(),
+        1_000_000..1_000_000_000 => format!("{:.1} million", number as f64 / 1e6),
+        _ => format!("{:.2} billion", number as f64 / 1e9),
+    }
+}

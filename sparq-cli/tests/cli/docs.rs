@@ -1,0 +1,79 @@
+//! Tables of the documentation that follow from the code.
+//!
+//! `SPARQ_UPDATE_DOCS=1 cargo test …` writes them instead of comparing.
+
+use std::{
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use safetensors::SafeTensors;
+use sparq_models::{checkpoint::Checkpoint, inspect::Inspection, models::architectures};
+
+#[test]
+fn the_table_of_architectures_is_up_to_date() {
+    let mut table = "| family | architecture | examples |\n|---|---|---|\n".to_owned();
+    for architecture in architectures() {
+        let examples: Vec<String> = architecture.examples.iter().map(|name| format!("`{name}`")).collect();
+        let (family, name) = (architecture.family, architecture.name);
+        writeln!(table, "| {family} | `{name}` | {} |", examples.join(", ")).unwrap();
+    }
+    compare("models.md", "architectures", &table);
+}
+
+#[test]
+fn the_table_of_checked_checkpoints_is_up_to_date() {
+    let mut table =
+        "| checkpoint | architecture | query heads × size, key/value heads | window | rotary scaling |\n\
+                     |---|---|---|---|---|\n"
+            .to_owned();
+    for folder in checkpoints_with_greedy_tokens() {
+        let model = Inspection::new(&Checkpoint::open(&folder).unwrap()).unwrap();
+        let shape = model.sizes.attention_shape().unwrap();
+        let window = model.sizes.sliding_window_tokens.map_or("–".into(), |tokens| tokens.to_string());
+        let scaling: Vec<&str> = model.rope.iter().map(|rope| rope.scaling.as_str()).collect();
+        let scaling = match scaling.is_empty() {
+            true => "none".to_owned(),
+            false => scaling.join(", ").replace("default", "none"),
+        };
+        writeln!(
+            table,
+            "| `{}` | `{}` | {} × {}, {} | {window} | {scaling} |",
+            folder.file_name().unwrap().to_string_lossy(),
+            model.architecture,
+            shape.heads,
+            shape.head_dim,
+            shape.kv_heads,
+        )
+        .unwrap();
+    }
+    compare("models.md", "checked", &table);
+}
+
+/// The folders that `fixtures/make.py` wrote, by name.
+fn checkpoints_with_greedy_tokens() -> Vec<PathBuf> {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sparq-backend-tests/fixtures/models");
+    let folders = fs::read_dir(models).unwrap().map(|entry| entry.unwrap().path());
+    let has_greedy_tokens = |folder: &PathBuf| {
+        let bytes = fs::read(folder.join("expected.safetensors")).unwrap_or_default();
+        SafeTensors::deserialize(&bytes).is_ok_and(|tensors| tensors.tensor("greedy_ids").is_ok())
+    };
+    let mut folders: Vec<PathBuf> = folders.filter(has_greedy_tokens).collect();
+    folders.sort();
+    folders
+}
+
+/// Compares what stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->` of a page.
+fn compare(page: &str, name: &str, expected: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
+    let text = fs::read_to_string(&path).unwrap();
+    let (begin, end) = (format!("<!-- begin: {name} -->\n\n"), format!("\n<!-- end: {name} -->"));
+    let start = text.find(&begin).unwrap_or_else(|| panic!("{page} lacks {begin}")) + begin.len();
+    let stop = text[start..].find(&end).unwrap_or_else(|| panic!("{page} lacks {end}")) + start;
+    if std::env::var_os("SPARQ_UPDATE_DOCS").is_some() {
+        fs::write(&path, [&text[..start], expected, &text[stop..]].concat()).unwrap();
+        return;
+    }
+    assert_eq!(&text[start..stop], expected, "docs/{page} is out of date: SPARQ_UPDATE_DOCS=1 rewrites it");
+}

@@ -1,0 +1,135 @@
+//! What a checkpoint holds and what it needs, from `config.json` and the headers of its weight files.
+//!
+//! No weight is read, so that it takes no time for any size, and the architecture need not be one
+//! that can be loaded: sizes that its configuration does not state in a known field are absent.
+//!
+//! ```no_run
+//! use burn::tensor::DType;
+//! use sparq_models::{checkpoint::Checkpoint, inspect::Inspection};
+//!
+//! # fn main() -> sparq_models::Result<()> {
+//! let inspection = Inspection::new(&Checkpoint::open("path/to/model")?)?;
+//! let memory = inspection.memory(DType::BF16, 32768);
+//! println!("{} parameters, {} bytes of weights", inspection.parameters, memory.weight_bytes);
+//! # Ok(())
+//! # }
+//! ```
+
+mod memory;
+mod rope;
+mod sizes;
+
+use std::collections::BTreeMap;
+
+use safetensors::Dtype;
+use serde::Serialize;
+
+pub use memory::{CacheMemory, Memory};
+pub use rope::RopeSummary;
+pub use sizes::Sizes;
+
+use crate::{
+    checkpoint::{Checkpoint, TensorInfo},
+    error::Result,
+    models,
+};
+
+/// Description of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Inspection {
+    /// The architecture that `config.json` names.
+    pub architecture: String,
+    /// Whether it can be loaded.
+    pub supported: bool,
+    /// Sizes that the configuration states.
+    #[serde(flatten)]
+    pub sizes: Sizes,
+    /// Rotary embeddings: one, or one per type of layer; none where the configuration states none.
+    pub rope: Vec<RopeSummary>,
+    /// Stored tensors.
+    pub tensors: usize,
+    /// Trained numbers, from the shapes of the stored tensors. Masks and frequencies that old files
+    /// carry do not count, nor does the copy of an embedding that the output layer shares.
+    pub parameters: u64,
+    /// Parameters in tensors of one axis: norms and biases, which stay in f32 when loaded.
+    pub vector_parameters: u64,
+    /// Bytes of the stored tensors.
+    pub stored_bytes: u64,
+    /// The stored tensors by number format, by name.
+    pub stored: Vec<StoredFormat>,
+}
+
+/// The tensors that are stored in one number format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StoredFormat {
+    /// Its name in the files, in lower case.
+    pub dtype: String,
+    /// Tensors in it.
+    pub tensors: usize,
+    /// Numbers in them.
+    pub elements: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+}
+
+impl Inspection {
+    /// Describes `checkpoint`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for a `config.json` that names no architecture.
+    pub fn new(checkpoint: &Checkpoint) -> Result<Self> {
+        let fields = checkpoint.config_fields()?;
+        let architecture = fields.architecture()?;
+        let tied = checkpoint.config_json().get("tie_word_embeddings").and_then(|value| value.as_bool());
+        let trained = |tensor: &TensorInfo<'_>| is_trained(tensor, tied.unwrap_or(false));
+        let count = |is_counted: &dyn Fn(&TensorInfo<'_>) -> bool| -> u64 {
+            let counted = checkpoint.tensors().filter(trained).filter(is_counted);
+            counted.map(|tensor| elements(&tensor)).sum()
+        };
+        Ok(Self {
+            architecture: architecture.to_owned(),
+            supported: models::supported().contains(&architecture),
+            sizes: Sizes::read(&fields),
+            rope: rope::read(&fields),
+            tensors: checkpoint.tensors().count(),
+            parameters: count(&|_| true),
+            vector_parameters: count(&|tensor| tensor.shape.len() == 1),
+            stored_bytes: checkpoint.weight_bytes(),
+            stored: stored(checkpoint),
+        })
+    }
+}
+
+fn elements(tensor: &TensorInfo<'_>) -> u64 {
+    tensor.shape.iter().map(|&axis| axis as u64).product()
+}
+
+/// Whether a tensor holds numbers of its own that training made.
+fn is_trained(tensor: &TensorInfo<'_>, tied: bool) -> bool {
+    use Dtype::{BOOL, I8, I16, I32, I64, U8, U16, U32, U64};
+    let is_float = !matches!(tensor.dtype, BOOL | I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64);
+    let is_constant = tensor.name.ends_with("rotary_emb.inv_freq") || tensor.name.ends_with(".masked_bias");
+    let is_mask = tensor.name.ends_with(".bias") && tensor.shape.len() == 4;
+    let is_copy = tied && tensor.name == "lm_head.weight";
+    is_float && !is_constant && !is_mask && !is_copy
+}
+
+fn stored(checkpoint: &Checkpoint) -> Vec<StoredFormat> {
+    let mut formats = BTreeMap::<String, StoredFormat>::new();
+    for tensor in checkpoint.tensors() {
+        let dtype = tensor.dtype.to_string().to_lowercase();
+        let format = formats.entry(dtype.clone()).or_insert_with(|| StoredFormat {
+            dtype,
+            tensors: 0,
+            elements: 0,
+            bytes: 0,
+        });
+        format.tensors += 1;
+        format.elements += elements(&tensor);
+        format.bytes += tensor.bytes;
+    }
+    formats.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests;
