@@ -53,7 +53,7 @@ fn the_table_of_checked_checkpoints_is_up_to_date() {
 
 /// The folders that `fixtures/make.py` wrote, by name.
 fn checkpoints_with_greedy_tokens() -> Vec<PathBuf> {
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sparq-backend-tests/fixtures/models");
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sparq-backend-tests/fixtures/families");
     let folders = fs::read_dir(models).unwrap().map(|entry| entry.unwrap().path());
     let has_greedy_tokens = |folder: &PathBuf| {
         let bytes = fs::read(folder.join("expected.safetensors")).unwrap_or_default();

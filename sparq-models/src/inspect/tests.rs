@@ -7,7 +7,7 @@ use super::*;
 use crate::config::ConfigFields;
 
 fn fixture(name: &str) -> Inspection {
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sparq-backend-tests/fixtures/models");
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sparq-backend-tests/fixtures/families");
     Inspection::new(&Checkpoint::open(models.join(name)).unwrap()).unwrap()
 }
 
