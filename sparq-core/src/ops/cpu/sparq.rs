@@ -38,6 +38,9 @@ pub(in crate::ops) struct SparqOutput {
     pub(in crate::ops) retained_mass: Vec<f32>,
 }
 
+/// Output, positions and masses of one KV head.
+type HeadOutput<'a> = ((&'a mut [f32], &'a mut [i32]), &'a mut [f32]);
+
 /// See [`crate::ops::decode_sparq`].
 pub(in crate::ops) fn decode_sparq<E: Element>(
     x: &SparqSlices<'_, E>,
@@ -51,7 +54,7 @@ pub(in crate::ops) fn decode_sparq<E: Element>(
     let mut output = vec![0.0; x.q.len()];
     let mut positions = vec![-1; x.q.len() / per_group * kept];
     let mut retained_mass = vec![1.0; x.q.len() / head_dim];
-    let attend = |(head, ((out, positions), mass)): (usize, ((&mut [f32], &mut [i32]), &mut [f32]))| {
+    let attend = |(head, ((out, positions), mass)): (usize, HeadOutput<'_>)| {
         let span = step.spans.as_slice()[head / kv_heads];
         let q = &x.q[head * per_group..][..per_group];
         let of_head = head * per_head..(head + 1) * per_head;
