@@ -11,6 +11,8 @@
 //!   operations that the product runs;
 //! - [`overrides`]: a backend's own operations against the oracle, in every dtype that it supports;
 //! - [`properties`]: what must hold whatever the numbers are;
+//! - [`windows`]: the same for sliding windows and soft caps;
+//! - [`model`]: whole models against reference logits.
 //! - [`model`]: whole models against reference logits;
 //! - [`families`]: every model family against the logits and greedy tokens of transformers.
 
@@ -21,6 +23,7 @@ pub mod problem;
 pub mod properties;
 pub mod reference;
 pub mod tolerance;
+pub mod windows;
 
 /// The device of this name.
 ///
@@ -56,6 +59,11 @@ macro_rules! conformance {
             properties::order_of_the_cache_does_not_matter
             properties::only_what_is_counted_is_read
             properties::an_old_handle_keeps_its_values
+            windows::a_window_beyond_the_text_changes_nothing
+            windows::a_window_is_the_text_cut_to_it
+            windows::decoding_continues_a_limited_prefill
+            windows::a_soft_cap_keeps_the_choice_of_one_head
+            windows::a_window_limits_what_is_counted
             model::llama_reference_logits
             model::mistral_reference_logits
             model::gemma_reference_logits

@@ -16,10 +16,10 @@ use crate::{
     tolerance::{assert_close, f32},
 };
 
-const PATHS: [Path; 2] = [Path::Oracle, Path::Product];
+pub(crate) const PATHS: [Path; 2] = [Path::Oracle, Path::Product];
 
 /// A shape, a width, and a seed.
-fn sizes() -> impl Strategy<Value = (AttentionShape, usize, u64)> {
+pub(crate) fn sizes() -> impl Strategy<Value = (AttentionShape, usize, u64)> {
     (1usize..4, 1usize..4, 1usize..5, 2usize..80, any::<u64>()).prop_map(
         |(kv_heads, group, eighths, width, seed)| {
             let shape = AttentionShape { heads: kv_heads * group, kv_heads, head_dim: eighths * 8 };
@@ -29,7 +29,7 @@ fn sizes() -> impl Strategy<Value = (AttentionShape, usize, u64)> {
 }
 
 /// A batch with padding on the left: a problem of up to three sequences.
-fn padded() -> impl Strategy<Value = Problem> {
+pub(crate) fn padded() -> impl Strategy<Value = Problem> {
     (sizes(), prop::collection::vec(0usize..1000, 1..4)).prop_map(|((shape, width, seed), pads)| {
         let pads: Vec<usize> = pads.iter().map(|pad| pad % width).collect();
         Problem::random(shape, NewTokens::left_padded(width, &pads).expect("below width"), seed)
@@ -37,7 +37,7 @@ fn padded() -> impl Strategy<Value = Problem> {
 }
 
 /// A configuration that fits `shape`, from three numbers.
-fn config(shape: &AttentionShape, rank: usize, top_k: usize, local: usize) -> SparqConfig {
+pub(crate) fn config(shape: &AttentionShape, rank: usize, top_k: usize, local: usize) -> SparqConfig {
     let top_k = 1 + top_k % 40;
     SparqConfig {
         local_window: local % (top_k + 1),
@@ -46,7 +46,7 @@ fn config(shape: &AttentionShape, rank: usize, top_k: usize, local: usize) -> Sp
 }
 
 /// Runs `test` on many random values; panics with the smallest failing one.
-fn check<S: Strategy>(strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+pub(crate) fn check<S: Strategy>(strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
     let config = Config { cases: 24, failure_persistence: None, ..Config::default() };
     // The default generator is seeded by chance; a failure prints its input, which is all it takes.
     if let Err(failure) = TestRunner::new(config).run(&strategy, test) {
