@@ -41,6 +41,14 @@ pub fn gpt_neox_reference_logits(device: &Device) {
     reference_logits("gpt_neox", device);
 }
 
+/// The run whose selections hold exact ties, and how far the free choice among them moves a logit.
+///
+/// With rank 4, all chosen components can lie in the part of a head that GPT-NeoX does not rotate.
+/// In the first layer the keys of a repeated token are then equal there, and so are their scores.
+/// Which of the equal positions are kept carries no meaning: the reference has the order of
+/// PyTorch's selection algorithm, this implementation keeps the earliest.
+const TIED: (&str, &str, f32) = ("gpt_neox", "sparq_k16_l4_r4_mean.decode_logits", 3e-2);
+
 /// Dense uncached, dense cached and all SparQ runs in f32; dense in the half types, where rounding
 /// may tip a selection.
 fn reference_logits(family: &str, device: &Device) {
@@ -58,7 +66,12 @@ fn reference_logits(family: &str, device: &Device) {
                 continue;
             }
             let what = format!("{family} {} {:?}: {max_difference}", comparison.name, row.dtype);
-            assert!(comparison.passes(row.logits), "{what}");
+            let tied = (family, comparison.name.as_str()) == (TIED.0, TIED.1);
+            if tied {
+                println!("exact ties, held to {} only: {what}", TIED.2);
+                assert!(!comparison.passes(row.logits), "{what}: the exception is no longer needed");
+            }
+            assert!(comparison.passes(if tied { TIED.2 } else { row.logits }), "{what}");
             assert!(
                 row.dtype != DType::F32 || agreeing == positions,
                 "{what}: greedy {agreeing}/{positions}"
