@@ -53,7 +53,22 @@ impl Element for bf16 {
 /// Runs `f` compiled for the widest vectors that this processor has. What `f` calls must be
 /// `#[inline(always)]` to take part.
 pub(super) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn on_avx2<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        if std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma")
+            && std::arch::is_x86_feature_detected!("f16c")
+        {
+            // SAFETY: the processor has the features that the function is compiled for.
+            #[allow(unsafe_code)]
+            return unsafe { on_avx2(f) };
+        }
+    }
+    f()
 }
 
 /// Scalar product. Sixteen running sums, because the compiler may not reorder a float sum itself.
