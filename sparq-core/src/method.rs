@@ -26,6 +26,9 @@ pub struct Selection {
     /// Estimate of the attention mass that those positions hold (α), `[batch, heads]`, where the
     /// method computes one.
     pub retained_mass: Option<Tensor<2>>,
+    /// The weight that each position got, `[batch, heads, kept]` in the order of the positions, 0 for
+    /// fillers; `None` where the method's kernel does not hand them out.
+    pub weights: Option<Tensor<3>>,
 }
 
 /// Result of one decode step in one layer.
@@ -61,6 +64,15 @@ pub trait DecodeMethod: std::fmt::Debug + Send {
         Ok(())
     }
 
+    /// Called after the cache was cut back to fewer tokens: what the method remembers of the tokens
+    /// that are gone must go too.
+    ///
+    /// # Errors
+    /// Whatever keeps the method from going back.
+    fn truncate(&mut self, _cache: &LayerCache) -> Result<()> {
+        Ok(())
+    }
+
     /// Attends with one query per sequence, `q: [batch, heads, 1, head_dim]` in f32.
     ///
     /// # Errors
@@ -69,7 +81,7 @@ pub trait DecodeMethod: std::fmt::Debug + Send {
 }
 
 /// Which decode method to run, as plain data: one value makes the method of every layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Method {
@@ -80,6 +92,14 @@ pub enum Method {
 }
 
 impl Method {
+    /// Name in reports, as [`DecodeMethod::name`].
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Dense => "dense",
+            Self::Sparq(_) => "sparq",
+        }
+    }
+
     /// The method's state for one layer.
     ///
     /// # Errors

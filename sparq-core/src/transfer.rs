@@ -36,7 +36,7 @@ impl Add for Part {
 /// What one decode step of one layer touches in the KV cache, by part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Transfer {
-    /// Rows of the transposed key cache that step 1 reads.
+    /// What is read to choose positions: rows of the transposed key cache, bounds of pages.
     pub k_index: Part,
     /// Keys read.
     pub k: Part,
@@ -46,12 +46,15 @@ pub struct Transfer {
     pub mean_value: Part,
     /// The new token's key, its transposed copy if one is kept, and its value, written.
     pub append: Part,
+    /// What a method keeps of its own, read and written: H2O's running scores, the bounds of the page
+    /// that a token joins.
+    pub state: Part,
 }
 
 impl Transfer {
     /// All parts together.
     pub fn total(&self) -> Part {
-        self.k_index + self.k + self.v + self.mean_value + self.append
+        self.k_index + self.k + self.v + self.mean_value + self.append + self.state
     }
 }
 
@@ -62,6 +65,7 @@ impl AddAssign for Transfer {
         self.v = self.v + other.v;
         self.mean_value = self.mean_value + other.mean_value;
         self.append = self.append + other.append;
+        self.state = self.state + other.state;
     }
 }
 

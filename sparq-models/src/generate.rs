@@ -92,7 +92,7 @@ pub enum Finish {
 }
 
 /// Times and counts of a generation.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Stats {
     /// Tokens of the prompt, with special tokens.
     pub prompt_tokens: usize,

@@ -29,7 +29,7 @@ impl ModelState {
     /// # Errors
     /// [`crate::Error::Core`] for hyper-parameters that do not fit the model.
     pub fn new(model: &dyn CausalModel, config: &StateConfig, method: &Method) -> Result<Self> {
-        Self::per_layer(model, config, |_| Ok(*method))
+        Self::per_layer(model, config, |_| Ok(method.clone()))
     }
 
     /// An empty state for `model`, decoding each layer with the method that `method` gives it.

@@ -55,6 +55,7 @@ impl Sparq {
             v: Part::new(kept * vector, size),
             mean_value: cache.mean_value_part(),
             append: cache.append_part(),
+            ..Transfer::default()
         }
     }
 }
@@ -88,6 +89,7 @@ impl DecodeMethod for Sparq {
             selection: Some(Selection {
                 positions,
                 retained_mass: self.retained_mass.then_some(retained_mass),
+                weights: None,
             }),
             transfer: self.transfer(cache),
         })
