@@ -4,6 +4,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use crate::{
     config::{AttentionLayer, AttentionShape},
+    device::Limits,
     error::{Error, Result},
     ops,
     spans::{AppendPlan, NewTokens, Spans},
@@ -51,6 +52,7 @@ pub struct LayerCache {
     config: CacheConfig,
     extras: CacheExtras,
     device: Device,
+    limits: Limits,
     capacity: usize,
     lens: Vec<usize>,
     // One owner each: an append takes the tensor out, writes in place and puts it back. A second
@@ -83,6 +85,7 @@ impl LayerCache {
             config: *config,
             extras,
             device: device.clone(),
+            limits: Limits::of(device),
             capacity: 0,
             lens: vec![0; config.batch],
             k: None,
@@ -169,13 +172,20 @@ impl LayerCache {
     /// Makes room for `len` tokens per sequence, so that the appends up to there do not grow.
     ///
     /// # Errors
-    /// [`Error::CacheFull`] past the maximum.
+    /// [`Error::CacheFull`] past the maximum, [`Error::TooLarge`] where the device holds no tensor of
+    /// that size.
     pub fn reserve(&mut self, len: usize) -> Result<()> {
         if len > self.config.max_len {
             return Err(Error::CacheFull { needed: len, max: self.config.max_len });
         }
         if len > self.capacity {
-            self.grow(len.next_multiple_of(BLOCK).min(self.config.max_len));
+            let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
+            let shape = |capacity| [self.config.batch, kv_heads, capacity, head_dim];
+            self.limits.check("the key cache", &shape(len), self.config.dtype)?;
+            // Whole blocks where the device takes them.
+            let blocks = len.next_multiple_of(BLOCK).min(self.config.max_len);
+            let fits = self.limits.check("the key cache", &shape(blocks), self.config.dtype).is_ok();
+            self.grow(if fits { blocks } else { len });
         }
         Ok(())
     }
@@ -201,7 +211,9 @@ impl LayerCache {
         let lens = plan.lens_after();
         let needed = lens.iter().copied().max().unwrap_or(0);
         if needed > self.capacity || self.k.is_none() {
-            self.reserve(needed.max(1).max(self.capacity + self.capacity / 2).min(self.config.max_len))?;
+            let roomy = needed.max(1).max(self.capacity + self.capacity / 2).min(self.config.max_len);
+            // Near the limit of the device only what is needed.
+            self.reserve(roomy).or_else(|_| self.reserve(needed.max(1)))?;
         }
         if self.extras.mean_value {
             self.v_sum = self.v_sum.take().map(|sum| ops::accumulate(sum, v.clone(), plan));

@@ -1,59 +1,217 @@
-//! Names of devices, and what they can compute in.
+//! Names of devices, which of them are there, and what they can compute in.
 //!
 //! This is the one place of the library that names Burn's backends.
 
+mod info;
+
 use burn::tensor::{DType, Device};
+
+pub use info::{DeviceInfo, LARGEST_TENSOR, Limits};
 
 use crate::error::{Error, Result};
 
-/// Device names that this build answers to, the default first.
-pub const AVAILABLE: &[&str] = &[
-    #[cfg(feature = "flex")]
-    "cpu",
-    #[cfg(feature = "flex")]
-    "flex",
-    #[cfg(feature = "ndarray")]
-    "ndarray",
+/// A backend of this library: a name on the command line and a cargo feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackendInfo {
+    /// What [`parse`] calls its devices, before `:N`.
+    pub name: &'static str,
+    /// The cargo feature that compiles it in.
+    pub feature: &'static str,
+    /// Whether this build has it.
+    pub compiled: bool,
+    /// Whether `:N` picks one of several devices.
+    pub indexed: bool,
+    /// What a machine must have where no device of it is found.
+    pub needs: &'static str,
+}
+
+/// Every backend, the default first.
+pub const BACKENDS: &[BackendInfo] = &[
+    BackendInfo {
+        name: "flex",
+        feature: "flex",
+        compiled: cfg!(feature = "flex"),
+        indexed: false,
+        needs: "nothing",
+    },
+    BackendInfo {
+        name: "ndarray",
+        feature: "ndarray",
+        compiled: cfg!(feature = "ndarray"),
+        indexed: false,
+        needs: "nothing",
+    },
+    BackendInfo {
+        name: "wgpu",
+        feature: "wgpu",
+        compiled: cfg!(any(feature = "wgpu", feature = "vulkan")),
+        indexed: true,
+        needs: "a Vulkan loader and driver (Debian: libvulkan1 and the vendor's driver, or \
+                mesa-vulkan-drivers), or Metal",
+    },
+    BackendInfo {
+        name: "libtorch",
+        feature: "libtorch",
+        compiled: cfg!(feature = "libtorch"),
+        indexed: false,
+        needs: "LibTorch 2.9 in LIBTORCH when building and in LD_LIBRARY_PATH when running",
+    },
+    BackendInfo {
+        name: "libtorch-cuda",
+        feature: "libtorch",
+        compiled: cfg!(feature = "libtorch"),
+        indexed: true,
+        needs: "an NVIDIA driver, and a LibTorch with CUDA in LIBTORCH when building and in \
+                LD_LIBRARY_PATH when running",
+    },
+    BackendInfo {
+        name: "cuda",
+        feature: "cuda",
+        compiled: cfg!(feature = "cuda"),
+        indexed: true,
+        needs: "an NVIDIA driver (libcuda.so.1), and a CUDA toolkit in CUDA_PATH when running",
+    },
 ];
 
-/// Backends of the design that a build may leave out.
-const KNOWN: &[&str] = &["cpu", "flex", "ndarray", "wgpu", "libtorch", "cuda"];
-
-/// The device that `name` stands for: `cpu` (the default CPU backend), `flex` or `ndarray`.
+/// The device that `name` stands for: `cpu` (the default CPU backend), `flex`, `ndarray`,
+/// `wgpu[:N]`, `libtorch`, `libtorch-cuda[:N]` or `cuda[:N]`. `N` counts the devices of
+/// [`enumerate`] and is 0 where it is left out.
 ///
 /// # Errors
-/// [`Error::Device`] for an unknown name or a backend that is not compiled in.
+/// [`Error::Device`] for an unknown name, a backend that is not compiled in, or a device that is
+/// not there; its hint names the feature or what the machine lacks.
 pub fn parse(name: &str) -> Result<Device> {
-    match name {
-        #[cfg(feature = "flex")]
-        "cpu" | "flex" => Ok(Device::flex()),
-        #[cfg(all(feature = "ndarray", not(feature = "flex")))]
-        "cpu" => Ok(ndarray()),
-        #[cfg(feature = "ndarray")]
-        "ndarray" => Ok(ndarray()),
-        _ => {
-            let base = name.split(':').next().unwrap_or(name);
-            let problem = match KNOWN.contains(&base) {
-                true => "not compiled in",
-                false => "not known",
-            };
-            Err(Error::Device { name: name.into(), problem, available: AVAILABLE.to_vec() })
-        }
+    let error =
+        |problem: &str, hint: String| Err(Error::Device { name: name.into(), problem: problem.into(), hint });
+    let (base, index) = match name.split_once(':') {
+        Some((base, index)) => (base, Some(index)),
+        None => (name, None),
+    };
+    let base = match base {
+        "cpu" => default_cpu(),
+        _ => base,
+    };
+    let Some(backend) = BACKENDS.iter().find(|backend| backend.name == base) else {
+        let known: Vec<_> = BACKENDS.iter().map(|backend| backend.name).collect();
+        return error("not known", format!("devices are: cpu, {}", known.join(", ")));
+    };
+    if !backend.compiled {
+        let compiled = available().join(", ");
+        let hint = format!("compiled in: {compiled}; rebuild with `--features {}`", backend.feature);
+        return error("not compiled in", hint);
+    }
+    let index = match index.map(str::parse::<usize>) {
+        None => 0,
+        Some(Ok(index)) if backend.indexed => index,
+        Some(_) => return error("not known", format!("`{base}` takes {}", index_syntax(backend))),
+    };
+    let found = enumerate(backend.name);
+    match found.len() {
+        0 => error("not there: none was found", format!("`{base}` needs {}", backend.needs)),
+        count => match found.into_iter().nth(index) {
+            Some(device) => Ok(device),
+            None => error(
+                &format!("not there: {count} found, counted from 0"),
+                format!("name one of `{base}:0` to `{base}:{}`; `sparq doctor` lists them", count - 1),
+            ),
+        },
     }
 }
 
-#[cfg(feature = "ndarray")]
-#[allow(deprecated)] // Supported on purpose for as long as Burn ships it.
-fn ndarray() -> Device {
-    Device::ndarray()
+fn index_syntax(backend: &BackendInfo) -> &'static str {
+    match backend.indexed {
+        true => "a number after the colon",
+        false => "no number: there is one device",
+    }
 }
 
-/// What to call `device` in a message: the name of its backend in lower case.
+fn default_cpu() -> &'static str {
+    match cfg!(any(feature = "flex", not(feature = "ndarray"))) {
+        true => "flex",
+        false => "ndarray",
+    }
+}
+
+/// Names of the backends that this build has, the default first.
+pub fn available() -> Vec<&'static str> {
+    BACKENDS.iter().filter(|backend| backend.compiled).map(|backend| backend.name).collect()
+}
+
+/// The devices of a backend of [`BACKENDS`] that are there; none where it is not compiled in.
+///
+/// GPUs come before software adapters, and nothing is initialised: that happens at first use.
+#[allow(deprecated)] // NdArray and LibTorch are supported on purpose for as long as Burn ships them.
+pub fn enumerate(backend: &str) -> Vec<Device> {
+    match backend {
+        #[cfg(feature = "flex")]
+        "flex" => vec![Device::flex()],
+        #[cfg(feature = "ndarray")]
+        "ndarray" => vec![Device::ndarray()],
+        #[cfg(any(feature = "wgpu", feature = "vulkan"))]
+        "wgpu" => {
+            let mut devices = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec();
+            devices.sort_by_key(wgpu_rank);
+            devices
+        }
+        #[cfg(feature = "libtorch")]
+        "libtorch" => vec![Device::libtorch()],
+        #[cfg(feature = "libtorch")]
+        "libtorch-cuda" => Device::enumerate(burn::tensor::DeviceType::LibTorch).into_vec(),
+        #[cfg(feature = "cuda")]
+        "cuda" => Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec(),
+        _ => Vec::new(),
+    }
+}
+
+/// Order of adapters: discrete, integrated and virtual GPUs, what cannot tell, software.
+#[cfg(any(feature = "wgpu", feature = "vulkan"))]
+fn wgpu_rank(device: &Device) -> (u8, usize) {
+    use burn::backend::{CubeDevice, DispatchDevice, WgpuDeviceKind};
+    match device.as_dispatch() {
+        DispatchDevice::Cube(CubeDevice::Wgpu(device)) => match device.kind {
+            WgpuDeviceKind::DiscreteGpu(index) => (0, index),
+            WgpuDeviceKind::IntegratedGpu(index) => (1, index),
+            WgpuDeviceKind::VirtualGpu(index) => (2, index),
+            WgpuDeviceKind::Cpu => (4, 0),
+            _ => (3, 0),
+        },
+        _ => (5, 0),
+    }
+}
+
+/// Whether `device` is a processor that plays a GPU, such as lavapipe: right, and slow.
+#[cfg(feature = "cube")]
+pub(crate) fn is_software(device: &burn::backend::CubeDevice) -> bool {
+    #[cfg(any(feature = "wgpu", feature = "vulkan"))]
+    if let burn::backend::CubeDevice::Wgpu(device) = device {
+        return device.kind == burn::backend::WgpuDeviceKind::Cpu;
+    }
+    let _ = device;
+    false
+}
+
+/// What to call `device` in a message: the name of its backend, as [`parse`] takes it.
+#[allow(deprecated)] // NdArray and LibTorch are supported on purpose for as long as Burn ships them.
 pub fn describe(device: &Device) -> String {
-    // Burn prints `Device<Flex(..)>`.
-    let text = format!("{device:?}");
-    let name = text.trim_start_matches("Device<").split(['(', '>']).next().unwrap_or(&text);
-    name.to_lowercase()
+    use burn::backend::DispatchDevice;
+    let name = match device.as_dispatch() {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => "flex",
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => "ndarray",
+        #[cfg(feature = "libtorch")]
+        DispatchDevice::LibTorch(burn::backend::LibTorchDevice::Cuda(_)) => "libtorch-cuda",
+        #[cfg(feature = "libtorch")]
+        DispatchDevice::LibTorch(_) => "libtorch",
+        #[cfg(feature = "cuda")]
+        DispatchDevice::Cube(burn::backend::CubeDevice::Cuda(_)) => "cuda",
+        #[cfg(feature = "cube")]
+        DispatchDevice::Cube(_) => "wgpu",
+        // A backend that another crate of the build has turned on.
+        #[allow(unreachable_patterns)]
+        _ => return format!("{device:?}"),
+    };
+    name.into()
 }
 
 /// Checks that `device` computes in `dtype`.
@@ -72,10 +230,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unknown_names_and_missing_backends_read_differently() {
-        let message = |name| parse(name).unwrap_err().to_string();
-        assert_eq!(message("tpu"), "device `tpu` is not known");
-        assert_eq!(message("cuda:0"), "device `cuda:0` is not compiled in");
-        assert_eq!(describe(&parse("cpu").unwrap()), AVAILABLE[1]);
+    fn every_wrong_name_says_what_is_wrong_with_it() {
+        let error = |name| parse(name).unwrap_err();
+        assert_eq!(error("tpu").to_string(), "device `tpu` is not known");
+        assert!(error("tpu").hint().unwrap().contains("libtorch-cuda"));
+        assert_eq!(error("cpu:1").to_string(), "device `cpu:1` is not known");
+        for backend in BACKENDS {
+            match (backend.compiled, backend.indexed) {
+                (false, _) => {
+                    let error = error(backend.name);
+                    assert_eq!(error.to_string(), format!("device `{}` is not compiled in", backend.name));
+                    assert!(error.hint().unwrap().contains(&format!("--features {}", backend.feature)));
+                }
+                (true, true) => {
+                    let name = format!("{}:77", backend.name);
+                    let message = error(&name).to_string();
+                    assert!(message.starts_with(&format!("device `{name}` is not there")), "{message}");
+                    assert!(error(&format!("{}:x", backend.name)).to_string().ends_with("is not known"));
+                }
+                (true, false) => assert_eq!(describe(&parse(backend.name).unwrap()), backend.name),
+            }
+        }
+    }
+
+    #[test]
+    fn cpu_is_the_default_backend() {
+        assert_eq!(describe(&parse("cpu").unwrap()), available()[0]);
     }
 }

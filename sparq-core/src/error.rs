@@ -50,15 +50,29 @@ pub enum Error {
         /// The dtype that was asked for.
         dtype: DType,
     },
-    /// A device name that no compiled backend answers to.
+    /// A tensor is larger than what the device holds in one piece.
+    #[error(
+        "{tensor} {shape:?} takes {bytes} bytes, and this device holds at most {limit} bytes in one tensor"
+    )]
+    TooLarge {
+        /// Name of the tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Its size.
+        bytes: u64,
+        /// The largest size that the device takes.
+        limit: u64,
+    },
+    /// A device name that stands for nothing on this machine and in this build.
     #[error("device `{name}` is {problem}")]
     Device {
         /// The name that was given.
         name: String,
         /// Why it cannot be used.
-        problem: &'static str,
-        /// The names that can.
-        available: Vec<&'static str>,
+        problem: String,
+        /// What can be used instead, or what is missing.
+        hint: String,
     },
 }
 
@@ -72,10 +86,12 @@ impl Error {
             Self::UnsupportedDtype { .. } => {
                 Some("use --dtype auto or --dtype f32, or another --device".into())
             }
-            Self::Device { available, .. } => Some(format!(
-                "compiled in: {}; other backends are cargo features: rebuild with `--features NAME`",
-                available.join(", ")
-            )),
+            Self::Device { hint, .. } => Some(hint.clone()),
+            Self::TooLarge { .. } => Some(
+                "store it in fewer bytes (--dtype f16), shorten what grows with the text (--max-seq-len), \
+                 or use another --device; `sparq doctor` lists their limits"
+                    .into(),
+            ),
             _ => None,
         }
     }

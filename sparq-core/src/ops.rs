@@ -6,13 +6,21 @@
 //!
 //! Queries and outputs are f32; cache and weights keep their storage dtype.
 
-#[cfg(any(feature = "flex", feature = "ndarray"))]
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "libtorch"))]
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
+#[cfg(all(feature = "cube", feature = "fusion"))]
+mod fusion;
+#[cfg(feature = "libtorch")]
+mod host;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 pub mod oracle;
+#[cfg(feature = "libtorch")]
+mod tch;
 
 use burn::{
     backend::{
@@ -71,15 +79,25 @@ pub struct SparqStep {
     pub retained_mass: bool,
 }
 
-#[allow(deprecated)] // NdArray is supported on purpose for as long as Burn ships it.
+#[allow(deprecated)] // NdArray and LibTorch are supported on purpose for as long as Burn ships them.
 mod dispatch {
     use super::*;
 
     /// SparQ's operations on a backend. See [`oracle`] for what each one computes.
-    #[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"))]
+    ///
+    /// `#[fusion(…)]` says what comes out of an operation before it has run: under the feature
+    /// `fusion` it goes into the backend's queue as one opaque operation.
+    #[backend_extension(
+        Flex: cfg(feature = "flex"),
+        NdArray: cfg(feature = "ndarray"),
+        Cube: cfg(feature = "cube"),
+        LibTorch: cfg(feature = "libtorch"),
+        Fusion: cfg(all(feature = "cube", feature = "fusion"))
+    )]
     pub trait SparqOps: Backend {
         /// Writes the real rows of `rows: [batch, kv_heads, width, head_dim]` into
         /// `cache: [batch, kv_heads, capacity, head_dim]`.
+        #[fusion(dtype = cache, shape = cache)]
         fn append_rows(
             cache: FloatTensor<Self>,
             rows: FloatTensor<Self>,
@@ -90,6 +108,7 @@ mod dispatch {
 
         /// Writes the real rows of `rows: [batch, kv_heads, width, head_dim]` as columns into
         /// `index: [batch, kv_heads, head_dim, capacity]`.
+        #[fusion(dtype = index, shape = index)]
         fn append_columns(
             index: FloatTensor<Self>,
             rows: FloatTensor<Self>,
@@ -100,6 +119,7 @@ mod dispatch {
 
         /// Adds the real rows of `rows: [batch, kv_heads, width, head_dim]` to
         /// `sum: [batch, kv_heads, head_dim]` (f32).
+        #[fusion(dtype = sum, shape = sum)]
         fn accumulate(
             sum: FloatTensor<Self>,
             rows: FloatTensor<Self>,
@@ -109,6 +129,7 @@ mod dispatch {
         }
 
         /// Causal attention of new tokens over the cache that already holds them.
+        #[fusion(dtype = q, shape = q)]
         fn prefill(
             q: FloatTensor<Self>,
             k: FloatTensor<Self>,
@@ -119,6 +140,7 @@ mod dispatch {
         }
 
         /// Exact attention of one query per sequence over all live positions.
+        #[fusion(dtype = q, shape = q)]
         fn decode_dense(
             q: FloatTensor<Self>,
             k: FloatTensor<Self>,
@@ -129,6 +151,7 @@ mod dispatch {
         }
 
         /// SparQ attention of one query per sequence: output, positions and retained mass.
+        #[fusion(meta = fusion::sparq_outputs)]
         fn decode_sparq(
             q: FloatTensor<Self>,
             k: FloatTensor<Self>,
@@ -141,6 +164,7 @@ mod dispatch {
         }
 
         /// `x · weightᵀ` for `x: [tokens, in]` (f32) and `weight: [out, in]` in its storage dtype.
+        #[fusion(meta = fusion::linear_output)]
         fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
             oracle::linear::<Self>(x, weight)
         }

@@ -1,0 +1,33 @@
+//! What the operations return, told before they have run: fusion queues them as opaque operations.
+
+use burn::{
+    backend::fusion::custom::TensorSpec,
+    tensor::{DType, Shape},
+};
+
+use super::SparqStep;
+
+/// Output, positions and retained mass of [`super::SparqOps::decode_sparq`].
+pub(super) fn sparq_outputs(
+    q: &TensorSpec,
+    k: &TensorSpec,
+    _k_index: &TensorSpec,
+    _v: &TensorSpec,
+    _v_sum: &TensorSpec,
+    step: &SparqStep,
+) -> (TensorSpec, TensorSpec, TensorSpec) {
+    let [batch, heads, _, _] = q.shape.dims();
+    let [_, kv_heads, _, _] = k.shape.dims();
+    let kept = step.config.top_k.min(step.spans.max_end());
+    (
+        q.clone(),
+        TensorSpec::new(Shape::new([batch, kv_heads, kept]), DType::I32),
+        TensorSpec::new(Shape::new([batch, heads]), q.dtype),
+    )
+}
+
+/// Output of [`super::SparqOps::linear`].
+pub(super) fn linear_output(x: &TensorSpec, weight: &TensorSpec) -> TensorSpec {
+    let ([tokens, _], [outputs, _]) = (x.shape.dims(), weight.shape.dims());
+    TensorSpec::new(Shape::new([tokens, outputs]), x.dtype)
+}

@@ -1,0 +1,159 @@
+//! The slice kernels as operations of a backend whose tensors lie in this process's memory.
+//!
+//! A function returns `None` where a tensor is not what the kernels take: not contiguous, of
+//! another dtype, or shared with another handle where it is to be written.
+
+use burn::{
+    backend::{
+        Backend, TensorMetadata,
+        tensor::{FloatTensor, IntTensor},
+    },
+    tensor::{DType, Shape, TensorData},
+};
+use half::{bf16, f16};
+
+use super::{
+    DenseStep, SparqStep,
+    cpu::{self, Element, Sizes, SparqSlices},
+    oracle,
+};
+use crate::spans::AppendPlan;
+
+/// A backend that lends out the memory of its tensors.
+pub(super) trait Host: Backend {
+    /// The elements in row-major order, where the tensor is contiguous and of this type.
+    fn slice<E: Element>(tensor: &FloatTensor<Self>) -> Option<&[E]>;
+
+    /// The same for writing, where there is no other handle to the memory either.
+    fn slice_mut<E: Element>(tensor: &mut FloatTensor<Self>) -> Option<&mut [E]>;
+
+    /// The tensor itself or a contiguous copy.
+    fn contiguous(tensor: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// Runs `$body` with `$E` bound to the element type of `$dtype`; `None` where it is none.
+macro_rules! with_element {
+    ($dtype:expr, $E:ident => $body:expr) => {
+        match $dtype {
+            DType::F32 => {
+                type $E = f32;
+                $body
+            }
+            DType::F16 => {
+                type $E = f16;
+                $body
+            }
+            DType::BF16 => {
+                type $E = bf16;
+                $body
+            }
+            _ => None,
+        }
+    };
+}
+
+/// See [`super::append_rows`].
+pub(super) fn append_rows<B: Host>(
+    cache: &mut FloatTensor<B>,
+    rows: FloatTensor<B>,
+    plan: &AppendPlan,
+) -> Option<()> {
+    let [_, kv_heads, capacity, head_dim] = cache.shape().dims();
+    let sizes = Sizes { kv_heads, group: 1, head_dim, capacity };
+    let rows = B::contiguous(rows);
+    with_element!(cache.dtype(), E => {
+        cpu::append_rows(B::slice_mut::<E>(cache)?, B::slice::<f32>(&rows)?, plan, sizes);
+        Some(())
+    })
+}
+
+/// See [`super::append_columns`].
+pub(super) fn append_columns<B: Host>(
+    index: &mut FloatTensor<B>,
+    rows: FloatTensor<B>,
+    plan: &AppendPlan,
+) -> Option<()> {
+    let [_, kv_heads, head_dim, capacity] = index.shape().dims();
+    let sizes = Sizes { kv_heads, group: 1, head_dim, capacity };
+    let rows = B::contiguous(rows);
+    with_element!(index.dtype(), E => {
+        cpu::append_columns(B::slice_mut::<E>(index)?, B::slice::<f32>(&rows)?, plan, sizes);
+        Some(())
+    })
+}
+
+/// See [`super::accumulate`].
+pub(super) fn accumulate<B: Host>(
+    sum: &mut FloatTensor<B>,
+    rows: FloatTensor<B>,
+    plan: &AppendPlan,
+) -> Option<()> {
+    let [_, kv_heads, head_dim] = sum.shape().dims();
+    let sizes = Sizes { kv_heads, group: 1, head_dim, capacity: 0 };
+    let rows = B::contiguous(rows);
+    cpu::accumulate(B::slice_mut::<f32>(sum)?, B::slice::<f32>(&rows)?, plan, sizes);
+    Some(())
+}
+
+/// See [`super::decode_dense`].
+pub(super) fn decode_dense<B: Host>(
+    q: FloatTensor<B>,
+    k: &FloatTensor<B>,
+    v: &FloatTensor<B>,
+    step: &DenseStep,
+) -> Option<FloatTensor<B>> {
+    let sizes = Sizes::new(q.shape().dims(), k.shape().dims());
+    let q = B::contiguous(q);
+    let output = with_element!(k.dtype(), E => {
+        let (q, k, v) = (B::slice::<f32>(&q)?, B::slice::<E>(k)?, B::slice::<E>(v)?);
+        Some(cpu::decode_dense(q, k, v, step, sizes))
+    })?;
+    Some(floats::<B>(output, q.shape(), &q))
+}
+
+/// See [`super::decode_sparq`].
+pub(super) fn decode_sparq<B: Host>(
+    q: FloatTensor<B>,
+    [k, k_index, v]: [&FloatTensor<B>; 3],
+    v_sum: FloatTensor<B>,
+    step: &SparqStep,
+) -> Option<(FloatTensor<B>, IntTensor<B>, FloatTensor<B>)> {
+    let sizes = Sizes::new(q.shape().dims(), k.shape().dims());
+    let (q, v_sum) = (B::contiguous(q), B::contiguous(v_sum));
+    let output = with_element!(k.dtype(), E => {
+        let slices = SparqSlices {
+            q: B::slice::<f32>(&q)?,
+            k: B::slice::<E>(k)?,
+            k_index: B::slice::<E>(k_index)?,
+            v: B::slice::<E>(v)?,
+            v_sum: B::slice::<f32>(&v_sum)?,
+        };
+        Some(cpu::decode_sparq(&slices, step, sizes))
+    })?;
+    let [batch, heads, _, _] = q.shape().dims();
+    let positions = TensorData::new(output.positions, [batch, sizes.kv_heads, output.kept]);
+    let int = oracle::int_dtype::<B>(&q.device());
+    Some((
+        floats::<B>(output.output, q.shape(), &q),
+        B::int_from_data(positions.convert_dtype(int.into()), &q.device()),
+        floats::<B>(output.retained_mass, Shape::new([batch, heads]), &q),
+    ))
+}
+
+/// See [`super::linear`].
+pub(super) fn linear<B: Host>(x: FloatTensor<B>, weight: &FloatTensor<B>) -> Option<FloatTensor<B>> {
+    let ([tokens, inputs], [outputs, _]) = (x.shape().dims(), weight.shape().dims());
+    if tokens > cpu::FEW_TOKENS {
+        return None;
+    }
+    let x = B::contiguous(x);
+    let y = with_element!(weight.dtype(), E => {
+        Some(cpu::linear(B::slice::<f32>(&x)?, B::slice::<E>(weight)?, inputs))
+    })?;
+    Some(floats::<B>(y, Shape::new([tokens, outputs]), &x))
+}
+
+/// `values` on the device of `beside`.
+fn floats<B: Host>(values: Vec<f32>, shape: Shape, beside: &FloatTensor<B>) -> FloatTensor<B> {
+    B::float_from_data(TensorData::new(values, shape), &beside.device())
+}

@@ -1,0 +1,130 @@
+//! Overrides for LibTorch: on the CPU the slice kernels, on the memory of its tensors.
+//!
+//! On other devices the definitions run; torch's own operations are kernels there, and writing a
+//! part of a tensor that has one handle is in place. Burn drops this backend in its next release;
+//! deleting this file and the feature is all it takes.
+#![allow(deprecated)] // Supported on purpose for as long as Burn ships it.
+
+use burn::backend::{
+    LibTorch, TensorMetadata,
+    tensor::{FloatTensor, IntTensor},
+};
+use burn_tch::TchTensor;
+
+use super::{
+    DenseStep, SparqOps, SparqStep,
+    cpu::Element,
+    host::{self, Host},
+    oracle,
+};
+use crate::spans::AppendPlan;
+
+impl SparqOps for LibTorch {
+    fn append_rows(
+        mut cache: FloatTensor<Self>,
+        rows: FloatTensor<Self>,
+        plan: AppendPlan,
+    ) -> FloatTensor<Self> {
+        match host::append_rows::<Self>(&mut cache, rows.clone(), &plan) {
+            Some(()) => cache,
+            None => oracle::append_rows::<Self>(cache, rows, &plan),
+        }
+    }
+
+    fn append_columns(
+        mut index: FloatTensor<Self>,
+        rows: FloatTensor<Self>,
+        plan: AppendPlan,
+    ) -> FloatTensor<Self> {
+        match host::append_columns::<Self>(&mut index, rows.clone(), &plan) {
+            Some(()) => index,
+            None => oracle::append_columns::<Self>(index, rows, &plan),
+        }
+    }
+
+    fn accumulate(
+        mut sum: FloatTensor<Self>,
+        rows: FloatTensor<Self>,
+        plan: AppendPlan,
+    ) -> FloatTensor<Self> {
+        match host::accumulate::<Self>(&mut sum, rows.clone(), &plan) {
+            Some(()) => sum,
+            None => oracle::accumulate::<Self>(sum, rows, &plan),
+        }
+    }
+
+    fn decode_dense(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        step: DenseStep,
+    ) -> FloatTensor<Self> {
+        match host::decode_dense::<Self>(q.clone(), &k, &v, &step) {
+            Some(output) => output,
+            None => oracle::decode_dense::<Self>(q, k, v, &step),
+        }
+    }
+
+    fn decode_sparq(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        k_index: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        v_sum: FloatTensor<Self>,
+        step: SparqStep,
+    ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
+        match host::decode_sparq::<Self>(q.clone(), [&k, &k_index, &v], v_sum.clone(), &step) {
+            Some(outputs) => outputs,
+            None => oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step),
+        }
+    }
+
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        match host::linear::<Self>(x.clone(), &weight) {
+            Some(y) => y,
+            None => oracle::linear::<Self>(x, weight),
+        }
+    }
+}
+
+impl Host for LibTorch {
+    fn slice<E: Element>(tensor: &TchTensor) -> Option<&[E]> {
+        if !is_slice::<E>(tensor) {
+            return None;
+        }
+        // SAFETY: a contiguous tensor on the CPU is `numel` elements of its dtype behind `data_ptr`
+        // and keeps them alive; `E` is that dtype and any bits are a valid `E`. Burn writes to a
+        // tensor only through its last handle, and this borrow keeps one.
+        #[allow(unsafe_code)]
+        Some(unsafe {
+            std::slice::from_raw_parts(tensor.tensor.data_ptr().cast::<E>(), tensor.tensor.numel())
+        })
+    }
+
+    fn slice_mut<E: Element>(tensor: &mut TchTensor) -> Option<&mut [E]> {
+        if !is_slice::<E>(tensor) || !tensor.can_mut() {
+            return None;
+        }
+        // SAFETY: as above, and `can_mut` says that this is the only handle to the memory, which
+        // the mutable borrow keeps.
+        #[allow(unsafe_code)]
+        Some(unsafe {
+            std::slice::from_raw_parts_mut(tensor.tensor.data_ptr().cast::<E>(), tensor.tensor.numel())
+        })
+    }
+
+    fn contiguous(tensor: TchTensor) -> TchTensor {
+        match tensor.tensor.is_contiguous() {
+            true => tensor,
+            false => TchTensor::new(tensor.tensor.contiguous()),
+        }
+    }
+}
+
+/// Whether the tensor is a slice of `E` in this process's memory. An empty one has no memory.
+fn is_slice<E: Element>(tensor: &TchTensor) -> bool {
+    tensor.tensor.device() == tch::Device::Cpu
+        && tensor.dtype() == E::dtype()
+        && tensor.tensor.is_contiguous()
+        && tensor.tensor.numel() > 0
+}
