@@ -3,10 +3,12 @@
 //! This is the one place of the library that names Burn's backends.
 
 mod info;
+mod smoke;
 
 use burn::tensor::{DType, Device};
 
 pub use info::{DeviceInfo, LARGEST_TENSOR, Limits};
+pub use smoke::{Smoke, smoke_test};
 
 use crate::error::{Error, Result};
 

@@ -14,7 +14,7 @@ mod cube;
 mod flex;
 #[cfg(all(feature = "cube", feature = "fusion"))]
 mod fusion;
-#[cfg(feature = "libtorch")]
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "libtorch"))]
 mod host;
 #[cfg(feature = "ndarray")]
 mod ndarray;

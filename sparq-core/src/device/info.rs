@@ -1,7 +1,7 @@
 //! What a device says about itself: name, memory, dtypes, limits.
 
 use burn::tensor::{DType, Device};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{describe, require_dtype};
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 pub const LARGEST_TENSOR: &str = "SPARQ_LARGEST_TENSOR";
 
 /// The sizes that a device refuses to exceed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes of the largest tensor: what one buffer may hold and one kernel may bind. `None` where
     /// only the memory is the limit.
@@ -53,7 +53,7 @@ fn own_limit(device: &Device) -> Option<u64> {
 }
 
 /// A device as it describes itself.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeviceInfo {
     /// Name of its backend, as [`super::parse`] takes it.
     pub backend: String,

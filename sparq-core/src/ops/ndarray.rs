@@ -3,19 +3,17 @@
 //! Burn drops this backend in its next release; deleting this file and the feature is all it takes.
 #![allow(deprecated)] // Supported on purpose for as long as Burn ships it.
 
-use burn::{
-    backend::{
-        NdArray, TensorMetadata,
-        ndarray::NdArrayTensor,
-        ops::IntTensorOps,
-        tensor::{FloatTensor, IntTensor},
-    },
-    tensor::{Shape, TensorData},
+use burn::backend::{
+    NdArray,
+    ndarray::NdArrayTensor,
+    tensor::{FloatTensor, IntTensor},
 };
+use burn::tensor::DType;
 
 use super::{
     DenseStep, SparqOps, SparqStep,
-    cpu::{self, Sizes, SparqSlices},
+    cpu::Element,
+    host::{self, Host},
     oracle,
 };
 use crate::spans::AppendPlan;
@@ -26,9 +24,7 @@ impl SparqOps for NdArray {
         rows: FloatTensor<Self>,
         plan: AppendPlan,
     ) -> FloatTensor<Self> {
-        let [_, kv_heads, capacity, head_dim] = cache.shape().dims();
-        let sizes = Sizes { kv_heads, group: 1, head_dim, capacity };
-        match write(&mut cache, &rows, |cache, rows| cpu::append_rows(cache, rows, &plan, sizes)) {
+        match host::append_rows::<Self>(&mut cache, rows.clone(), &plan) {
             Some(()) => cache,
             None => oracle::append_rows::<Self>(cache, rows, &plan),
         }
@@ -39,9 +35,7 @@ impl SparqOps for NdArray {
         rows: FloatTensor<Self>,
         plan: AppendPlan,
     ) -> FloatTensor<Self> {
-        let [_, kv_heads, head_dim, capacity] = index.shape().dims();
-        let sizes = Sizes { kv_heads, group: 1, head_dim, capacity };
-        match write(&mut index, &rows, |index, rows| cpu::append_columns(index, rows, &plan, sizes)) {
+        match host::append_columns::<Self>(&mut index, rows.clone(), &plan) {
             Some(()) => index,
             None => oracle::append_columns::<Self>(index, rows, &plan),
         }
@@ -52,9 +46,7 @@ impl SparqOps for NdArray {
         rows: FloatTensor<Self>,
         plan: AppendPlan,
     ) -> FloatTensor<Self> {
-        let [_, kv_heads, head_dim] = sum.shape().dims();
-        let sizes = Sizes { kv_heads, group: 1, head_dim, capacity: 0 };
-        match write(&mut sum, &rows, |sum, rows| cpu::accumulate(sum, rows, &plan, sizes)) {
+        match host::accumulate::<Self>(&mut sum, rows.clone(), &plan) {
             Some(()) => sum,
             None => oracle::accumulate::<Self>(sum, rows, &plan),
         }
@@ -66,10 +58,8 @@ impl SparqOps for NdArray {
         v: FloatTensor<Self>,
         step: DenseStep,
     ) -> FloatTensor<Self> {
-        let sizes = Sizes::new(q.shape().dims(), k.shape().dims());
-        let output = read([&q, &k, &v], |[q, k, v]| cpu::decode_dense(q, k, v, &step, sizes));
-        match output {
-            Some(output) => floats(output, q.shape()),
+        match host::decode_dense::<Self>(q.clone(), &k, &v, &step) {
+            Some(output) => output,
             None => oracle::decode_dense::<Self>(q, k, v, &step),
         }
     }
@@ -82,73 +72,44 @@ impl SparqOps for NdArray {
         v_sum: FloatTensor<Self>,
         step: SparqStep,
     ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
-        let sizes = Sizes::new(q.shape().dims(), k.shape().dims());
-        let output = read([&q, &k, &k_index, &v, &v_sum], |[q, k, k_index, v, v_sum]| {
-            cpu::decode_sparq(&SparqSlices { q, k, k_index, v, v_sum }, &step, sizes)
-        });
-        match output {
-            Some(output) => {
-                let [batch, heads, _, _] = q.shape().dims();
-                let positions = TensorData::new(output.positions, [batch, sizes.kv_heads, output.kept]);
-                let positions = Self::int_from_data(positions, &q.device());
-                (
-                    floats(output.output, q.shape()),
-                    Self::int_cast(positions, oracle::int_dtype::<Self>(&q.device())),
-                    floats(output.retained_mass, [batch, heads].into()),
-                )
-            }
+        match host::decode_sparq::<Self>(q.clone(), [&k, &k_index, &v], v_sum.clone(), &step) {
+            Some(outputs) => outputs,
             None => oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step),
         }
     }
 
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        let [tokens, inputs] = x.shape().dims();
-        let [outputs, _] = weight.shape().dims();
-        let y = match tokens <= cpu::FEW_TOKENS {
-            true => read([&x, &weight], |[x, weight]| cpu::linear(x, weight, inputs)),
-            false => None,
-        };
-        match y {
-            Some(y) => floats(y, [tokens, outputs].into()),
+        match host::linear::<Self>(x.clone(), &weight) {
+            Some(y) => y,
             None => oracle::linear::<Self>(x, weight),
         }
     }
 }
 
-fn floats(values: Vec<f32>, shape: Shape) -> NdArrayTensor {
-    NdArrayTensor::from_data(TensorData::new(values, shape))
-}
-
-/// Runs `kernel` on the slices of the tensors, where all are f32 and contiguous.
-fn read<const N: usize, T>(tensors: [&NdArrayTensor; N], kernel: impl FnOnce([&[f32]; N]) -> T) -> Option<T> {
-    let mut views = Vec::with_capacity(N);
-    for tensor in tensors {
+impl Host for NdArray {
+    fn slice<E: Element>(tensor: &NdArrayTensor) -> Option<&[E]> {
         let NdArrayTensor::F32(storage) = tensor else {
             return None;
         };
-        views.push(storage.view());
+        bytemuck::try_cast_slice(storage.view().to_slice()?).ok().filter(|_| E::dtype() == DType::F32)
     }
-    let mut slices = [[].as_slice(); N];
-    for (slice, view) in slices.iter_mut().zip(&views) {
-        *slice = view.as_slice()?;
-    }
-    Some(kernel(slices))
-}
 
-/// Writes `rows` into the buffer of `target`, where that is f32, contiguous and the only owner.
-fn write(
-    target: &mut NdArrayTensor,
-    rows: &NdArrayTensor,
-    kernel: impl FnOnce(&mut [f32], &[f32]),
-) -> Option<()> {
-    let (NdArrayTensor::F32(target), NdArrayTensor::F32(rows)) = (target, rows) else {
-        return None;
-    };
-    if !target.is_unique() {
-        return None;
+    fn slice_mut<E: Element>(tensor: &mut NdArrayTensor) -> Option<&mut [E]> {
+        let NdArrayTensor::F32(storage) = tensor else {
+            return None;
+        };
+        if !storage.is_unique() || E::dtype() != DType::F32 {
+            return None;
+        }
+        bytemuck::try_cast_slice_mut(storage.ensure_owned().as_slice_mut()?).ok()
     }
-    let rows = rows.view();
-    let rows = rows.as_standard_layout();
-    kernel(target.ensure_owned().as_slice_mut()?, rows.as_slice()?);
-    Some(())
+
+    fn contiguous(tensor: NdArrayTensor) -> NdArrayTensor {
+        match &tensor {
+            NdArrayTensor::F32(storage) if !storage.view().is_standard_layout() => {
+                storage.view().as_standard_layout().into_owned().into_shared().into()
+            }
+            _ => tensor,
+        }
+    }
 }
