@@ -1,7 +1,7 @@
 //! Every model family against the logits and greedy tokens of transformers.
 //!
-//! `fixtures/make.py` writes the checkpoints. Each check runs over all of them, prints what it
-//! measured, and names everything that failed at the end.
+//! `fixtures/make.py` writes the checkpoints. Each check runs over all of them and names everything
+//! that failed at the end.
 
 use std::{fs, path::PathBuf};
 
@@ -19,8 +19,9 @@ use sparq_models::{
 };
 
 use crate::{
-    reference::{floats, ints},
-    tolerance::supported,
+    reference::{floats, folder, ints},
+    suite::note,
+    tolerance::Tolerance,
 };
 
 /// Checkpoints that must be there: the folder, its architecture, and the sliding window where every
@@ -66,31 +67,27 @@ struct Family {
 
 /// Logits of one uncached pass and of cached decode steps: in f32 to 1e-4 with the same
 /// likeliest tokens, in the half types within the table of tolerances.
-pub fn family_logits(device: &Device) {
-    for row in supported(device) {
-        each("logits", row.dtype, device, |family| {
-            let file = family.folder.join("expected.safetensors");
-            let comparisons = verify(family.model.as_ref(), row.dtype, &file).map_err(text)?;
-            let mut measured = String::new();
-            for comparison in &comparisons {
-                let Outcome::Compared { max_difference, agreeing, positions } = comparison.outcome else {
-                    return Err(format!("{} was not run", comparison.name));
-                };
-                let exact = row.dtype == DType::F32;
-                let what = format!("{} {max_difference:.1e} greedy {agreeing}/{positions}", comparison.name);
-                if !comparison.passes(if exact { LOGITS } else { row.logits })
-                    || exact && agreeing < positions
-                {
-                    return Err(what);
-                }
-                measured += &format!("{what}  ");
+pub fn family_logits(device: &Device, row: Tolerance) {
+    each("logits", row.dtype, device, |family| {
+        let file = family.folder.join("expected.safetensors");
+        let comparisons = verify(family.model.as_ref(), row.dtype, &file).map_err(text)?;
+        let mut measured = String::new();
+        for comparison in &comparisons {
+            let Outcome::Compared { max_difference, agreeing, positions } = comparison.outcome else {
+                return Err(format!("{} was not run", comparison.name));
+            };
+            let exact = row.dtype == DType::F32;
+            let what = format!("{} {max_difference:.1e} greedy {agreeing}/{positions}", comparison.name);
+            if !comparison.passes(if exact { LOGITS } else { row.logits }) || exact && agreeing < positions {
+                return Err(what);
             }
-            match comparisons.len() {
-                2 => Ok(measured),
-                number => Err(format!("{number} comparisons instead of 2")),
-            }
-        });
-    }
+            measured += &format!("{what}  ");
+        }
+        match comparisons.len() {
+            2 => Ok(measured),
+            number => Err(format!("{number} comparisons instead of 2")),
+        }
+    });
 }
 
 /// A prompt in chunks, of which some end inside a sliding window, gives the logits of one pass.
@@ -174,16 +171,16 @@ pub fn family_logits_with_the_newer_configuration(device: &Device) {
     });
 }
 
-/// Runs `check` on every family, prints what it measured and panics where one failed or is missing.
+/// Runs `check` on every family, notes what it measured and panics where one failed or is missing.
 fn each(what: &str, dtype: DType, device: &Device, check: impl Fn(&Family) -> Verdict) {
-    let models = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/families");
+    let models = folder().join("families");
     let mut failures = vec![];
     for &(name, architecture, window) in FAMILIES {
         let folder = models.join(name);
         let verdict = architecture_is(&folder, architecture)
             .and_then(|()| Family::open(folder, window, dtype, device))
             .and_then(|family| check(&family));
-        println!("{what} {dtype:?} {name}: {verdict:?}");
+        note(&format!("{what} {dtype:?} {name}: {verdict:?}"));
         failures.extend(verdict.err().map(|failure| format!("{name}: {failure}")));
     }
     for name in folders_with_greedy_tokens(&models) {

@@ -1,4 +1,4 @@
-//! A backend's own operations against the oracle, in every dtype that it supports.
+//! A backend's own operations against the oracle, in a storage dtype.
 
 use burn::{
     backend::Dispatch,
@@ -11,7 +11,7 @@ use sparq_core::{
 
 use crate::{
     problem::{Path, Problem, dense, floats, sparq, tensor},
-    tolerance::{assert_close, supported},
+    tolerance::{Tolerance, assert_close},
 };
 
 /// Shapes that reach every branch: no groups, groups, one KV head, sizes that no vector divides.
@@ -32,47 +32,37 @@ const LIMITS: [(Option<usize>, Option<f32>); 4] =
     [(None, None), (Some(9), None), (None, Some(1.5)), (Some(40), Some(0.7))];
 
 /// Rows, columns and sums land where the oracle puts them, behind what is there already.
-pub fn appends(device: &Device) {
-    for row in supported(device) {
-        for problem in problems() {
-            let AttentionShape { kv_heads, head_dim, .. } = problem.shape;
-            let batch = problem.batch();
-            let lens: Vec<usize> = (0..batch).map(|b| 3 + 2 * b).collect();
-            let plan = AppendPlan::new(&problem.tokens, &lens);
-            let capacity = problem.tokens.width() + 16;
-            let rows = || problem.rows(&problem.k, device);
-            let old = |shape| tensor(vec![0.5; shape_len(shape)], shape, device).cast(row.dtype);
-            let (by_row, by_column) =
-                ([batch, kv_heads, capacity, head_dim], [batch, kv_heads, head_dim, capacity]);
+pub fn appends(device: &Device, row: Tolerance) {
+    for problem in problems() {
+        let AttentionShape { kv_heads, head_dim, .. } = problem.shape;
+        let batch = problem.batch();
+        let lens: Vec<usize> = (0..batch).map(|b| 3 + 2 * b).collect();
+        let plan = AppendPlan::new(&problem.tokens, &lens);
+        let capacity = problem.tokens.width() + 16;
+        let rows = || problem.rows(&problem.k, device);
+        let old = |shape| tensor(vec![0.5; shape_len(shape)], shape, device).cast(row.dtype);
+        let (by_row, by_column) =
+            ([batch, kv_heads, capacity, head_dim], [batch, kv_heads, head_dim, capacity]);
 
-            let oracle =
-                oracle::append_rows::<Dispatch>(old(by_row).into_dispatch(), rows().into_dispatch(), &plan);
-            let expected = floats(Tensor::<4>::from_dispatch(oracle));
-            assert_eq!(
-                floats(ops::append_rows(old(by_row), rows(), &plan)),
-                expected,
-                "rows {:?}",
-                row.dtype
-            );
+        let oracle =
+            oracle::append_rows::<Dispatch>(old(by_row).into_dispatch(), rows().into_dispatch(), &plan);
+        let expected = floats(Tensor::<4>::from_dispatch(oracle));
+        assert_eq!(floats(ops::append_rows(old(by_row), rows(), &plan)), expected, "rows {:?}", row.dtype);
 
-            let oracle = oracle::append_columns::<Dispatch>(
-                old(by_column).into_dispatch(),
-                rows().into_dispatch(),
-                &plan,
-            );
-            let expected = floats(Tensor::<4>::from_dispatch(oracle));
-            assert_eq!(
-                floats(ops::append_columns(old(by_column), rows(), &plan)),
-                expected,
-                "columns {:?}",
-                row.dtype
-            );
+        let oracle =
+            oracle::append_columns::<Dispatch>(old(by_column).into_dispatch(), rows().into_dispatch(), &plan);
+        let expected = floats(Tensor::<4>::from_dispatch(oracle));
+        assert_eq!(
+            floats(ops::append_columns(old(by_column), rows(), &plan)),
+            expected,
+            "columns {:?}",
+            row.dtype
+        );
 
-            let sum = || tensor(vec![0.5; batch * kv_heads * head_dim], [batch, kv_heads, head_dim], device);
-            let oracle = oracle::accumulate::<Dispatch>(sum().into_dispatch(), rows().into_dispatch(), &plan);
-            let expected = floats(Tensor::<3>::from_dispatch(oracle));
-            assert_close(&floats(ops::accumulate(sum(), rows(), &plan)), &expected, 1e-3, "sums");
-        }
+        let sum = || tensor(vec![0.5; batch * kv_heads * head_dim], [batch, kv_heads, head_dim], device);
+        let oracle = oracle::accumulate::<Dispatch>(sum().into_dispatch(), rows().into_dispatch(), &plan);
+        let expected = floats(Tensor::<3>::from_dispatch(oracle));
+        assert_close(&floats(ops::accumulate(sum(), rows(), &plan)), &expected, 1e-3, "sums");
     }
 }
 
@@ -81,47 +71,37 @@ fn shape_len(shape: [usize; 4]) -> usize {
 }
 
 /// Dense decode, with and without a sliding window and a soft cap.
-pub fn dense_decode(device: &Device) {
-    for row in supported(device) {
-        for problem in problems() {
-            for (window, softcap) in LIMITS {
-                let problem = problem.clone().limited(window, softcap);
-                let cache = problem.cache(row.dtype, device);
-                let run = |path| dense(path, problem.queries(device), &cache);
-                let what = format!("dense {:?} {:?}", problem.layer(), row.dtype);
-                assert_close(&run(Path::Product), &run(Path::Oracle), row.oracle, &what);
-            }
+pub fn dense_decode(device: &Device, row: Tolerance) {
+    for problem in problems() {
+        for (window, softcap) in LIMITS {
+            let problem = problem.clone().limited(window, softcap);
+            let cache = problem.cache(row.dtype, device);
+            let run = |path| dense(path, problem.queries(device), &cache);
+            let what = format!("dense {:?} {:?}", problem.layer(), row.dtype);
+            assert_close(&run(Path::Product), &run(Path::Oracle), row.oracle, &what);
         }
     }
 }
 
 /// SparQ decode: both group rules, with and without the mean value, several sizes of the choice, with
 /// and without a sliding window and a soft cap.
-pub fn sparq_decode(device: &Device) {
+pub fn sparq_decode(device: &Device, row: Tolerance) {
     let limited =
         |problem: &Problem| LIMITS.map(|(window, softcap)| problem.clone().limited(window, softcap));
-    for row in supported(device) {
-        for problem in problems().iter().flat_map(limited) {
-            let cache = problem.cache(row.dtype, device);
-            let d = problem.shape.head_dim;
-            for (rank, top_k, local_window) in [(d / 4, 12, 3), (d / 2, 64, 0), (1, 5, 5), (d, 5000, 1)] {
-                for group_scores in [GroupScores::ScaledLogits, GroupScores::Softmax] {
-                    for mean_value in [false, true] {
-                        let config = SparqConfig {
-                            rank,
-                            top_k,
-                            local_window,
-                            mean_value,
-                            group_scores,
-                            dense_below: 0,
-                        };
-                        let run = |path| sparq(path, problem.queries(device), &cache, config);
-                        let (product, expected) = (run(Path::Product), run(Path::Oracle));
-                        let what = format!("{config:?} {:?} {:?}", problem.layer(), row.dtype);
-                        assert_eq!(product.positions, expected.positions, "{what}: kept positions");
-                        assert_close(&product.output, &expected.output, row.oracle, &what);
-                        assert_close(&product.mass, &expected.mass, row.oracle, &what);
-                    }
+    for problem in problems().iter().flat_map(limited) {
+        let cache = problem.cache(row.dtype, device);
+        let d = problem.shape.head_dim;
+        for (rank, top_k, local_window) in [(d / 4, 12, 3), (d / 2, 64, 0), (1, 5, 5), (d, 5000, 1)] {
+            for group_scores in [GroupScores::ScaledLogits, GroupScores::Softmax] {
+                for mean_value in [false, true] {
+                    let config =
+                        SparqConfig { rank, top_k, local_window, mean_value, group_scores, dense_below: 0 };
+                    let run = |path| sparq(path, problem.queries(device), &cache, config);
+                    let (product, expected) = (run(Path::Product), run(Path::Oracle));
+                    let what = format!("{config:?} {:?} {:?}", problem.layer(), row.dtype);
+                    assert_eq!(product.positions, expected.positions, "{what}: kept positions");
+                    assert_close(&product.output, &expected.output, row.oracle, &what);
+                    assert_close(&product.mass, &expected.mass, row.oracle, &what);
                 }
             }
         }
@@ -129,66 +109,62 @@ pub fn sparq_decode(device: &Device) {
 }
 
 /// Causal attention over a cache with history, real columns only.
-pub fn prefill(device: &Device) {
-    for row in supported(device) {
-        for (problem, limits) in problems().into_iter().take(3).flat_map(|p| LIMITS.map(|l| (p.clone(), l))) {
-            let problem = problem.limited(limits.0, limits.1);
-            let AttentionShape { heads, kv_heads, head_dim } = problem.shape;
-            let (batch, width) = (problem.batch(), problem.tokens.width());
-            let cache = problem.cache(row.dtype, device);
-            let wide = AttentionShape { heads: heads * width, kv_heads, head_dim };
-            let q = Problem::random(wide, NewTokens::all(batch, 1), 9).q;
-            let q = || tensor(q.clone(), [batch, heads, width, head_dim], device);
-            let plan = AppendPlan::new(&problem.tokens, &vec![0; batch]);
-            let step = PrefillStep::new(plan, &problem.layer());
-            let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
-            let product = floats(ops::prefill(q(), k.clone(), v.clone(), step.clone()));
-            let expected =
-                oracle::prefill::<Dispatch>(q().into_dispatch(), k.into_dispatch(), v.into_dispatch(), &step);
-            let expected = floats(Tensor::<4>::from_dispatch(expected));
-            for (i, (a, e)) in product.chunks(head_dim).zip(expected.chunks(head_dim)).enumerate() {
-                let (b, t) = (i / width / heads, i % width);
-                assert!(a.iter().all(|x| x.is_finite()), "padding stays finite");
-                if problem.tokens.valid()[b].contains(&t) {
-                    assert_close(a, e, row.oracle, &format!("prefill {:?} row {i}", row.dtype));
-                }
+pub fn prefill(device: &Device, row: Tolerance) {
+    for (problem, limits) in problems().into_iter().take(3).flat_map(|p| LIMITS.map(|l| (p.clone(), l))) {
+        let problem = problem.limited(limits.0, limits.1);
+        let AttentionShape { heads, kv_heads, head_dim } = problem.shape;
+        let (batch, width) = (problem.batch(), problem.tokens.width());
+        let cache = problem.cache(row.dtype, device);
+        let wide = AttentionShape { heads: heads * width, kv_heads, head_dim };
+        let q = Problem::random(wide, NewTokens::all(batch, 1), 9).q;
+        let q = || tensor(q.clone(), [batch, heads, width, head_dim], device);
+        let plan = AppendPlan::new(&problem.tokens, &vec![0; batch]);
+        let step = PrefillStep::new(plan, &problem.layer());
+        let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
+        let product = floats(ops::prefill(q(), k.clone(), v.clone(), step.clone()));
+        let expected =
+            oracle::prefill::<Dispatch>(q().into_dispatch(), k.into_dispatch(), v.into_dispatch(), &step);
+        let expected = floats(Tensor::<4>::from_dispatch(expected));
+        for (i, (a, e)) in product.chunks(head_dim).zip(expected.chunks(head_dim)).enumerate() {
+            let (b, t) = (i / width / heads, i % width);
+            assert!(a.iter().all(|x| x.is_finite()), "padding stays finite");
+            if problem.tokens.valid()[b].contains(&t) {
+                assert_close(a, e, row.oracle, &format!("prefill {:?} row {i}", row.dtype));
             }
-            // The last real column sees everything: it must agree with a decode step as well.
-            let last: Vec<f32> = (0..batch * heads)
-                .flat_map(|head| {
-                    let t = problem.tokens.valid()[head / heads].end - 1;
-                    product[(head * width + t) * head_dim..][..head_dim].to_vec()
-                })
-                .collect();
-            let q = q().into_data().try_to_vec::<f32>().expect("f32 data");
-            let q_last: Vec<f32> = (0..batch * heads)
-                .flat_map(|head| {
-                    let t = problem.tokens.valid()[head / heads].end - 1;
-                    q[(head * width + t) * head_dim..][..head_dim].to_vec()
-                })
-                .collect();
-            let decoded = dense(Path::Oracle, tensor(q_last, [batch, heads, 1, head_dim], device), &cache);
-            assert_close(&last, &decoded, row.oracle, "prefill against decode");
         }
+        // The last real column sees everything: it must agree with a decode step as well.
+        let last: Vec<f32> = (0..batch * heads)
+            .flat_map(|head| {
+                let t = problem.tokens.valid()[head / heads].end - 1;
+                product[(head * width + t) * head_dim..][..head_dim].to_vec()
+            })
+            .collect();
+        let q = q().into_data().try_to_vec::<f32>().expect("f32 data");
+        let q_last: Vec<f32> = (0..batch * heads)
+            .flat_map(|head| {
+                let t = problem.tokens.valid()[head / heads].end - 1;
+                q[(head * width + t) * head_dim..][..head_dim].to_vec()
+            })
+            .collect();
+        let decoded = dense(Path::Oracle, tensor(q_last, [batch, heads, 1, head_dim], device), &cache);
+        assert_close(&last, &decoded, row.oracle, "prefill against decode");
     }
 }
 
 /// A linear layer for one token, few tokens and many, on sizes that no block divides.
-pub fn linear(device: &Device) {
-    for row in supported(device) {
-        for (tokens, inputs, outputs) in [(1, 96, 70), (3, 33, 129), (20, 64, 48)] {
-            let shape = AttentionShape { heads: tokens, kv_heads: outputs, head_dim: inputs };
-            let numbers = Problem::random(shape, NewTokens::all(1, 1), 5);
-            let scale = 1.0 / (inputs as f32).sqrt();
-            let x = || tensor(numbers.q.clone(), [tokens, inputs], device);
-            let weight =
-                || tensor(numbers.k.clone(), [outputs, inputs], device).mul_scalar(scale).cast(row.dtype);
-            // Against f32 arithmetic on the stored weights: the oracle itself may round to them.
-            let wide = weight().cast(DType::F32).into_dispatch();
-            let expected = oracle::linear::<Dispatch>(x().into_dispatch(), wide);
-            let expected = floats(Tensor::<2>::from_dispatch(expected));
-            let what = format!("linear {tokens} × {inputs} × {outputs} {:?}", row.dtype);
-            assert_close(&floats(ops::linear(x(), weight())), &expected, row.oracle, &what);
-        }
+pub fn linear(device: &Device, row: Tolerance) {
+    for (tokens, inputs, outputs) in [(1, 96, 70), (3, 33, 129), (20, 64, 48)] {
+        let shape = AttentionShape { heads: tokens, kv_heads: outputs, head_dim: inputs };
+        let numbers = Problem::random(shape, NewTokens::all(1, 1), 5);
+        let scale = 1.0 / (inputs as f32).sqrt();
+        let x = || tensor(numbers.q.clone(), [tokens, inputs], device);
+        let weight =
+            || tensor(numbers.k.clone(), [outputs, inputs], device).mul_scalar(scale).cast(row.dtype);
+        // Against f32 arithmetic on the stored weights: the oracle itself may round to them.
+        let wide = weight().cast(DType::F32).into_dispatch();
+        let expected = oracle::linear::<Dispatch>(x().into_dispatch(), wide);
+        let expected = floats(Tensor::<2>::from_dispatch(expected));
+        let what = format!("linear {tokens} × {inputs} × {outputs} {:?}", row.dtype);
+        assert_close(&floats(ops::linear(x(), weight())), &expected, row.oracle, &what);
     }
 }

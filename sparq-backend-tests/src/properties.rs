@@ -13,6 +13,7 @@ use sparq_core::{
 
 use crate::{
     problem::{Path, Problem, floats, sparq, tensor},
+    suite::is_slow,
     tolerance::{assert_close, f32},
 };
 
@@ -47,7 +48,8 @@ pub(crate) fn config(shape: &AttentionShape, rank: usize, top_k: usize, local: u
 
 /// Runs `test` on many random values; panics with the smallest failing one.
 pub(crate) fn check<S: Strategy>(strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
-    let config = Config { cases: 24, failure_persistence: None, ..Config::default() };
+    let cases = if is_slow() { 3 } else { 24 };
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
     // The default generator is seeded by chance; a failure prints its input, which is all it takes.
     if let Err(failure) = TestRunner::new(config).run(&strategy, test) {
         panic!("{failure}");

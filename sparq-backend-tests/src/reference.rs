@@ -5,14 +5,14 @@
 
 use std::{collections::HashMap, fs, path::PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use sparq_core::{AttentionShape, GroupScores, NewTokens, SparqConfig};
 
 use crate::{
     problem::{Path, Problem},
-    tolerance::{self, assert_close},
+    tolerance::{Tolerance, assert_close},
 };
 
 /// Folder of reference files.
@@ -48,17 +48,18 @@ impl Case {
     }
 }
 
-/// Every dense and SparQ case through the default bodies, with the same kept positions.
-pub fn attention_through_the_oracle(device: &Device) {
-    attention(Path::Oracle, device);
+/// Every dense case through the default bodies, and in f32 every SparQ case, with the same kept
+/// positions.
+pub fn attention_through_the_oracle(device: &Device, row: Tolerance) {
+    attention(Path::Oracle, device, row);
 }
 
-/// Every dense and SparQ case through the operations of the product, with the same kept positions.
-pub fn attention_through_the_product(device: &Device) {
-    attention(Path::Product, device);
+/// The same through the operations of the product.
+pub fn attention_through_the_product(device: &Device, row: Tolerance) {
+    attention(Path::Product, device, row);
 }
 
-fn attention(path: Path, device: &Device) {
+fn attention(path: Path, device: &Device, row: Tolerance) {
     let folder = folder().join("attention");
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
@@ -66,14 +67,14 @@ fn attention(path: Path, device: &Device) {
     files.sort();
     let mut cases = 0;
     for file in &files {
-        cases += run_file(file, path, device);
+        cases += run_file(file, path, device, row);
     }
-    assert!(cases >= files.len() * 2, "{cases} cases in {} files of {}", files.len(), folder.display());
-    println!("{cases} cases through {path:?} on {device:?}");
+    let least = files.len() * if row.dtype == DType::F32 { 2 } else { 1 };
+    assert!(cases >= least, "{cases} cases in {} files of {}", files.len(), folder.display());
 }
 
 /// Runs the dense and SparQ cases of one file; returns their number.
-fn run_file(file: &PathBuf, path: Path, device: &Device) -> usize {
+fn run_file(file: &PathBuf, path: Path, device: &Device, row: Tolerance) -> usize {
     let name = file.file_stem().expect("a file").to_string_lossy().into_owned();
     let bytes = fs::read(file).expect("a readable file");
     let (_, header) = SafeTensors::read_metadata(&bytes).expect("a safetensors header");
@@ -81,18 +82,17 @@ fn run_file(file: &PathBuf, path: Path, device: &Device) -> usize {
     let tensors = SafeTensors::deserialize(&bytes).expect("a safetensors file");
     let problem = read_problem(&metadata, &tensors);
     let pads = ints(&tensors, "padding");
-    let mut done = 0;
 
-    for row in tolerance::supported(device) {
-        let output = problem.dense(path, row.dtype, device);
-        let what = format!("{name} dense {:?}", row.dtype);
-        assert_close(&output, &floats(&tensors, "dense.output"), row.reference, &what);
-        done += 1;
+    let output = problem.dense(path, row.dtype, device);
+    let what = format!("{name} dense {:?}", row.dtype);
+    assert_close(&output, &floats(&tensors, "dense.output"), row.reference, &what);
+    let mut done = 1;
+    if row.dtype != DType::F32 {
+        return done; // the rounding of stored keys may tip a selection
     }
     let cases: Vec<Case> = serde_json::from_str(&metadata["cases"]).expect("a list of cases");
     for case in cases.iter().filter(|case| case.method == "sparq") {
         let config = case.sparq().expect("all fields of a SparQ case");
-        let row = tolerance::f32();
         let solution = problem.sparq(path, config, row.dtype, device);
         let what = format!("{name} {} {config:?}", case.key);
         assert_close(

@@ -1,6 +1,6 @@
 //! How far results may lie apart, per storage dtype, in one table.
 
-use burn::tensor::{DType, Device};
+use burn::tensor::DType;
 
 /// Absolute tolerances for values of order one.
 #[derive(Debug, Clone, Copy)]
@@ -24,15 +24,11 @@ pub const TOLERANCES: [Tolerance; 3] = [
     Tolerance { dtype: DType::BF16, reference: 3e-2, oracle: 1.6e-2, logits: 4e-1 },
 ];
 
-/// The rows of the table that `device` supports. Prints the dtypes that it leaves out.
-pub fn supported(device: &Device) -> Vec<Tolerance> {
-    let (supported, missing): (Vec<_>, Vec<_>) =
-        TOLERANCES.into_iter().partition(|row| sparq_core::device::require_dtype(device, row.dtype).is_ok());
-    for row in missing {
-        println!("not run: {device:?} does not support {:?}", row.dtype);
+impl Tolerance {
+    /// The dtype's name in reports: `f32`, `f16` or `bf16`.
+    pub fn name(&self) -> String {
+        format!("{:?}", self.dtype).to_lowercase()
     }
-    assert!(supported.iter().any(|row| row.dtype == DType::F32), "f32 is the least of all");
-    supported
 }
 
 /// The row for f32.

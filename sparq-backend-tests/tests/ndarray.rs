@@ -1,4 +1,3 @@
 //! The suite on NdArray.
-#![cfg(feature = "ndarray")]
 
 sparq_backend_tests::conformance!("ndarray");

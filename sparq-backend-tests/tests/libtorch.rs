@@ -1,0 +1,3 @@
+//! The suite on LibTorch on the CPU.
+
+sparq_backend_tests::conformance!("libtorch");

@@ -1,0 +1,3 @@
+//! The suite on LibTorch on the first NVIDIA GPU.
+
+sparq_backend_tests::conformance!("libtorch-cuda");

@@ -1,0 +1,3 @@
+//! The suite on the first adapter of wgpu.
+
+sparq_backend_tests::conformance!("wgpu");
