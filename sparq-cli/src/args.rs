@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Generate(Box<GenerateArgs>),
     /// Show what a model is and how much memory it needs, without loading it
     Inspect(InspectArgs),
+    /// Show which devices are there, what they can, and whether they compute right
+    Doctor(DoctorArgs),
     /// Compare a model's logits with reference logits; exit code 1 where they differ
     Verify(VerifyArgs),
 }
@@ -95,6 +97,17 @@ pub(crate) struct InspectArgs {
     /// Print JSON instead of tables
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Examine one device in this process and print one line of JSON
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) only: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! What is printed, and where: text to standard output or a file, the rest to standard error.
 
+pub(crate) mod doctor;
 mod inspection;
 mod progress;
 mod sink;

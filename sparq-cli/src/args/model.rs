@@ -15,7 +15,8 @@ pub(crate) struct ModelArgs {
     #[arg(short, long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
 
-    /// Device to compute on: cpu, flex or ndarray, as compiled in
+    /// Device to compute on: cpu, flex, ndarray, wgpu[:N], libtorch, libtorch-cuda[:N] or cuda[:N];
+    /// `sparq doctor` shows which are there
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub(crate) device: String,
 

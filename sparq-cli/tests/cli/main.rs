@@ -4,6 +4,7 @@
 mod bad_input;
 mod common;
 mod docs;
+mod doctor;
 mod generate;
 mod inspect;
 mod verify;
