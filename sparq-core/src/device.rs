@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn every_wrong_name_says_what_is_wrong_with_it() {
-        let error = |name| parse(name).unwrap_err();
+        let error = |name: &str| parse(name).unwrap_err();
         assert_eq!(error("tpu").to_string(), "device `tpu` is not known");
         assert!(error("tpu").hint().unwrap().contains("libtorch-cuda"));
         assert_eq!(error("cpu:1").to_string(), "device `cpu:1` is not known");

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use sparq_core::device::Limits;
 
 use super::convert::{FloatFormat, convert};
 use super::report::{Misshapen, Missing, NonFinite, Unsupported, WeightReport};
@@ -22,6 +23,7 @@ use crate::error::{Error, Result};
 pub struct Loader<'a> {
     weights: &'a Weights,
     device: Device,
+    limits: Limits,
     dtype: DType,
     progress: &'a mut dyn FnMut(u64, u64),
     /// Names of the tensors that were asked for or are to be ignored.
@@ -45,6 +47,7 @@ impl<'a> Loader<'a> {
         Ok(Self {
             weights,
             device: device.clone(),
+            limits: Limits::of(device),
             dtype,
             progress,
             claimed: HashSet::new(),
@@ -52,6 +55,12 @@ impl<'a> Loader<'a> {
             total_bytes: weights.iter().map(|tensor| tensor.bytes).sum(),
             report: WeightReport { location: location.to_owned(), ..WeightReport::default() },
         })
+    }
+
+    /// Takes other limits than those of the device.
+    #[cfg(test)]
+    pub(super) fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     /// The device that the tensors are put on.
@@ -136,6 +145,9 @@ impl<'a> Loader<'a> {
             self.report.unsupported.push(Unsupported { name, stored, wanted, device });
             return None;
         };
+        if let Err(error) = self.limits.check(name, dims, wanted) {
+            self.report.too_large.push(error);
+        }
         if self.report.has_mismatch() {
             return None;
         }

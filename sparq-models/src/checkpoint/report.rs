@@ -25,6 +25,9 @@ pub struct WeightReport {
     pub unused: Vec<String>,
     /// Tensors in a number format that cannot be read or held.
     pub unsupported: Vec<Unsupported>,
+    /// Tensors that are larger than what the device holds in one piece
+    /// ([`sparq_core::Error::TooLarge`]).
+    pub too_large: Vec<sparq_core::Error>,
     /// Tensors that hold NaN or infinity; complete only if there are no other problems, because
     /// otherwise no more weights are read.
     pub non_finite: Vec<NonFinite>,
@@ -84,7 +87,10 @@ impl WeightReport {
 
     /// Whether a problem was seen that the headers alone show.
     pub(super) fn has_mismatch(&self) -> bool {
-        !(self.missing.is_empty() && self.misshapen.is_empty() && self.unsupported.is_empty())
+        !(self.missing.is_empty()
+            && self.misshapen.is_empty()
+            && self.unsupported.is_empty()
+            && self.too_large.is_empty())
     }
 
     /// Finds a similar name for those missing tensors that the message will list.
@@ -102,6 +108,8 @@ impl WeightReport {
             } else {
                 "quantised weights are not read: use the original float model"
             }
+        } else if let (true, Some(error)) = (self.misshapen.is_empty(), self.too_large.first()) {
+            return error.hint();
         } else if !self.misshapen.is_empty() {
             "config.json and the weights seem to come from different models"
         } else if !self.missing.is_empty() {
@@ -130,6 +138,7 @@ impl fmt::Display for WeightReport {
         list(f, &self.missing, "missing")?;
         list(f, &self.misshapen, "misshapen")?;
         list(f, &self.unsupported, "unsupported")?;
+        list(f, &self.too_large, "too large")?;
         list(f, &self.non_finite, "not finite")?;
         list(f, &self.unused, "unused")
     }
@@ -180,6 +189,12 @@ impl Problem for Unsupported {
             }
             None => write!(f, "tensor `{name}` is stored as {stored}, not as F32, F16 or BF16"),
         }
+    }
+}
+
+impl Problem for sparq_core::Error {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }
 

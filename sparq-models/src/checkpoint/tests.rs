@@ -201,6 +201,20 @@ fn a_format_that_the_device_lacks_is_reported() {
 }
 
 #[test]
+fn tensors_beyond_the_limit_of_the_device_are_named_before_any_is_read() {
+    let large: Spec<'_> = ("embed", Dtype::F32, &[3], &[1.0, 2.0, f32::NAN]);
+    let report = report(&single(&[ONE, large]), |loader| {
+        loader.limit(sparq_core::device::Limits { largest_tensor: Some(8) });
+        loader.tensor("embed", [3]);
+        loader.tensor("a", [2]);
+    });
+    let text = report.to_string();
+    assert!(text.contains("\n  embed [3] takes 12 bytes, and this device holds at most 8"), "{text}");
+    assert!(report.too_large.len() == 1 && report.non_finite.is_empty(), "{text}");
+    assert!(report.hint().unwrap().contains("--dtype f16"), "{text}");
+}
+
+#[test]
 fn headers_are_read_without_the_data() {
     let dir = single(&[ONE, ("b", Dtype::BF16, &[2, 3], &[0.0; 6])]);
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
