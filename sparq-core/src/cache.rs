@@ -234,6 +234,37 @@ impl LayerCache {
         self.v_sum = self.v_sum.take().map(|sum| sum.zeros_like());
     }
 
+    /// Forgets what each sequence holds from position `len` on, and keeps the memory. Shorter
+    /// sequences stay as they are.
+    ///
+    /// The sum of values is made anew from those that are left: subtracting would keep the rounding
+    /// of what went.
+    ///
+    /// # Errors
+    /// None that a caller can bring about.
+    pub fn truncate(&mut self, len: usize) -> Result<()> {
+        if self.lens.iter().all(|&held| held <= len) {
+            return Ok(());
+        }
+        self.lens.iter_mut().for_each(|held| *held = (*held).min(len));
+        let Some(mut sum) = self.v_sum.take().map(|sum| sum.zeros_like()) else {
+            return Ok(());
+        };
+        if let Some(v) = self.v.as_ref().filter(|_| self.extras.mean_value) {
+            let [batch, kv_heads, _, head_dim] = v.dims();
+            let used = self.lens.iter().copied().max().unwrap_or(0);
+            let left = NewTokens::ragged(used, &self.lens)?;
+            for start in (0..used).step_by(BLOCK) {
+                let end = used.min(start + BLOCK);
+                let rows = v.clone().slice([0..batch, 0..kv_heads, start..end, 0..head_dim]);
+                let plan = AppendPlan::new(&left.columns(start, end - start), &self.lens);
+                sum = ops::accumulate(sum, rows.cast(DType::F32), &plan);
+            }
+        }
+        self.v_sum = Some(sum);
+        Ok(())
+    }
+
     /// Bytes held on the device.
     pub fn bytes(&self) -> usize {
         let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;

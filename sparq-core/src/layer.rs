@@ -54,9 +54,40 @@ impl LayerState {
         self.cache.reserve(len)
     }
 
+    /// Forgets what each sequence holds from position `len` on; the method goes back as well.
+    ///
+    /// # Errors
+    /// Whatever keeps the method from going back; the state is of no use then.
+    pub fn truncate(&mut self, len: usize) -> Result<()> {
+        if self.cache.lens().iter().all(|&held| held <= len) {
+            return Ok(());
+        }
+        self.cache.truncate(len)?;
+        self.method.truncate(&self.cache)
+    }
+
+    /// Decodes with `method` from now on. `false`, and nothing is changed, where the cache does not
+    /// keep what it needs. A method that watches the prefill has seen nothing of what is cached.
+    ///
+    /// # Errors
+    /// [`crate::Error::InvalidConfig`] for hyper-parameters that do not fit the layer.
+    pub fn set_method(&mut self, method: &Method) -> Result<bool> {
+        let method = method.for_layer(&self.cache.config().layer.shape)?;
+        let fits = method.cache_extras() == self.method.cache_extras();
+        if fits {
+            self.method = method;
+        }
+        Ok(fits)
+    }
+
     /// Transfers of all decode steps so far.
     pub fn traffic(&self) -> Traffic {
         self.traffic
+    }
+
+    /// Begins to count transfers anew.
+    pub fn reset_traffic(&mut self) {
+        self.traffic = Traffic::default();
     }
 
     /// Appends the new tokens and attends to everything before them that the layer's window leaves,

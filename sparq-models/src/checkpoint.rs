@@ -23,7 +23,7 @@ pub use weights::TensorInfo;
 
 use crate::config::{ConfigFields, GenerationConfig};
 use crate::error::{Error, Result};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, TokenizerConfig};
 use weights::Weights;
 
 /// An opened model: its configuration is read, its weights are mapped and not yet loaded.
@@ -164,6 +164,29 @@ impl Checkpoint {
             Some(bytes) => Tokenizer::from_bytes(&path, &bytes),
             None => Err(Error::FileNotFound { path, found: Vec::new() }),
         }
+    }
+
+    /// What the folder says about its tokenizer beside `tokenizer.json`: special tokens by role and
+    /// chat templates. Empty for embedded files.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Json`] and [`Error::Config`] for files that are damaged.
+    pub fn tokenizer_config(&self) -> Result<TokenizerConfig> {
+        if !matches!(self.tokenizer, TokenizerSource::File(_)) {
+            return Ok(TokenizerConfig::default());
+        }
+        let json = |name| {
+            let path = self.location.join(name);
+            read_if_exists(&path)?.map(|bytes| parse_json(&path, &bytes)).transpose()
+        };
+        let jinja = read_if_exists(&self.location.join("chat_template.jinja"))?;
+        TokenizerConfig::new(
+            &self.location,
+            json("tokenizer_config.json")?.as_ref(),
+            json("special_tokens_map.json")?.as_ref(),
+            jinja.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+        )
     }
 
     /// The number format of most bytes of the weights: f32, f16 or bf16; f32 if there are none of

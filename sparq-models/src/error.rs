@@ -118,6 +118,17 @@ pub enum Error {
         message: String,
     },
 
+    /// A chat template cannot be parsed, or fails on a conversation.
+    #[error("chat template in `{}`{place}: {message}", path.display())]
+    Template {
+        /// The file that holds the template.
+        path: PathBuf,
+        /// `, line 3, ` and the piece of the template, as far as they are known.
+        place: String,
+        /// What is wrong.
+        message: String,
+    },
+
     /// The device cannot hold or compute in this number format.
     #[error("{device} does not support {}", dtype.name())]
     UnsupportedDtype {
@@ -212,6 +223,11 @@ impl Error {
                 Some("index and shards come from different downloads: download both again".into())
             }
             Error::Weights(report) => report.hint(),
+            Error::Template { .. } => Some(
+                "--no-chat-template does without it; a template that refuses the conversation may need one \
+                 without --system"
+                    .into(),
+            ),
             Error::UnsupportedDtype { .. } => Some("try --dtype f32".into()),
             Error::InvalidLogits { .. } => {
                 Some("the model's numbers overflowed: try --dtype f32, and check the weights".into())

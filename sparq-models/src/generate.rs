@@ -161,7 +161,9 @@ impl TextModel {
     ) -> Result<Self> {
         let tokenizer = checkpoint.tokenizer()?;
         let model = load_model(checkpoint, device, dtype, progress)?;
-        Ok(Self { model, tokenizer, eos_ids: checkpoint.eos_ids()?, dtype })
+        let mut eos_ids = checkpoint.eos_ids()?;
+        eos_ids.extend(tokenizer.end_ids(&checkpoint.tokenizer_config()?));
+        Ok(Self { model, tokenizer, eos_ids, dtype })
     }
 
     /// The model.

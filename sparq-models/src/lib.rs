@@ -8,6 +8,8 @@
 //! - [`tokenizer`] turns text into token ids, and ids into text piece by piece;
 //! - [`sampling`] chooses the next token from the logits, and [`stop`] ends the text at a stop string.
 //!
+//! [`chat`] turns a conversation into a prompt, by the model's own template.
+//!
 //! [`inspect`] says what a folder holds and what it needs without loading it.
 //!
 //! ```no_run
@@ -28,6 +30,7 @@
 //! ```
 
 pub mod attention;
+pub mod chat;
 pub mod checkpoint;
 pub mod config;
 mod error;

@@ -90,6 +90,15 @@ impl ModelState {
         Ok(())
     }
 
+    /// Forgets what each sequence holds from position `len` on, in all layers.
+    ///
+    /// # Errors
+    /// [`crate::Error::Core`] where a method cannot go back; the state is of no use then.
+    pub fn truncate(&mut self, len: usize) -> Result<()> {
+        self.layers.iter_mut().try_for_each(|layer| layer.truncate(len))?;
+        Ok(())
+    }
+
     /// Transfers of all decode steps so far, over all layers.
     pub fn traffic(&self) -> Traffic {
         let mut sum = Traffic::default();

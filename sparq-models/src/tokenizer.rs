@@ -1,15 +1,30 @@
 //! Text to token ids and back, by `tokenizer.json`.
 
+mod config;
 mod stream;
+mod template;
 
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
 use tokenizers::DecoderWrapper;
 
+pub use config::TokenizerConfig;
 pub use stream::TokenStream;
+pub use template::ChatTemplate;
 
 use crate::error::{Error, Result};
+
+/// Spellings of tokens that end a turn or a text in the model families that have them.
+const ENDS: &[&str] = &[
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|end|>",
+    "<end_of_turn>",
+];
 
 /// A tokenizer as Hugging Face's `tokenizers` library stores it.
 pub struct Tokenizer {
@@ -120,6 +135,18 @@ impl Tokenizer {
     /// The token that [`encode`](Self::encode) puts before every text, if there is one.
     pub fn bos_id(&self) -> Option<u32> {
         self.bos_id
+    }
+
+    /// Special tokens that end a turn or a text by their very spelling, whatever the configuration
+    /// says, and the `eos_token` of `config`; ascending.
+    pub fn end_ids(&self, config: &TokenizerConfig) -> Vec<u32> {
+        let by_spelling =
+            ENDS.iter().filter_map(|token| self.token_to_id(token)).filter(|&id| self.is_special(id));
+        let named = config.special_tokens.get("eos_token").and_then(|token| self.token_to_id(token));
+        let mut ids: Vec<u32> = by_spelling.chain(named).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
     }
 
     /// Whether token `id` is special, so that it has no text.

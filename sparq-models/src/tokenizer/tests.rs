@@ -38,7 +38,7 @@ fn vocabulary(tokens: impl IntoIterator<Item = String>) -> Map<String, Value> {
 }
 
 /// Byte-level, as in Llama 3 and GPT-NeoX: every byte is a character of its own in the vocabulary.
-fn byte_level() -> Value {
+pub(super) fn byte_level() -> Value {
     let printable = |byte: u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
     let mut shifted = 255;
     let characters = (0..256).map(|byte| {
@@ -65,7 +65,7 @@ fn byte_level() -> Value {
 }
 
 /// Sentencepiece-like, as in Llama 2 and Gemma: words begin with `▁`, rare characters are bytes.
-fn byte_fallback() -> Value {
+pub(super) fn byte_fallback() -> Value {
     let bytes = (0..256).map(|byte| format!("<0x{byte:02X}>"));
     let words = ["▁", "h", "e", "l", "o", "▁w", "é", "日", "▁h"].map(str::to_owned);
     let tokens = ["<s>", "</s>"].map(str::to_owned).into_iter().chain(bytes).chain(words);
@@ -86,7 +86,7 @@ fn byte_fallback() -> Value {
     build(pre_tokenizer, decoder, model)
 }
 
-fn load(json: &Value) -> Tokenizer {
+pub(super) fn load(json: &Value) -> Tokenizer {
     Tokenizer::from_bytes("tokenizer.json", json.to_string().as_bytes()).unwrap()
 }
 

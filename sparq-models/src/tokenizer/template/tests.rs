@@ -1,0 +1,134 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::tokenizer::tests::{byte_fallback, byte_level, load};
+
+/// The templates in published form, and what transformers makes of them (`make.py` there).
+const TEMPLATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/templates");
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(Path::new(TEMPLATES).join(name)).unwrap()
+}
+
+fn template(source: &str) -> ChatTemplate {
+    let tokens = [("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>")];
+    let tokens = tokens.map(|(role, token)| (role.to_owned(), token.to_owned()));
+    ChatTemplate::new(Path::new("m/tokenizer_config.json"), source, BTreeMap::from(tokens)).unwrap()
+}
+
+fn say(role: &str, content: &str) -> BTreeMap<String, String> {
+    [("role", role), ("content", content)].map(|(key, text)| (key.to_owned(), text.to_owned())).into()
+}
+
+#[test]
+fn conversations_read_as_transformers_writes_them() {
+    let expected: Value = serde_json::from_str(&read("expected.json")).unwrap();
+    let mut compared = 0;
+    for case in expected["cases"].as_array().unwrap() {
+        let name = format!("{}, {}", case["template"], case["conversation"]);
+        let chat = template(&read(case["template"].as_str().unwrap()));
+        let messages = messages(&case["messages"]);
+        let rendered = chat.render(&messages, case["add_generation_prompt"].as_bool().unwrap());
+        match (&case["expected"], rendered) {
+            (Value::String(text), Ok(rendered)) => {
+                let today = Zoned::now().strftime("%d %b %Y").to_string();
+                assert_eq!(rendered, text.replace("{date}", &today), "{name}");
+            }
+            (Value::Object(error), Err(rendered)) => {
+                let message = error["error"].as_str().unwrap();
+                assert!(rendered.to_string().contains(message), "{name}: {rendered}");
+            }
+            (expected, rendered) => panic!("{name}: expected {expected}, found {rendered:?}"),
+        }
+        compared += 1;
+    }
+    assert_eq!(compared, 9 * 7);
+}
+
+/// The messages with their fields in the order of the file: objects of serde_json are sorted.
+fn messages(list: &Value) -> Vec<crate::chat::Message> {
+    list.as_array().unwrap().iter().map(|message| serde_json::from_value(message.clone()).unwrap()).collect()
+}
+
+#[test]
+fn a_rendered_prompt_has_exactly_one_beginning_of_text() {
+    let families = [
+        ("llama-2", 1),
+        ("llama-3", 1),
+        ("llama-3.2", 1),
+        ("mistral", 1),
+        ("gemma", 1),
+        // These models have none, and nothing adds one.
+        ("qwen-2.5", 0),
+        ("qwen-3", 0),
+        ("phi-3", 0),
+    ];
+    for tokenizer in [byte_level(), byte_fallback()].map(|json| load(&json)) {
+        let bos = tokenizer.bos_id().unwrap();
+        let count = |ids: &[u32]| ids.iter().filter(|&&id| id == bos).count();
+        for (family, expected) in families {
+            let text = template(&read(&format!("{family}.jinja"))).render(&[say("user", "hello")], true);
+            let ids = tokenizer.encode(&text.unwrap(), false).unwrap();
+            assert_eq!(count(&ids), expected, "{family}");
+            assert_eq!(ids.first() == Some(&bos), expected == 1, "{family}");
+        }
+        assert_eq!(count(&tokenizer.encode("hello", true).unwrap()), 1);
+    }
+}
+
+#[test]
+fn a_failure_shows_the_line_what_failed_and_the_way_out() {
+    let chat = template("{{ bos_token }}\n{% for m in messages %}\n  {{ m.content.fnord(1) }}\n{% endfor %}");
+    let error = chat.render(&[say("user", "hello")], true).unwrap_err();
+    let text = error.to_string();
+    for word in ["m/tokenizer_config.json", "line 3", "m.content.fnord(1)", "unknown method"] {
+        assert!(text.contains(word), "`{word}` in {text}");
+    }
+    assert!(error.hint().unwrap().contains("--no-chat-template"));
+
+    let refusal = template("\n{{ raise_exception('System role not supported') }}");
+    let text = refusal.render(&[say("system", "hello")], true).unwrap_err().to_string();
+    assert!(text.contains("line 2"), "{text}");
+    assert!(text.ends_with("the template refuses the conversation: System role not supported"), "{text}");
+
+    let broken = ChatTemplate::new(Path::new("m"), "{{ a }}\n{% for %}", BTreeMap::new()).unwrap_err();
+    assert!(broken.to_string().contains("line 2") && broken.to_string().contains("syntax error"), "{broken}");
+}
+
+#[test]
+fn tags_for_training_are_scopes_that_keep_their_whitespace_control() {
+    let source = "a {%- generation -%} b {%- endgeneration %} {% for g in x %}{%+ generation%}";
+    let expected = "a {%- with -%} b {%- endwith %} {% for g in x %}{%+ with%}";
+    assert_eq!(without_generation_tags(source), expected);
+    let untouched = "{% if add_generation_prompt %}generation{% endif %} {% open";
+    assert_eq!(without_generation_tags(untouched), untouched);
+}
+
+#[test]
+fn dates_that_cannot_be_written_are_errors() {
+    let year = template("{{ strftime_now('%Y') }}").render(&[say("user", "")], true).unwrap();
+    assert_eq!(year, Zoned::now().year().to_string());
+    assert!(template("{{ strftime_now('%') }}").render(&[say("user", "")], true).is_err());
+}
+
+#[test]
+fn tokens_that_end_a_turn_are_found_by_role_and_by_spelling() {
+    let mut json = byte_level();
+    let tokens = json["added_tokens"].as_array_mut().unwrap();
+    for (id, content, special) in
+        [(900, "<|eot_id|>", true), (901, "<end_of_turn>", true), (902, "<|end|>", false)]
+    {
+        tokens.push(json!({
+            "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": special
+        }));
+    }
+    let tokenizer = load(&json);
+    let ends = |config: Value| {
+        let config = super::super::TokenizerConfig::new(Path::new("m"), Some(&config), None, None).unwrap();
+        tokenizer.end_ids(&config).iter().map(|&id| tokenizer.id_to_token(id).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(ends(json!({})), ["<|eot_id|>", "<end_of_turn>"]);
+    assert_eq!(ends(json!({"eos_token": {"content": "</s>"}})), ["</s>", "<|eot_id|>", "<end_of_turn>"]);
+    assert_eq!(ends(json!({"eos_token": "<unheard of>"})), ["<|eot_id|>", "<end_of_turn>"]);
+}
