@@ -145,7 +145,7 @@ impl Problem {
         let config = CacheConfig {
             layer: self.layer(),
             batch: self.batch(),
-            max_len: self.tokens.width() + 64,
+            max_len: 2 * self.tokens.width() + 64,
             dtype,
         };
         let extras = CacheExtras { k_index: true, mean_value: true };

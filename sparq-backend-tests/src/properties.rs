@@ -272,6 +272,46 @@ pub fn the_running_mean_is_the_mean(device: &Device) {
     });
 }
 
+/// A cache that is cut back is one that never held the rest: what it keeps, and what is appended then.
+pub fn cutting_back_forgets(device: &Device) {
+    let lens = prop::collection::vec(1usize..400, 1..4);
+    check((sizes(), lens, 0usize..400, 0usize..99), |((shape, _, seed), lens, cut, r)| {
+        let width = lens.iter().copied().max().unwrap_or(1);
+        let cut = cut % width;
+        let ragged = |lens: &[usize]| NewTokens::ragged(width, lens).expect("within width");
+        let problem = Problem::random(shape, ragged(&lens), seed);
+        let shorter: Vec<usize> = lens.iter().map(|&len| len.min(cut)).collect();
+        let expected = Problem { tokens: ragged(&shorter), ..problem.clone() };
+        let config = SparqConfig { mean_value: true, ..config(&shape, r, 30, 2) };
+        let mut cache = problem.cache(DType::F32, device);
+        cache.truncate(cut).expect("it was filled");
+        prop_assert_eq!(cache.lens(), &shorter[..]);
+        let again = |cache: &mut sparq_core::LayerCache| {
+            let plan = cache.plan(&NewTokens::all(lens.len(), width)).expect("it fits");
+            let (k, v) = (problem.rows(&problem.v, device), problem.rows(&problem.k, device));
+            cache.append(k, v, &plan).expect("shapes fit");
+        };
+        let mut fresh = expected.cache(DType::F32, device);
+        for appended in [false, true] {
+            if appended {
+                again(&mut cache);
+                again(&mut fresh);
+            } else if cut == 0 {
+                continue; // Nothing to attend to.
+            }
+            for path in PATHS {
+                let (found, expected) = (
+                    sparq(path, problem.queries(device), &cache, config),
+                    sparq(path, problem.queries(device), &fresh, config),
+                );
+                prop_assert_eq!(found.positions, expected.positions);
+                assert_close(&found.output, &expected.output, f32().oracle, "after cutting back");
+            }
+        }
+        Ok(())
+    });
+}
+
 /// α grows with `top_k` and reaches one.
 pub fn retained_mass_grows_with_k(device: &Device) {
     check((padded(), 0usize..99), |(problem, r)| {

@@ -84,6 +84,7 @@ checks! {
         properties::chunked_prefill_equals_whole_prefill
         properties::decoding_continues_a_prefill
         properties::the_running_mean_is_the_mean
+        properties::cutting_back_forgets
         properties::retained_mass_grows_with_k
         properties::order_of_the_cache_does_not_matter
         properties::only_what_is_counted_is_read

@@ -1,6 +1,7 @@
 //! What can be typed. Each group says what it means through a `resolve` method of its own.
 
 mod attention;
+mod chat;
 mod model;
 mod sampling;
 
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use attention::{AttentionArgs, MethodArg};
+pub(crate) use chat::{ChatArgs, ChatSettings};
 pub(crate) use model::{DtypeArg, ModelArgs, open};
 pub(crate) use sampling::SamplingArgs;
 
@@ -24,6 +26,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Continue a text: the text goes to standard output, figures to standard error
     Generate(Box<GenerateArgs>),
+    /// Talk with a model, in its own chat format
+    Chat(Box<ChatArgs>),
     /// Show what a model is and how much memory it needs, without loading it
     Inspect(InspectArgs),
     /// Show which devices are there, what they can, and whether they compute right

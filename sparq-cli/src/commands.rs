@@ -1,5 +1,6 @@
 //! One module per subcommand.
 
+pub(crate) mod chat;
 pub(crate) mod doctor;
 pub(crate) mod generate;
 pub(crate) mod inspect;

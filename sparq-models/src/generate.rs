@@ -6,22 +6,17 @@ use std::{
 };
 
 use burn::tensor::{DType, Device};
-use sparq_core::{AttentionLayer, Method, Traffic};
+use sparq_core::{Method, Traffic};
 
 use crate::{
     attention::{Attention, SparqOptions},
     checkpoint::Checkpoint,
-    error::{Error, Result},
-    forward,
+    error::Result,
     models::{self, CausalModel},
-    sampling::{Sampler, SamplerConfig},
-    state::{ModelState, StateConfig},
-    stop::StopStrings,
+    sampling::SamplerConfig,
+    session::Session,
     tokenizer::Tokenizer,
 };
-
-/// Prompt tokens that go through the model at once: bounds the memory of a long prefill.
-const PREFILL_CHUNK: usize = 512;
 
 /// A model with its tokenizer, ready to write.
 #[derive(Debug)]
@@ -39,7 +34,8 @@ pub struct GenerateOptions {
     pub attention: Attention,
     /// Tokens to generate at most.
     pub max_new_tokens: usize,
-    /// Longest context, prompt included; the model's own limit by default.
+    /// Longest context, prompt included; the model's own limit by default. A [`Session`] has a limit
+    /// of its own instead.
     pub max_seq_len: Option<usize>,
     /// How the next token is drawn.
     pub sampler: SamplerConfig,
@@ -69,7 +65,7 @@ pub enum Event<'a> {
     Prefill {
         /// Tokens done.
         done: usize,
-        /// Tokens in the prompt.
+        /// Tokens of the prompt that were not cached.
         total: usize,
     },
     /// A piece of text, whole characters only.
@@ -96,6 +92,8 @@ pub enum Finish {
 pub struct Stats {
     /// Tokens of the prompt, with special tokens.
     pub prompt_tokens: usize,
+    /// Those that were cached before, so that they did not go through the model again.
+    pub cached_tokens: usize,
     /// Tokens generated.
     pub new_tokens: usize,
     /// From the call to the end of the prompt's pass through the model.
@@ -117,9 +115,14 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Prompt tokens per second.
+    /// Prompt tokens that went through the model.
+    pub fn prefill_tokens(&self) -> usize {
+        self.prompt_tokens - self.cached_tokens
+    }
+
+    /// Prompt tokens that went through the model, per second.
     pub fn prefill_tokens_per_second(&self) -> f64 {
-        self.prompt_tokens as f64 / self.prefill.as_secs_f64()
+        self.prefill_tokens() as f64 / self.prefill.as_secs_f64()
     }
 
     /// Tokens per second of the decode steps; `None` where there were none.
@@ -151,7 +154,7 @@ impl TextModel {
     /// done and bytes in all.
     ///
     /// # Errors
-    /// [`Error`] for an unknown architecture, a bad configuration, weights that do not fit, or a
+    /// [`Error`](crate::Error) for an unknown architecture, a bad configuration, weights that do not fit, or a
     /// missing tokenizer.
     pub fn load(
         checkpoint: &Checkpoint,
@@ -176,10 +179,21 @@ impl TextModel {
         &self.tokenizer
     }
 
+    /// Tokens that end a text: those of `config.json` and `generation_config.json`, and those that
+    /// the tokenizer names.
+    pub fn eos_ids(&self) -> &[u32] {
+        &self.eos_ids
+    }
+
+    /// Number format of weights and caches.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// Continues `prompt`. `events` sees progress and text as they come and may end the run.
     ///
     /// # Errors
-    /// [`Error::PromptTooLong`] for a prompt that leaves no room, [`Error::EmptyPrompt`] for one
+    /// [`Error::PromptTooLong`](crate::Error::PromptTooLong) for a prompt that leaves no room, [`Error::EmptyPrompt`](crate::Error::EmptyPrompt) for one
     /// without tokens, and errors of the options.
     pub fn generate(
         &self,
@@ -188,98 +202,8 @@ impl TextModel {
         events: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generation> {
         let start = Instant::now();
-        let mut sampler = Sampler::new(options.sampler.clone())?;
         let ids = self.tokenizer.encode(prompt, true)?;
-        let max_seq_len = options.max_seq_len.unwrap_or(self.model.max_position_embeddings());
-        if ids.len() >= max_seq_len {
-            return Err(Error::PromptTooLong { tokens: ids.len(), max_seq_len });
-        }
-        let max_len = max_seq_len.min(ids.len() + options.max_new_tokens);
-        let method = self.method(&options.attention, max_len)?;
-        let config = StateConfig { batch: 1, max_len, dtype: self.dtype };
-        let resolve = |layer: &AttentionLayer| options.attention.resolve(layer, max_len);
-        let mut state = ModelState::per_layer(self.model(), &config, resolve)?;
-        state.reserve(max_len)?;
-
-        let mut run = Run { history: ids.clone(), new: vec![], text: String::new(), finish: None };
-        let Some(mut logits) = self.prefill(&ids, &mut state, events)? else {
-            run.finish = Some(Finish::Cancelled);
-            return Ok(run.end(ids.len(), &state, method, [start.elapsed(); 3]));
-        };
-        let prefill = start.elapsed();
-        let mut first_token = prefill;
-        let mut stream = self.tokenizer.stream_after(&ids)?;
-        let mut stop = StopStrings::new(options.stop.clone());
-        while run.finish.is_none() {
-            if run.new.len() == options.max_new_tokens {
-                run.finish = Some(Finish::MaxNewTokens);
-                break;
-            }
-            let id = sampler.sample(&mut logits, &run.history)?;
-            if run.new.is_empty() {
-                first_token = start.elapsed();
-            }
-            run.history.push(id);
-            run.new.push(id);
-            if self.eos_ids.contains(&id) && !options.ignore_eos {
-                run.finish = Some(Finish::Eos);
-                break;
-            }
-            if let Some(piece) = stream.step(id)? {
-                let step = stop.push(&piece);
-                run.emit(&step.text, events);
-                if step.stopped {
-                    run.finish = Some(Finish::Stop);
-                }
-            }
-            if run.finish.is_none() && run.new.len() < options.max_new_tokens {
-                match run.history.len() > max_seq_len {
-                    true => run.finish = Some(Finish::MaxSeqLen),
-                    false => logits = forward::read(forward::decode(self.model(), &[id], &mut state)?)?,
-                }
-            }
-        }
-        if run.finish != Some(Finish::Stop) {
-            let rest = stop.push(&stream.finish()?);
-            run.emit(&rest.text, events);
-            if !rest.stopped {
-                run.emit(&stop.finish(), events);
-            }
-        }
-        Ok(run.end(ids.len(), &state, method, [prefill, first_token, start.elapsed()]))
-    }
-
-    /// The decode method of the layers that see the most, for the report.
-    fn method(&self, attention: &Attention, max_len: usize) -> Result<Method> {
-        let layers = self.model.attention_layers();
-        match layers.iter().max_by_key(|layer| layer.window.unwrap_or(usize::MAX)) {
-            Some(layer) => attention.resolve(layer, max_len),
-            None => Ok(Method::Dense),
-        }
-    }
-
-    /// Logits after the prompt, in chunks; `None` where `events` ended the run.
-    fn prefill(
-        &self,
-        ids: &[u32],
-        state: &mut ModelState,
-        events: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<Vec<f32>>> {
-        let mut logits = None;
-        let mut done = 0;
-        for chunk in ids.chunks(PREFILL_CHUNK) {
-            // Only the last chunk's last token needs the output projection.
-            if done + chunk.len() == ids.len() {
-                logits = Some(forward::read(forward::prefill_last(self.model(), chunk, state)?)?);
-            } else {
-                forward::prefill(self.model(), chunk, state)?;
-            }
-            done += chunk.len();
-            if events(Event::Prefill { done, total: ids.len() }).is_break() {
-                return Ok(None);
-            }
-        }
-        logits.ok_or(Error::EmptyPrompt).map(Some)
+        Session::of_one_run(self, &ids, options).run(&ids, options, events, start)
     }
 }
 
@@ -298,48 +222,4 @@ pub fn load_model(
     let model = load(checkpoint, &mut loader)?;
     loader.finish()?;
     Ok(model)
-}
-
-/// What a generation has produced so far.
-struct Run {
-    history: Vec<u32>,
-    new: Vec<u32>,
-    text: String,
-    finish: Option<Finish>,
-}
-
-impl Run {
-    fn emit(&mut self, text: &str, events: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>) {
-        if text.is_empty() {
-            return;
-        }
-        self.text.push_str(text);
-        if events(Event::Text(text)).is_break() {
-            self.finish = Some(Finish::Cancelled);
-        }
-    }
-
-    fn end(
-        self,
-        prompt_tokens: usize,
-        state: &ModelState,
-        method: Method,
-        times: [Duration; 3],
-    ) -> Generation {
-        let [prefill, first_token, total] = times;
-        let held = state.lens().first().copied().unwrap_or(0);
-        let stats = Stats {
-            prompt_tokens,
-            new_tokens: self.new.len(),
-            prefill,
-            first_token,
-            decode: total - first_token,
-            traffic: state.traffic(),
-            decode_steps: held.saturating_sub(prompt_tokens),
-            cache_bytes: state.bytes(),
-            method,
-            finish: self.finish.unwrap_or(Finish::MaxNewTokens),
-        };
-        Generation { text: self.text, tokens: self.new, stats }
-    }
 }

@@ -40,6 +40,7 @@ pub mod inspect;
 pub mod layers;
 pub mod models;
 pub mod sampling;
+pub mod session;
 pub mod state;
 pub mod stop;
 pub mod tokenizer;

@@ -106,6 +106,11 @@ impl ModelState {
         sum
     }
 
+    /// Begins to count transfers anew.
+    pub fn reset_traffic(&mut self) {
+        self.layers.iter_mut().for_each(LayerState::reset_traffic);
+    }
+
     /// Bytes that the caches hold on the device.
     pub fn bytes(&self) -> usize {
         self.layers.iter().map(|layer| layer.cache().bytes()).sum()

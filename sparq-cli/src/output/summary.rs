@@ -17,11 +17,15 @@ pub(crate) fn summary(stats: &Stats, load: Duration, device: &str, dtype: DType,
     let _ = writeln!(text, "\nload       {:.2} s to {device} in {}", load.as_secs_f64(), dtype.name());
     let _ = writeln!(
         text,
-        "prefill    {} tokens in {:.2} s, {:.0} tokens/s; first token after {:.2} s",
-        stats.prompt_tokens,
+        "prefill    {} tokens in {:.2} s, {:.0} tokens/s; first token after {:.2} s{}",
+        stats.prefill_tokens(),
         stats.prefill.as_secs_f64(),
         stats.prefill_tokens_per_second(),
         stats.first_token.as_secs_f64(),
+        match stats.cached_tokens {
+            0 => String::new(),
+            cached => format!("; {cached} tokens were cached"),
+        },
     );
     if let Some(speed) = stats.decode_tokens_per_second() {
         let seconds = stats.decode.as_secs_f64();

@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn render(config: &TokenizerConfig) -> String {
-        config.chat_template().unwrap().unwrap().render(&[], true).unwrap()
+        config.chat_template().unwrap().unwrap().render(&[] as &[()], true).unwrap()
     }
 
     #[test]

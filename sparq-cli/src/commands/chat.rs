@@ -1,0 +1,54 @@
+//! `sparq chat`.
+
+mod conversation;
+mod input;
+
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+    time::Instant,
+};
+
+use sparq_models::{chat::ChatFormat, generate::TextModel};
+
+use crate::{
+    args::ChatArgs,
+    output::{self, Progress},
+};
+use conversation::{Conversation, Next};
+use input::Input;
+
+/// Runs the subcommand: a line in, an answer out, until the lines end or `/bye`.
+pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
+    let (checkpoint, device, dtype) = args.model.resolve()?;
+    let format = match args.no_chat_template {
+        true => ChatFormat::Plain,
+        false => ChatFormat::of(&checkpoint)?,
+    };
+    let mut progress = Progress::new(args.no_progress);
+    let start = Instant::now();
+    let model = TextModel::load(&checkpoint, &device, dtype, &mut |done, total| progress.load(done, total))?;
+    progress.clear();
+    let load = start.elapsed();
+
+    if matches!(format, ChatFormat::Plain) && !args.no_chat_template {
+        eprintln!("note: the model has no chat template; it continues lines of `User:` and `Assistant:`");
+    }
+    // On a terminal a mistake is reported and the conversation goes on; a script is to stop.
+    let terminal = io::stdin().is_terminal();
+    if terminal {
+        eprintln!("Type a message, /help for the commands, or /bye.");
+    }
+    let defaults = checkpoint.generation_config().clone();
+    let mut conversation = Conversation::new(&model, format, args, defaults, load)?;
+    let mut input = Input::open(terminal)?;
+    while let Some(line) = input.next()? {
+        match conversation.line(&line, &mut progress) {
+            Ok(Next::Line) => {}
+            Ok(Next::End) => break,
+            Err(error) if terminal && !output::is_broken_pipe(&error) => output::report(&error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

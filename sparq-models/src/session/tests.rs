@@ -1,0 +1,171 @@
+use std::path::Path;
+
+use burn::tensor::{DType, Device};
+
+use super::*;
+use crate::{
+    attention::{SparqOptions, SparqSize},
+    checkpoint::Checkpoint,
+};
+
+/// The small trained model that ships with the program.
+fn model() -> TextModel {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sparq-cli/demo");
+    let checkpoint = Checkpoint::open(folder).unwrap();
+    TextModel::load(&checkpoint, &Device::flex(), DType::F32, &mut |_, _| ()).unwrap()
+}
+
+fn sparq(mean_value: bool) -> Attention {
+    Attention::Sparq(SparqOptions {
+        size: SparqSize::Explicit { rank: 16, top_k: 24 },
+        mean_value: Some(mean_value),
+        ..SparqOptions::default()
+    })
+}
+
+fn options(attention: &Attention, max_new_tokens: usize) -> GenerateOptions {
+    let attention = attention.clone();
+    GenerateOptions { attention, max_new_tokens, ignore_eos: true, ..GenerateOptions::default() }
+}
+
+/// A generation and the prompt tokens that went through the model, as the events counted them.
+fn run(session: &mut Session<'_>, ids: &[u32], options: &GenerateOptions) -> (Generation, usize) {
+    let mut prefilled = 0;
+    let generation = session.generate(ids, options, &mut |event| {
+        if let Event::Prefill { done, .. } = event {
+            prefilled = done;
+        }
+        ControlFlow::Continue(())
+    });
+    (generation.unwrap(), prefilled)
+}
+
+const FIRST: &str = "It was a dark night, and the old house stood alone upon the hill above the sea. ";
+const SECOND: &str = " But in the morning the sun rose over the water, and the ship was gone.";
+
+#[test]
+fn a_second_turn_prefills_what_is_new_and_reads_as_a_fresh_run() {
+    let model = model();
+    let first = model.tokenizer().encode(&FIRST.repeat(3), true).unwrap();
+    let added = model.tokenizer().encode(SECOND, false).unwrap();
+    let mut session = Session::new(&model, None);
+    let (answer, prefilled) = run(&mut session, &first, &options(&Attention::Dense, 20));
+    assert_eq!((prefilled, answer.stats.cached_tokens), (first.len(), 0));
+
+    let whole = [&first[..], &answer.tokens, &added].concat();
+    let (second, prefilled) = run(&mut session, &whole, &options(&Attention::Dense, 20));
+    // The last token of an answer was never fed back.
+    assert_eq!(prefilled, added.len() + 1);
+    assert_eq!(second.stats.prefill_tokens(), added.len() + 1);
+    assert_eq!(second.stats.cached_tokens, first.len() + 19);
+    assert_eq!((second.stats.prompt_tokens, second.stats.decode_steps), (whole.len(), 19));
+    assert_eq!(second.stats.traffic.steps, 19 * 8, "one of each layer, of this run alone");
+
+    let (fresh, prefilled) = run(&mut Session::new(&model, None), &whole, &options(&Attention::Dense, 20));
+    assert_eq!(prefilled, whole.len());
+    assert_eq!((second.text, second.tokens), (fresh.text, fresh.tokens));
+}
+
+#[test]
+fn under_sparq_a_session_is_one_long_run() {
+    let model = model();
+    for mean_value in [false, true] {
+        let attention = sparq(mean_value);
+        let first = model.tokenizer().encode(&FIRST.repeat(3), true).unwrap();
+        let added = model.tokenizer().encode(SECOND, false).unwrap();
+        let mut session = Session::new(&model, Some(1024));
+        let (answer, _) = run(&mut session, &first, &options(&attention, 12));
+        let whole = [&first[..], &answer.tokens, &added].concat();
+        let (second, prefilled) = run(&mut session, &whole, &options(&attention, 12));
+        assert_eq!(prefilled, added.len() + 1);
+        assert!(second.stats.traffic.moved.k_index.bytes > 0, "it ran sparse");
+
+        // The same by hand: prefill, decode steps, prefill, decode steps.
+        let config = StateConfig { batch: 1, max_len: 1024, dtype: DType::F32 };
+        let mut state =
+            ModelState::per_layer(model.model(), &config, |layer| attention.resolve(layer, 1024)).unwrap();
+        forward::prefill(model.model(), &first, &mut state).unwrap();
+        for &id in &answer.tokens[..11] {
+            forward::decode(model.model(), &[id], &mut state).unwrap();
+        }
+        let rest = &whole[first.len() + 11..];
+        let mut logits =
+            forward::read(forward::prefill_last(model.model(), rest, &mut state).unwrap()).unwrap();
+        let mut greedy = Sampler::new(options(&attention, 12).sampler).unwrap();
+        let mut expected = vec![];
+        for _ in 0..12 {
+            let id = greedy.sample(&mut logits, &expected).unwrap();
+            expected.push(id);
+            logits = forward::read(forward::decode(model.model(), &[id], &mut state).unwrap()).unwrap();
+        }
+        assert_eq!(second.tokens, expected, "mean value {mean_value}");
+    }
+}
+
+#[test]
+fn an_edited_text_costs_what_follows_the_edit() {
+    let model = model();
+    let common = model.tokenizer().encode(&FIRST.repeat(8), true).unwrap();
+    let other = model.tokenizer().encode(SECOND, false).unwrap();
+    for attention in [Attention::Dense, sparq(false), sparq(true)] {
+        let mut session = Session::new(&model, None);
+        let before = [&common[..], &other, &other].concat();
+        run(&mut session, &before, &options(&attention, 0));
+        assert_eq!(session.cached_tokens(), before);
+        let edited = [&common[..], &other[3..]].concat();
+        let (found, prefilled) = run(&mut session, &edited, &options(&attention, 16));
+        assert_eq!(prefilled, other.len() - 3);
+        let (fresh, _) = run(&mut Session::new(&model, None), &edited, &options(&attention, 16));
+        assert_eq!(found.tokens, fresh.tokens, "{attention:?}");
+        // The very same prompt once more: its last token has to go through the model again.
+        let (again, prefilled) = run(&mut session, &edited, &options(&attention, 16));
+        assert_eq!((prefilled, again.tokens), (1, found.tokens));
+    }
+}
+
+#[test]
+fn another_method_begins_anew_and_other_sizes_do_not() {
+    let model = model();
+    let ids = model.tokenizer().encode(&FIRST.repeat(3), true).unwrap();
+    let mut session = Session::new(&model, None);
+    let cached = |session: &mut Session<'_>, attention: &Attention| {
+        run(session, &ids, &options(attention, 2)).0.stats.cached_tokens
+    };
+    assert_eq!(cached(&mut session, &sparq(false)), 0);
+    let wider = Attention::Sparq(SparqOptions {
+        size: SparqSize::Explicit { rank: 32, top_k: 40 },
+        mean_value: Some(false),
+        ..SparqOptions::default()
+    });
+    assert_eq!(cached(&mut session, &wider), ids.len() - 1);
+    assert_eq!(cached(&mut session, &sparq(true)), 0, "the mean value was not kept");
+    assert_eq!(cached(&mut session, &Attention::Dense), 0);
+    assert_eq!(cached(&mut session, &Attention::Dense), ids.len() - 1);
+    session.clear();
+    assert!(session.cached_tokens().is_empty());
+}
+
+#[test]
+fn a_run_that_is_stopped_leaves_a_session_to_go_on_with() {
+    let model = model();
+    let ids = model.tokenizer().encode(&FIRST.repeat(60), true).unwrap();
+    assert!(ids.len() > 2 * PREFILL_CHUNK);
+    let options = options(&Attention::Dense, 8);
+    let mut session = Session::new(&model, None);
+    let stopped = session.generate(&ids, &options, &mut |_| ControlFlow::Break(())).unwrap();
+    assert_eq!((stopped.stats.finish, stopped.tokens.len()), (Finish::Cancelled, 0));
+    assert_eq!(session.cached_tokens().len(), PREFILL_CHUNK);
+    let (resumed, prefilled) = run(&mut session, &ids, &options);
+    assert_eq!(prefilled, ids.len() - PREFILL_CHUNK);
+    assert_eq!(resumed.tokens, run(&mut Session::new(&model, None), &ids, &options).0.tokens);
+    // A text that leaves no room is refused, and costs the session nothing.
+    let held = session.cached_tokens().len();
+    let long = ids.repeat(3);
+    let refused = session.generate(&long, &options, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(refused, Error::PromptTooLong { .. }));
+    assert!(matches!(
+        session.generate(&[], &options, &mut |_| ControlFlow::Continue(())),
+        Err(Error::EmptyPrompt)
+    ));
+    assert_eq!(session.cached_tokens().len(), held);
+}
