@@ -194,6 +194,18 @@ pub enum Error {
         message: String,
     },
 
+    /// A model on the hub was asked for, and this build cannot reach it.
+    #[error("there is no model folder at `{name}`, and the hub is not compiled in")]
+    NoHub {
+        /// What was asked for.
+        name: String,
+    },
+
+    /// The hub does not hand a model out.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(#[from] crate::hub::HubError),
+
     /// The attention layer failed.
     #[error(transparent)]
     Core(#[from] sparq_core::Error),
@@ -236,6 +248,11 @@ impl Error {
                 Some("shorten the prompt, or raise --max-seq-len if the model allows more".into())
             }
             Error::TokenId { .. } => Some("tokenizer.json and the weights come from different models".into()),
+            Error::NoHub { name } => Some(format!(
+                "rebuild with `--features hub`, or `hf download {name} --local-dir FOLDER` and give the folder"
+            )),
+            #[cfg(feature = "hub")]
+            Error::Hub(error) => Some(error.hint()),
             Error::Core(error) => error.hint(),
             Error::EmptyPrompt
             | Error::ReadBack { .. }

@@ -36,6 +36,8 @@ pub mod config;
 mod error;
 pub mod forward;
 pub mod generate;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod inspect;
 pub mod layers;
 pub mod models;

@@ -18,7 +18,7 @@ pub(crate) enum GroupScoresArg {
     Softmax,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Attention")]
 pub(crate) struct AttentionArgs {
     /// How decode steps attend to the cache; prompts are always attended densely

@@ -5,7 +5,7 @@ use sparq_models::{config::GenerationConfig, sampling::SamplerConfig};
 
 /// Flags that are not given take the checkpoint's `generation_config.json`, and else turn the
 /// filter off.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Sampling (defaults: generation_config.json, else greedy)")]
 pub(crate) struct SamplingArgs {
     /// Temperature; 0 takes the most likely token

@@ -58,7 +58,8 @@ fn a_second_turn_costs_only_what_is_new() {
 
     // The same conversation without the first turn in the caches.
     let (once_more, _) = chat(&["--attention", "dense"], "Good morning to you, sir.\nAnd where?\n");
-    let (again, _) = chat(&["--attention", "dense"], "Good morning to you, sir.\nAnd where?\n/bye\nNot this\n");
+    let (again, _) =
+        chat(&["--attention", "dense"], "Good morning to you, sir.\nAnd where?\n/bye\nNot this\n");
     assert_eq!(once_more, again);
 }
 
@@ -180,7 +181,8 @@ fn ctrl_c_stops_the_answer_and_not_the_program() {
     let mut stdin = idle.stdin.take().unwrap();
     stdin.write_all(b"Hello.\n/clear\n").unwrap();
     let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(idle.stdout.take().unwrap()), &mut line).unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(idle.stdout.take().unwrap()), &mut line)
+        .unwrap();
     std::thread::sleep(std::time::Duration::from_millis(200));
     interrupt(&idle);
     assert_eq!(idle.wait().unwrap().code(), Some(130));

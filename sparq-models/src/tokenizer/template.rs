@@ -77,14 +77,12 @@ impl ChatTemplate {
     pub fn render(&self, messages: &[impl Serialize], add_generation_prompt: bool) -> Result<String> {
         let tokens =
             self.special_tokens.iter().map(|(role, token)| (role.as_str(), Value::from(token.as_str())));
-        let variables: Value = tokens
-            .chain([
-                ("messages", Value::from(Serde(messages))),
-                ("add_generation_prompt", Value::from(add_generation_prompt)),
-                ("tools", Value::from(())),
-                ("documents", Value::from(())),
-            ])
-            .collect();
+        let variables = Value::from_pairs(tokens.chain([
+            ("messages", Value::from(Serde(messages))),
+            ("add_generation_prompt", Value::from(add_generation_prompt)),
+            ("tools", Value::from(())),
+            ("documents", Value::from(())),
+        ]));
         let template = self.environment.get_template(NAME);
         let text = template.and_then(|template| template.render(variables));
         text.map_err(|error| template_error(&self.path, &error))

@@ -1,6 +1,6 @@
 //! Lines from a terminal, with editing and history, or from a pipe.
 
-use std::io::{self, BufRead};
+use std::io;
 
 use anyhow::Context;
 use rustyline::{DefaultEditor, error::ReadlineError};

@@ -1,0 +1,164 @@
+//! What can go wrong between the hub and a model folder.
+
+use std::path::PathBuf;
+
+/// Why the hub does not hand a model out. Every case has a next step: [`HubError::hint`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HubError {
+    /// What was given is no name of a model.
+    #[error("`{name}` is no name of a model on the hub")]
+    Name {
+        /// What was given.
+        name: String,
+    },
+
+    /// The hub wants to know who asks.
+    #[error("cannot read model `{model}`: it is gated or private, or does not exist, and no token was given")]
+    NoToken {
+        /// The model.
+        model: String,
+        /// Its page.
+        page: String,
+    },
+
+    /// The hub does not know the token.
+    #[error("cannot read model `{model}`: the hub does not accept the token from {token}")]
+    BadToken {
+        /// The model.
+        model: String,
+        /// Where the token comes from.
+        token: String,
+    },
+
+    /// The hub knows who asks, who may not read the model.
+    #[error("cannot read model `{model}`: its licence is not accepted with this account, or the token lacks the right to read it")]
+    Gated {
+        /// The model.
+        model: String,
+        /// Its page.
+        page: String,
+    },
+
+    /// There is no such model.
+    #[error("there is no model `{model}` on the hub at {endpoint}, and no folder of that name")]
+    NoModel {
+        /// The model.
+        model: String,
+        /// The hub that was asked.
+        endpoint: String,
+    },
+
+    /// The model has no such branch, tag or commit.
+    #[error("model `{model}` has no revision `{revision}`")]
+    NoRevision {
+        /// The model.
+        model: String,
+        /// Branch, tag or commit.
+        revision: String,
+    },
+
+    /// The model lacks a file that is needed.
+    #[error("model `{model}` has no {file}")]
+    NoFile {
+        /// The model.
+        model: String,
+        /// The file, or what it would hold.
+        file: String,
+    },
+
+    /// The hub is not to be asked, and the cache does not have everything.
+    #[error("model `{model}` is not complete in the cache at `{}` (no {missing}), and the hub is switched off", cache.display())]
+    Offline {
+        /// The model.
+        model: String,
+        /// The first thing that is missing.
+        missing: String,
+        /// The cache's folder.
+        cache: PathBuf,
+    },
+
+    /// The hub cannot be reached.
+    #[error("cannot reach the hub at {endpoint}: {message}")]
+    Connection {
+        /// The hub that was asked.
+        endpoint: String,
+        /// What the network says.
+        message: String,
+    },
+
+    /// A download broke off. What came is kept.
+    #[error("the download of `{file}` of model `{model}` broke off: {message}")]
+    Interrupted {
+        /// The model.
+        model: String,
+        /// The file.
+        file: String,
+        /// What the network says.
+        message: String,
+    },
+
+    /// Another program downloads the same file.
+    #[error("another program is downloading the same file (`{}` is locked)", lock.display())]
+    Locked {
+        /// The lock.
+        lock: PathBuf,
+    },
+
+    /// The hub answers with something else than a model.
+    #[error("the hub at {endpoint} gives no usable answer about `{model}`: {message}")]
+    Answer {
+        /// The hub that was asked.
+        endpoint: String,
+        /// The model.
+        model: String,
+        /// What is wrong with the answer.
+        message: String,
+    },
+
+    /// The cache cannot be read or written.
+    #[error("cannot use the cache at `{}`", path.display())]
+    Cache {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+}
+
+impl HubError {
+    /// The next step for the user.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Name { .. } => "a name is ORG/NAME or ORG/NAME@REVISION; a folder is given by its path".into(),
+            Self::NoToken { page, .. } => format!(
+                "check the name; accept the licence at {page} if it asks for that, then set HF_TOKEN or run \
+                 `hf auth login`"
+            ),
+            Self::BadToken { .. } => {
+                "make a token at https://huggingface.co/settings/tokens and set HF_TOKEN, or run `hf auth login`"
+                    .into()
+            }
+            Self::Gated { page, .. } => format!(
+                "accept the licence at {page} with the account of the token; a fine-grained token also needs \
+                 read access to gated repositories"
+            ),
+            Self::NoModel { .. } => "check the spelling of ORG/NAME, or give the path of a folder".into(),
+            Self::NoRevision { .. } => "leave `@REVISION` out for the newest".into(),
+            Self::NoFile { .. } => {
+                "the model is not in the form that this program reads: see docs/models.md".into()
+            }
+            Self::Offline { model, .. } => format!(
+                "fetch it with `sparq pull {model}` while there is a connection, without --offline and \
+                 HF_HUB_OFFLINE"
+            ),
+            Self::Connection { .. } => {
+                "check the connection, HF_ENDPOINT and the proxy; --offline runs what is in the cache".into()
+            }
+            Self::Interrupted { .. } => "run the same command again: it goes on where the download stopped".into(),
+            Self::Locked { .. } => "wait for it, and run the same command again".into(),
+            Self::Answer { .. } => "check HF_ENDPOINT; the hub may also be out of order: try again later".into(),
+            Self::Cache { .. } => "check the disk and its rights, or set HF_HUB_CACHE to another folder".into(),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Where the hub and its cache are, by the variables that all Hugging Face tools read.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+/// The hub that is asked where no other is named.
+const ENDPOINT: &str = "https://huggingface.co";
+
+/// A hub and the cache for what comes from it.
+#[derive(Debug, Clone)]
+pub struct Hub {
+    /// The folder that holds `models--ORG--NAME`.
+    pub(super) cache: PathBuf,
+    pub(super) endpoint: String,
+    pub(super) token: Option<Token>,
+    pub(super) offline: bool,
+}
+
+/// What proves who asks.
+#[derive(Clone)]
+pub(super) struct Token {
+    pub(super) value: String,
+    /// Where it comes from, for messages.
+    pub(super) source: String,
+}
+
+impl std::fmt::Debug for Token {
+    /// Without the value, which is a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+impl Hub {
+    /// The hub that the environment names: `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`,
+    /// `HF_TOKEN_PATH` and `HF_HUB_OFFLINE`.
+    pub fn from_env() -> Self {
+        Self::from_variables(&|name| env::var(name).ok())
+    }
+
+    pub(super) fn from_variables(variable: &dyn Fn(&str) -> Option<String>) -> Self {
+        let get = |names: &[&str]| {
+            let value = |&name: &&str| variable(name).filter(|value| !value.trim().is_empty());
+            names.iter().find_map(|name| Some((name.to_string(), value(name)?.trim().to_owned())))
+        };
+        let path = |names: &[&str]| get(names).map(|(_, value)| home_expanded(&value));
+        let home = path(&["HF_HOME"]).unwrap_or_else(|| {
+            let cache = path(&["XDG_CACHE_HOME"]);
+            cache.or_else(|| Some(env::home_dir()?.join(".cache"))).unwrap_or_default().join("huggingface")
+        });
+        let token = get(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]);
+        let token = token.map(|(source, value)| Token { value, source }).or_else(|| {
+            let file = path(&["HF_TOKEN_PATH"]).unwrap_or_else(|| home.join("token"));
+            let value = fs::read_to_string(&file).ok()?.trim().to_owned();
+            (!value.is_empty()).then(|| Token { value, source: format!("`{}`", file.display()) })
+        });
+        let on = |value: &str| ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str());
+        let endpoint = get(&["HF_ENDPOINT"]).map_or(ENDPOINT.to_owned(), |(_, value)| value);
+        Self {
+            cache: path(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]).unwrap_or_else(|| home.join("hub")),
+            endpoint: endpoint.trim_end_matches('/').to_owned(),
+            token,
+            offline: get(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]).is_some_and(|(_, value)| on(&value)),
+        }
+    }
+
+    /// Asks nothing of the hub, so that only what is cached can be used.
+    pub fn offline(self) -> Self {
+        Self { offline: true, ..self }
+    }
+}
+
+/// The absolute path, with the user's folder for `~`.
+fn home_expanded(path: &str) -> PathBuf {
+    let expanded = match (path.strip_prefix("~/"), env::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => Path::new(path).to_owned(),
+    };
+    std::path::absolute(&expanded).unwrap_or(expanded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hub(variables: &[(&str, &str)]) -> Hub {
+        Hub::from_variables(&|name| {
+            let found = variables.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn variables_mean_what_they_mean_to_other_tools() {
+        assert_eq!(hub(&[]).endpoint, "https://huggingface.co");
+        assert!(hub(&[]).cache.ends_with("huggingface/hub"));
+        assert_eq!(hub(&[("XDG_CACHE_HOME", "/x")]).cache, Path::new("/x/huggingface/hub"));
+        let named = hub(&[("HF_HOME", "/h"), ("HF_ENDPOINT", "http://localhost:1/"), ("HF_TOKEN", " t\n")]);
+        assert_eq!((named.cache.as_path(), named.endpoint.as_str()), (Path::new("/h/hub"), "http://localhost:1"));
+        let token = named.token.unwrap();
+        assert_eq!((token.value.as_str(), token.source.as_str()), ("t", "HF_TOKEN"));
+        assert!(!format!("{token:?}").contains("\"t\""));
+        assert_eq!(hub(&[("HF_HOME", "/h"), ("HF_HUB_CACHE", "/c")]).cache, Path::new("/c"));
+        for (value, offline) in [("1", true), ("TRUE", true), ("0", false), ("", false)] {
+            assert_eq!(hub(&[("HF_HUB_OFFLINE", value)]).offline, offline, "{value}");
+        }
+        assert!(hub(&[]).offline().offline);
+    }
+
+    #[test]
+    fn the_token_may_lie_in_a_file() {
+        let home = tempfile::tempdir().unwrap();
+        let of = |variables: &[(&str, &str)]| hub(variables).token.map(|token| token.value);
+        let path = home.path().to_str().unwrap();
+        assert_eq!(of(&[("HF_HOME", path)]), None);
+        fs::write(home.path().join("token"), "from file\n").unwrap();
+        assert_eq!(of(&[("HF_HOME", path)]).as_deref(), Some("from file"));
+        assert_eq!(of(&[("HF_HOME", path), ("HF_TOKEN", "set")]).as_deref(), Some("set"));
+        let elsewhere = home.path().join("other");
+        fs::write(&elsewhere, "other").unwrap();
+        let variables = [("HF_HOME", path), ("HF_TOKEN_PATH", elsewhere.to_str().unwrap())];
+        assert_eq!(of(&variables).as_deref(), Some("other"));
+    }
+}
