@@ -30,6 +30,10 @@ pub(crate) enum Command {
     Chat(Box<ChatArgs>),
     /// Show what a model is and how much memory it needs, without loading it
     Inspect(InspectArgs),
+    /// Fetch a model from the hub into the cache, and print its folder
+    Pull(PullArgs),
+    /// Print a script that completes this program's commands in a shell
+    Completions(CompletionsArgs),
     /// Show which devices are there, what they can, and whether they compute right
     Doctor(DoctorArgs),
     /// Compare a model's logits with reference logits; exit code 1 where they differ
@@ -86,9 +90,14 @@ pub(crate) struct GenerateArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Folder of a Hugging Face checkpoint [default: the small model inside this program]
-    #[arg(short, long, value_name = "DIR")]
+    /// Folder of a Hugging Face checkpoint, or its name on the hub: ORG/NAME or ORG/NAME@REVISION
+    /// [default: the small model inside this program]
+    #[arg(short, long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
+
+    /// Take models of the hub from the cache only, as with HF_HUB_OFFLINE=1
+    #[arg(long)]
+    pub(crate) offline: bool,
 
     /// Longest context in tokens to state memory for [default: the model's own limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -116,9 +125,13 @@ pub(crate) struct DoctorArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// Folder of the model
-    #[arg(short, long, value_name = "DIR")]
+    /// Folder of the model, or its name on the hub
+    #[arg(short, long, value_name = "MODEL")]
     pub(crate) model: PathBuf,
+
+    /// Take models of the hub from the cache only, as with HF_HUB_OFFLINE=1
+    #[arg(long)]
+    pub(crate) offline: bool,
 
     /// Reference logits [default: expected.safetensors in the model's folder]
     #[arg(long, value_name = "FILE")]
@@ -135,6 +148,24 @@ pub(crate) struct VerifyArgs {
     /// Storage dtype of weights and KV cache
     #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
     pub(crate) dtype: DtypeArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// Name of the model: ORG/NAME or ORG/NAME@REVISION
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+
+    /// Show no progress bars (they are shown on a terminal only)
+    #[arg(long)]
+    pub(crate) no_progress: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! One module per subcommand.
 
 pub(crate) mod chat;
+pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod generate;
 pub(crate) mod inspect;
+pub(crate) mod pull;
 pub(crate) mod verify;

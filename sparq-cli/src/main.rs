@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod demo;
 mod hint;
+mod hub;
 mod output;
 
 use std::process::ExitCode;
@@ -21,6 +22,8 @@ fn main() -> ExitCode {
         Command::Generate(args) => commands::generate::run(args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::Pull(args) => commands::pull::run(args),
+        Command::Completions(args) => commands::completions::run(args),
         Command::Verify(args) => commands::verify::run(args),
     };
     match result {

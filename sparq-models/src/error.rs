@@ -219,8 +219,8 @@ impl Error {
                 Some("give the folder that holds config.json, not a file in it".into())
             }
             Error::FolderNotFound { .. } => Some(
-                "a model is a folder with config.json, tokenizer.json and model.safetensors; \
-                 `hf download ORG/NAME --local-dir FOLDER` fetches one from huggingface.co"
+                "a model is a folder with config.json, tokenizer.json and model.safetensors, or a name on the \
+                 hub: ORG/NAME"
                     .into(),
             ),
             Error::FileNotFound { path, found } => Some(missing_file_hint(&path.to_string_lossy(), found)),

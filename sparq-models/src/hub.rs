@@ -119,14 +119,21 @@ impl Hub {
         if !listed.iter().any(|file| file == "config.json") {
             return Err(no_file("config.json"));
         }
-        let weights = files::weights(&listed)
-            .ok_or_else(|| no_file("weights in safetensors or PyTorch files"))?;
+        let weights =
+            files::weights(&listed).ok_or_else(|| no_file("weights in safetensors or PyTorch files"))?;
 
         // By commit, so that a change on the hub meanwhile does not mix two versions.
         let repo = repo(name, &info.sha);
         let cache = Cache::new(self.cache.clone()).repo(repo.clone());
-        let mut fetch =
-            Fetch { hub: self, name, commit: &info.sha, api: &api, remote: api.repo(repo), cache: &cache, events };
+        let mut fetch = Fetch {
+            hub: self,
+            name,
+            commit: &info.sha,
+            api: &api,
+            remote: api.repo(repo),
+            cache: &cache,
+            events,
+        };
         for file in files::small(&listed) {
             fetch.file(file)?;
         }
@@ -300,13 +307,17 @@ impl Fetch<'_> {
         let metadata = self.api.metadata(&self.remote.url(file)).map_err(refused)?;
         let (etag, size) = (metadata.etag(), metadata.size() as u64);
         // It becomes a name in the cache.
-        if etag.is_empty() || etag.contains("..") || etag.starts_with('/') || metadata.commit_hash() != self.commit {
+        if etag.is_empty()
+            || etag.contains("..")
+            || etag.starts_with('/')
+            || metadata.commit_hash() != self.commit
+        {
             return Err(hub.answer(name, format!("`{file}` has the mark `{etag}` of another version")));
         }
         let blob = self.cache.blob_path(etag);
         let in_cache = |source| HubError::Cache { path: blob.clone(), source };
         if !self.held(&blob, size).map_err(in_cache)? {
-            let bar = Bar { file, done: 0, total: size, furthest, events: self.events };
+            let bar = Bar { file, done: 0, total: size, furthest, events: &mut *self.events };
             self.remote.download_with_progress(file, bar).map_err(refused)?;
         }
         // A server that ends early or repeats itself must not leave a file that looks whole.

@@ -1,7 +1,10 @@
 //! What `sparq chat` takes, and what `/set` changes while it runs.
 
 use anyhow::Context;
-use clap::{Args, FromArgMatches, Parser, builder::Resettable};
+use clap::{
+    Args, Command, FromArgMatches,
+    builder::{OsStr, Resettable},
+};
 
 use super::{AttentionArgs, ModelArgs, SamplingArgs};
 
@@ -31,8 +34,7 @@ pub(crate) struct ChatArgs {
 }
 
 /// What `/set` can change between two answers.
-#[derive(Debug, Clone, Parser)]
-#[command(no_binary_name = true, disable_help_flag = true)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ChatSettings {
     /// Tokens of an answer at most
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1024)]
@@ -50,14 +52,20 @@ pub(crate) struct ChatSettings {
 }
 
 impl ChatSettings {
+    /// All settings, as `--help` shows them.
+    pub(crate) fn help() -> String {
+        let command = Self::augment_args(Command::new("set").disable_help_flag(true));
+        command.help_template("{all-args}").render_help().to_string()
+    }
+
     /// Changes what `words` say: names of flags without their dashes, each with its value.
     ///
     /// # Errors
     /// What clap says about a name or a value, in one line.
     pub(crate) fn set(&mut self, words: &[&str]) -> anyhow::Result<()> {
         // Without defaults, only what is typed is changed.
-        let command =
-            <Self as clap::CommandFactory>::command().mut_args(|arg| arg.default_value(Resettable::Reset));
+        let command = Self::augment_args(Command::new("set").no_binary_name(true).disable_help_flag(true))
+            .mut_args(|arg| arg.default_value(Resettable::<OsStr>::Reset));
         let flags = flags(&command, words)?;
         let one_line = |error: clap::Error| {
             let text = error.to_string();
@@ -78,7 +86,7 @@ impl ChatSettings {
 }
 
 /// The words as flags: `top-p 0.9` as `--top-p=0.9`, a switch by its name alone.
-fn flags(command: &clap::Command, words: &[&str]) -> anyhow::Result<Vec<String>> {
+fn flags(command: &Command, words: &[&str]) -> anyhow::Result<Vec<String>> {
     let mut flags = vec![];
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -98,6 +106,8 @@ fn flags(command: &clap::Command, words: &[&str]) -> anyhow::Result<Vec<String>>
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
     use crate::args::{Cli, Command, MethodArg};
 

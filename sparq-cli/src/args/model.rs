@@ -7,13 +7,18 @@ use clap::{Args, ValueEnum};
 use sparq_core::device;
 use sparq_models::checkpoint::Checkpoint;
 
-use crate::demo;
+use crate::{demo, hub, output::Progress};
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Folder of a Hugging Face checkpoint [default: the small model inside this program]
-    #[arg(short, long, value_name = "DIR")]
+    /// Folder of a Hugging Face checkpoint, or its name on the hub: ORG/NAME or ORG/NAME@REVISION
+    /// [default: the small model inside this program]
+    #[arg(short, long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
+
+    /// Take models of the hub from the cache only, as with HF_HUB_OFFLINE=1
+    #[arg(long)]
+    pub(crate) offline: bool,
 
     /// Device to compute on: cpu, flex, ndarray, wgpu[:N], libtorch, libtorch-cuda[:N] or cuda[:N];
     /// `sparq doctor` shows which are there
@@ -53,10 +58,14 @@ impl DtypeArg {
     }
 }
 
-/// The checkpoint in `folder`, or the one inside this program.
-pub(crate) fn open(folder: Option<&Path>) -> sparq_models::Result<Checkpoint> {
-    match folder {
-        Some(folder) => Checkpoint::open(folder),
+/// The checkpoint at a path or of a name, or the one inside this program.
+pub(crate) fn open(
+    model: Option<&Path>,
+    offline: bool,
+    progress: &mut Progress,
+) -> sparq_models::Result<Checkpoint> {
+    match model {
+        Some(model) => Checkpoint::open(hub::folder(model, offline, progress)?),
         None => demo::checkpoint(),
     }
 }
@@ -67,10 +76,10 @@ impl ModelArgs {
         self.model.is_none()
     }
 
-    /// Opens the checkpoint and finds the device and dtype.
-    pub(crate) fn resolve(&self) -> anyhow::Result<(Checkpoint, Device, DType)> {
+    /// Opens the checkpoint, fetched where it must be, and finds the device and dtype.
+    pub(crate) fn resolve(&self, progress: &mut Progress) -> anyhow::Result<(Checkpoint, Device, DType)> {
         let device = device::parse(&self.device)?;
-        let checkpoint = open(self.model.as_deref())?;
+        let checkpoint = open(self.model.as_deref(), self.offline, progress)?;
         let dtype = self.dtype.resolve(&checkpoint, &device)?;
         Ok((checkpoint, device, dtype))
     }

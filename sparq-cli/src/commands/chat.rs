@@ -20,12 +20,12 @@ use input::Input;
 
 /// Runs the subcommand: a line in, an answer out, until the lines end or `/bye`.
 pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
-    let (checkpoint, device, dtype) = args.model.resolve()?;
+    let mut progress = Progress::new(args.no_progress);
+    let (checkpoint, device, dtype) = args.model.resolve(&mut progress)?;
     let format = match args.no_chat_template {
         true => ChatFormat::Plain,
         false => ChatFormat::of(&checkpoint)?,
     };
-    let mut progress = Progress::new(args.no_progress);
     let start = Instant::now();
     let model = TextModel::load(&checkpoint, &device, dtype, &mut |done, total| progress.load(done, total))?;
     progress.clear();

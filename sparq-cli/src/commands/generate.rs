@@ -21,7 +21,8 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let prompt = prompt(args)?;
     // Opened before the work, so that a path that cannot be written costs nothing.
     let mut sink = Sink::open(args.output.as_deref())?;
-    let (checkpoint, device, dtype) = args.model.resolve()?;
+    let mut progress = Progress::new(args.no_progress || args.quiet);
+    let (checkpoint, device, dtype) = args.model.resolve(&mut progress)?;
     let options = GenerateOptions {
         attention: args.attention.resolve(args.model.is_demo()),
         max_new_tokens: args.max_new_tokens,
@@ -31,7 +32,6 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
         ignore_eos: args.ignore_eos,
     };
 
-    let mut progress = Progress::new(args.no_progress || args.quiet);
     let start = Instant::now();
     let model = TextModel::load(&checkpoint, &device, dtype, &mut |done, total| progress.load(done, total))?;
     let load = start.elapsed();

@@ -11,7 +11,7 @@ use sparq_models::inspect::{Inspection, Memory};
 
 use crate::{
     args::{DtypeArg, InspectArgs, open},
-    output,
+    output::{self, Progress},
 };
 
 /// Context that memory is stated for where the model does not name its longest.
@@ -30,7 +30,7 @@ pub(crate) struct Report {
 
 /// Runs the subcommand: reads headers only, so that it is quick for any size.
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
-    let inspection = Inspection::new(&open(args.model.as_deref())?)?;
+    let inspection = Inspection::new(&open(args.model.as_deref(), args.offline, &mut Progress::new(false))?)?;
     let own_context = inspection.sizes.context_tokens.map(|tokens| tokens as u64);
     let context = args.max_seq_len.or(own_context).unwrap_or(FALLBACK_CONTEXT_TOKENS);
     let memory = dtypes(args.dtype).iter().map(|&dtype| inspection.memory(dtype, context)).collect();

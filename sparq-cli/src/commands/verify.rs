@@ -13,7 +13,7 @@ use sparq_models::{
     verify::{Outcome, verify},
 };
 
-use crate::args::VerifyArgs;
+use crate::{args::VerifyArgs, hub, output::Progress};
 
 /// Runs the subcommand: a line per tensor of the reference file, exit code 1 where one is off.
 pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
@@ -21,10 +21,11 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         bail!("--tolerance is {}, expected a number of at least 0", args.tolerance);
     }
     let device = device::parse(&args.device)?;
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let folder = hub::folder(&args.model, args.offline, &mut Progress::new(false))?;
+    let checkpoint = Checkpoint::open(&folder)?;
     let dtype = args.dtype.resolve(&checkpoint, &device)?;
     let model = load_model(&checkpoint, &device, dtype, &mut |_, _| {})?;
-    let file = args.expected.clone().unwrap_or_else(|| args.model.join("expected.safetensors"));
+    let file = args.expected.clone().unwrap_or_else(|| folder.join("expected.safetensors"));
     let comparisons = verify(model.as_ref(), dtype, &file)?;
 
     let width = comparisons.iter().map(|comparison| comparison.name.len()).max().unwrap_or(0);

@@ -24,6 +24,11 @@ impl Progress {
         self.update("prefill", "{pos}/{len} tokens {per_sec}", done as u64, total as u64);
     }
 
+    /// Bytes of a file from the hub.
+    pub(crate) fn download(&mut self, file: &str, done: u64, total: u64) {
+        self.update(file, "{bytes}/{total_bytes} {bytes_per_sec} {eta}", done, total);
+    }
+
     /// Takes the bar off the screen.
     pub(crate) fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
@@ -31,7 +36,7 @@ impl Progress {
         }
     }
 
-    fn update(&mut self, name: &'static str, figures: &str, done: u64, total: u64) {
+    fn update(&mut self, name: &str, figures: &str, done: u64, total: u64) {
         if self.hidden {
             return;
         }
@@ -42,7 +47,7 @@ impl Progress {
             if let Ok(style) = ProgressStyle::with_template(&template) {
                 bar.set_style(style.progress_chars("=> "));
             }
-            bar.with_prefix(name)
+            bar.with_prefix(name.to_owned())
         });
         bar.set_position(done);
         if done >= total {

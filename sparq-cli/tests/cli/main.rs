@@ -7,5 +7,7 @@ mod common;
 mod docs;
 mod doctor;
 mod generate;
+#[cfg(feature = "hub")]
+mod hub;
 mod inspect;
 mod verify;

@@ -32,7 +32,9 @@ pub enum HubError {
     },
 
     /// The hub knows who asks, who may not read the model.
-    #[error("cannot read model `{model}`: its licence is not accepted with this account, or the token lacks the right to read it")]
+    #[error(
+        "cannot read model `{model}`: its licence is not accepted with this account, or the token lacks the right to read it"
+    )]
     Gated {
         /// The model.
         model: String,

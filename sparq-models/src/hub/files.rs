@@ -109,7 +109,10 @@ mod tests {
         assert_eq!(missing(folder.path()).as_deref(), Some("config.json"));
         write("config.json", "{}");
         assert_eq!(missing(folder.path()).as_deref(), Some("weights"));
-        write("model.safetensors.index.json", r#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}"#);
+        write(
+            "model.safetensors.index.json",
+            r#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}"#,
+        );
         write("1.safetensors", "");
         assert_eq!(missing(folder.path()).as_deref(), Some("2.safetensors"));
         write("2.safetensors", "");

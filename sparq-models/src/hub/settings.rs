@@ -43,7 +43,7 @@ impl Hub {
     pub(super) fn from_variables(variable: &dyn Fn(&str) -> Option<String>) -> Self {
         let get = |names: &[&str]| {
             let value = |&name: &&str| variable(name).filter(|value| !value.trim().is_empty());
-            names.iter().find_map(|name| Some((name.to_string(), value(name)?.trim().to_owned())))
+            names.iter().find_map(|name| Some(((*name).to_owned(), value(name)?.trim().to_owned())))
         };
         let path = |names: &[&str]| get(names).map(|(_, value)| home_expanded(&value));
         let home = path(&["HF_HOME"]).unwrap_or_else(|| {
@@ -98,7 +98,10 @@ mod tests {
         assert!(hub(&[]).cache.ends_with("huggingface/hub"));
         assert_eq!(hub(&[("XDG_CACHE_HOME", "/x")]).cache, Path::new("/x/huggingface/hub"));
         let named = hub(&[("HF_HOME", "/h"), ("HF_ENDPOINT", "http://localhost:1/"), ("HF_TOKEN", " t\n")]);
-        assert_eq!((named.cache.as_path(), named.endpoint.as_str()), (Path::new("/h/hub"), "http://localhost:1"));
+        assert_eq!(
+            (named.cache.as_path(), named.endpoint.as_str()),
+            (Path::new("/h/hub"), "http://localhost:1")
+        );
         let token = named.token.unwrap();
         assert_eq!((token.value.as_str(), token.source.as_str()), ("t", "HF_TOKEN"));
         assert!(!format!("{token:?}").contains("\"t\""));

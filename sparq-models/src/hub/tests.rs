@@ -65,7 +65,12 @@ fn what_is_needed_comes_once() {
     assert_eq!(fs::read_to_string(model.join("refs/main")).unwrap(), COMMIT);
     #[cfg(unix)]
     assert!(fs::read_link(folder.join("config.json")).unwrap().starts_with("../../blobs"));
-    assert!(!server.requests().iter().any(|request| request.contains("README") || request.contains("consolidated")));
+    assert!(
+        !server
+            .requests()
+            .iter()
+            .any(|request| request.contains("README") || request.contains("consolidated"))
+    );
 
     // From then on, the one question which commit is the newest; none for a commit or offline.
     assert_eq!(fetch(&hub, "org/name").unwrap(), folder);
@@ -109,7 +114,8 @@ fn a_download_goes_on_where_it_broke_off() {
     server.change(|rules| rules.cut_after = Some(300));
     let folder = fetch(&hub, "org/name").unwrap();
     assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), WEIGHTS);
-    let starts: Vec<String> = server.requests().into_iter().filter(|request| request.ends_with('-')).collect();
+    let starts: Vec<String> =
+        server.requests().into_iter().filter(|request| request.ends_with('-')).collect();
     let of_weights = |start: usize| format!("/org/name/resolve/{COMMIT}/model.safetensors {start}-");
     assert!(starts.ends_with(&[0, 300, 600, 900].map(of_weights)), "{starts:?}");
 }
@@ -122,7 +128,7 @@ fn what_broke_off_does_not_count_as_there() {
     let blobs = home.path().join("hub/models--org--name/blobs");
     // Of an earlier run.
     fs::create_dir_all(&blobs).unwrap();
-    fs::write(blobs.join("mark-model.safetensors-1000.part"), &WEIGHTS[..500]).unwrap();
+    fs::write(blobs.join("model-safetensors-1000.part"), &WEIGHTS[..500]).unwrap();
     server.change(|rules| rules.cut_after = Some(0));
     server.change(|rules| drop(rules.files.remove("tokenizer.json")));
     let error = fetch(&hub, "org/name").unwrap_err();
@@ -138,8 +144,8 @@ fn what_broke_off_does_not_count_as_there() {
     // A leftover that is whole needs no more bytes, and one that is too long is begun again.
     for leftover in [WEIGHTS.to_vec(), vec![8; 2000]] {
         fs::remove_file(folder.join("model.safetensors")).unwrap();
-        fs::remove_file(blobs.join("mark-model.safetensors-1000")).unwrap();
-        fs::write(blobs.join("mark-model.safetensors-1000.part"), &leftover).unwrap();
+        fs::remove_file(blobs.join("model-safetensors-1000")).unwrap();
+        fs::write(blobs.join("model-safetensors-1000.part"), &leftover).unwrap();
         fetch(&hub, "org/name").unwrap();
         assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), WEIGHTS);
         let again = server.requests().iter().any(|request| request.ends_with("model.safetensors 0-"));
@@ -198,11 +204,15 @@ fn without_a_connection_the_cache_is_taken() {
     assert!(matches!(error, HubError::Connection { .. }), "{error:?}");
     assert!(error.to_string().contains(&nowhere.to_string()) && error.hint().contains("HF_ENDPOINT"));
     let error = fetch(&cut_off.clone().offline(), "org/name").unwrap_err();
-    assert!(matches!(error, HubError::Offline { .. }) && error.hint().contains("sparq pull org/name"), "{error}");
+    assert!(
+        matches!(error, HubError::Offline { .. }) && error.hint().contains("sparq pull org/name"),
+        "{error}"
+    );
 
     let folder = fetch(&hub(&server.address, &home, None), "org/name").unwrap();
     let mut events = vec![];
-    let again = cut_off.model(&"org/name".parse().unwrap(), &mut |event| events.push(event == HubEvent::FromCache));
+    let again =
+        cut_off.model(&"org/name".parse().unwrap(), &mut |event| events.push(event == HubEvent::FromCache));
     assert_eq!((again.unwrap(), events), (folder.clone(), vec![true]));
     // Without its weights, it is not complete.
     fs::remove_file(folder.join("model.safetensors")).unwrap();

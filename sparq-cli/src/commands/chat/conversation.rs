@@ -27,7 +27,7 @@ use crate::{
 
 const HELP: &str = "\
 /clear              forget the conversation, but for --system
-/set NAME VALUE …   change a setting for the answers to come; /set alone shows them
+/set NAME VALUE …   change a setting for the answers to come; /set alone lists them
 /stats              figures of the last answer
 /save FILE          write the conversation to a file: JSON for *.json, else text
 /help               this
@@ -50,6 +50,8 @@ pub(super) struct Conversation<'a> {
     format: ChatFormat,
     args: &'a ChatArgs,
     settings: ChatSettings,
+    /// What `/set` changed in them.
+    set: Vec<String>,
     /// What the checkpoint recommends for sampling.
     defaults: GenerationConfig,
     messages: Vec<Message>,
@@ -80,6 +82,7 @@ impl<'a> Conversation<'a> {
             format,
             args,
             settings: args.settings.clone(),
+            set: vec![],
             defaults,
             messages: vec![],
             last: None,
@@ -107,8 +110,11 @@ impl<'a> Conversation<'a> {
             ["clear"] => self.clear(),
             ["stats"] => eprint!("{}", self.stats()),
             ["help"] => eprintln!("{HELP}"),
-            ["set"] => eprintln!("{:#?}", self.settings),
-            ["set", ..] => self.settings.set(&words[1..])?,
+            ["set"] => eprintln!("{}\n\nset: {}", ChatSettings::help(), self.set.join(" ")),
+            ["set", ..] => {
+                self.settings.set(&words[1..])?;
+                self.set.push(words[1..].join(" "));
+            }
             ["save", _, ..] => self.save(Path::new(command["save".len()..].trim()))?,
             ["save"] => bail!("/save needs the name of a file"),
             _ => bail!("there is no command `/{command}`; /help lists them"),

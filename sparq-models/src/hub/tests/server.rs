@@ -85,7 +85,8 @@ fn serve(stream: TcpStream, rules: &Mutex<Rules>, requests: &Mutex<Vec<String>>)
         }
     }
     let range = headers.get("range").and_then(|range| range.strip_prefix("bytes=")).map(str::to_owned);
-    let token = headers.get("authorization").and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
+    let token =
+        headers.get("authorization").and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
     let note = range.as_deref().map_or(path.clone(), |range| format!("{path} {range}"));
     requests.lock().unwrap().push(note);
     let rules = rules.lock().unwrap().clone();
@@ -131,9 +132,13 @@ fn answer(path: &str, range: Option<&str>, token: Option<&str>, rules: &Rules) -
     let Some(bytes) = rules.files.get(file) else {
         return refuse("404 Not Found", "EntryNotFound");
     };
-    let mark = format!("ETag: \"mark-{file}-{}\"\r\nX-Repo-Commit: {COMMIT}", bytes.len());
+    let mark = format!("{}-{}", file.replace('.', "-"), bytes.len());
+    let mark = format!("ETag: \"{mark}\"\r\nX-Repo-Commit: {COMMIT}");
     if rules.redirects && first {
-        return (format!("302 Found\r\nLocation: /cdn/{file}\r\n{}", mark.replace("ETag", "X-Linked-ETag")), vec![]);
+        return (
+            format!("302 Found\r\nLocation: /cdn/{file}\r\n{}", mark.replace("ETag", "X-Linked-ETag")),
+            vec![],
+        );
     }
     let (from, to) = range.and_then(|range| range.split_once('-')).unwrap_or(("0", ""));
     let from: usize = from.parse().unwrap_or(0);
@@ -141,6 +146,7 @@ fn answer(path: &str, range: Option<&str>, token: Option<&str>, rules: &Rules) -
     if from >= to {
         return refuse("416 Range Not Satisfiable", "");
     }
-    let head = format!("206 Partial Content\r\nContent-Range: bytes {from}-{}/{}\r\n{mark}", to - 1, bytes.len());
+    let head =
+        format!("206 Partial Content\r\nContent-Range: bytes {from}-{}/{}\r\n{mark}", to - 1, bytes.len());
     (head, bytes[from..to].to_vec())
 }

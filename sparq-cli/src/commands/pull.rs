@@ -1,0 +1,23 @@
+//! `sparq pull`.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::bail;
+
+use crate::{args::PullArgs, hub, output::Progress};
+
+/// Runs the subcommand: the model's folder goes to standard output.
+pub(crate) fn run(args: &PullArgs) -> anyhow::Result<ExitCode> {
+    if args.model.exists() {
+        bail!("`{}` is a path here, not a name on the hub", args.model.display());
+    }
+    let folder = hub::folder(&args.model, false, &mut Progress::new(args.no_progress))?;
+    if !folder.is_dir() {
+        return Err(sparq_models::Error::FolderNotFound { path: folder }.into());
+    }
+    writeln!(io::stdout(), "{}", folder.display())?;
+    Ok(ExitCode::SUCCESS)
+}
