@@ -25,6 +25,7 @@ impl Progress {
     }
 
     /// Bytes of a file from the hub.
+    #[cfg(feature = "hub")]
     pub(crate) fn download(&mut self, file: &str, done: u64, total: u64) {
         self.update(file, "{bytes}/{total_bytes} {bytes_per_sec} {eta}", done, total);
     }

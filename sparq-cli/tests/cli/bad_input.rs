@@ -31,6 +31,16 @@ fn no_such_folder() {
 }
 
 #[test]
+#[cfg(not(feature = "hub"))]
+fn a_name_without_the_hub_says_what_is_missing() {
+    sparq()
+        .args(["generate", "-m", "org/name", "Once"])
+        .assert()
+        .code(1)
+        .stderr(contains("the hub is not compiled in").and(contains("--features hub")));
+}
+
+#[test]
 fn no_config() {
     let folder = copy_of_llama();
     fs::remove_file(folder.path().join("config.json")).unwrap();
