@@ -51,7 +51,7 @@ impl Message {
 #[derive(Debug)]
 pub enum ChatFormat {
     /// By the model's template, which spells out every special token.
-    Template(ChatTemplate),
+    Template(Box<ChatTemplate>),
     /// As lines that begin with `System:`, `User:` and `Assistant:`, for models without a template.
     Plain,
 }
@@ -64,7 +64,7 @@ impl ChatFormat {
     /// are damaged.
     pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
         let template = checkpoint.tokenizer_config()?.chat_template()?;
-        Ok(template.map_or(Self::Plain, Self::Template))
+        Ok(template.map_or(Self::Plain, |template| Self::Template(Box::new(template))))
     }
 
     /// Token ids of the conversation, up to where the next answer begins. A text from a template gets
