@@ -74,7 +74,9 @@ fn bools<B: Backend, const D: usize>(
     shape: [usize; D],
     device: &Device<B>,
 ) -> BoolTensor<B> {
-    B::bool_from_data(TensorData::new(values, shape), device)
+    // GPUs store them in whole words.
+    let dtype = get_or_init_device_settings::<B>(device).bool_dtype;
+    B::bool_from_data(TensorData::new(values, shape).convert_dtype(dtype.into()), device)
 }
 
 /// `[batch, 1, 1, len]` of what `test(span, position)` says, widened to `shape`.
