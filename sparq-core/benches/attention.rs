@@ -1,73 +1,120 @@
-//! One decode step of one layer at batch 1, 32 heads, d = 128, f32: dense and SparQ (r = 32,
-//! k = 128), through the product's operations and through the oracle; and one append.
+//! The CPU kernels: decode steps of one layer at d = 128, r = 32, k = 128, dense and SparQ, through the
+//! product's operations; appends; linear layers; and what the machine reads at.
 //!
 //! `cargo bench -p sparq-core --bench attention`. Divan prints the bytes that a step must move over
-//! its time, to be read against the bandwidth of `copy`.
+//! its time, to be read against the bandwidth of `read_bandwidth`.
 
 use std::hint::black_box;
 
-use burn::{
-    backend::Dispatch,
-    tensor::{DType, Device, Distribution, Tensor},
-};
+use burn::tensor::{DType, Device, Distribution, Tensor};
 use divan::{Bencher, counter::BytesCount};
 use sparq_core::{
-    AttentionShape, CacheConfig, LayerCache, NewTokens, Spans, SparqConfig,
+    AttentionShape, CacheConfig, IndexDtype, LayerCache, NewTokens, Spans, SparqConfig,
     cache::CacheExtras,
-    ops::{self, DenseStep, SparqStep, oracle},
+    ops::{self, DenseStep, PrefillStep, SparqStep},
 };
 
-const SHAPE: AttentionShape = AttentionShape { heads: 32, kv_heads: 32, head_dim: 128 };
-const LENS: [usize; 3] = [1024, 4096, 16384];
+const RANK: usize = 32;
+const TOP_K: usize = 128;
 
 fn main() {
     divan::main();
 }
 
-fn random(heads: usize, tokens: usize, device: &Device) -> Tensor<4> {
-    let shape = [1, heads, tokens, SHAPE.head_dim];
-    Tensor::random(shape, Distribution::Normal(0.0, 1.0), (device, DType::F32))
+/// One decode step over a cache.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    kv_heads: usize,
+    len: usize,
+    dtype: DType,
+    index: IndexDtype,
 }
 
-/// A cache of `len` tokens with room for more, and one query per head.
-fn problem(len: usize) -> (Tensor<4>, LayerCache) {
-    let device = Device::flex();
-    let config = CacheConfig { layer: SHAPE.into(), batch: 1, max_len: len + 2048, dtype: DType::F32 };
-    let extras = CacheExtras { k_index: true, mean_value: false };
-    let mut cache = LayerCache::new(&config, extras, &device).expect("a valid cache");
-    cache.reserve(len + 2048).expect("within the maximum");
-    let plan = cache.plan(&NewTokens::all(1, len)).expect("it fits");
-    let (k, v) = (random(32, len, &device), random(32, len, &device));
-    cache.append(k, v, &plan).expect("shapes fit");
-    (random(32, 1, &device), cache)
+impl std::fmt::Display for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kv_heads, len, dtype, index } = self;
+        write!(f, "32/{kv_heads} S={len} {dtype:?}")?;
+        match index {
+            IndexDtype::Cache => Ok(()),
+            index => write!(f, " {index:?}"),
+        }
+    }
 }
 
-fn step(len: usize) -> SparqStep {
-    let config = SparqConfig { mean_value: false, ..SparqConfig::new(&SHAPE, 32, 128) };
-    SparqStep { spans: Spans::from_lens(&[len], None), softcap: None, config, retained_mass: false }
+/// Lengths, groups and dtypes, with the transposed keys in `index`.
+fn cases(index: IndexDtype) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for kv_heads in [32, 8] {
+        for len in [1024, 4096, 16384] {
+            for dtype in [DType::F32, DType::F16, DType::BF16] {
+                cases.push(Case { kv_heads, len, dtype, index });
+            }
+        }
+    }
+    cases
 }
 
-fn dense_step(cache: &LayerCache) -> DenseStep {
-    DenseStep { spans: cache.spans(), softcap: None }
+fn plain() -> Vec<Case> {
+    cases(IndexDtype::Cache)
 }
 
-fn dense_bytes(len: usize) -> BytesCount {
-    BytesCount::new(2 * len * SHAPE.kv_heads * SHAPE.head_dim * 4)
+fn coded() -> Vec<Case> {
+    let cases = [IndexDtype::Int8, IndexDtype::Int4].into_iter().flat_map(cases);
+    cases.filter(|case| case.dtype == DType::F16).collect()
 }
 
-fn sparq_bytes(len: usize) -> BytesCount {
-    BytesCount::new((len * 32 + 2 * 128 * SHAPE.head_dim) * SHAPE.kv_heads * 4)
+impl Case {
+    fn shape(self) -> AttentionShape {
+        AttentionShape { heads: 32, kv_heads: self.kv_heads, head_dim: 128 }
+    }
+
+    fn random(self, heads: usize, tokens: usize) -> Tensor<4> {
+        let shape = [1, heads, tokens, self.shape().head_dim];
+        Tensor::random(shape, Distribution::Normal(0.0, 1.0), (&Device::flex(), DType::F32))
+    }
+
+    /// A cache of `len` tokens with room for more.
+    fn cache(self) -> LayerCache {
+        let max_len = self.len + 2048;
+        let config = CacheConfig { layer: self.shape().into(), batch: 1, max_len, dtype: self.dtype };
+        let extras = CacheExtras { k_index: true, index: self.index, mean_value: false };
+        let mut cache = LayerCache::new(&config, extras, &Device::flex()).expect("a valid cache");
+        cache.reserve(max_len).expect("within the maximum");
+        let plan = cache.plan(&NewTokens::all(1, self.len)).expect("it fits");
+        let (k, v) = (self.random(self.kv_heads, self.len), self.random(self.kv_heads, self.len));
+        cache.append(k, v, &plan).expect("shapes fit");
+        cache
+    }
+
+    fn step(self) -> SparqStep {
+        let config = SparqConfig {
+            mean_value: false,
+            index: self.index,
+            ..SparqConfig::new(&self.shape(), RANK, TOP_K)
+        };
+        let spans = Spans::from_lens(&[self.len], None);
+        SparqStep { spans, softcap: None, config, retained_mass: false }
+    }
+
+    fn dense_bytes(self) -> BytesCount {
+        BytesCount::new(2 * self.len * self.kv_heads * 128 * self.dtype.size())
+    }
+
+    fn sparq_bytes(self) -> BytesCount {
+        let index = self.index.bytes(self.len * RANK, self.dtype);
+        BytesCount::new((index + 2 * TOP_K * 128 * self.dtype.size()) * self.kv_heads)
+    }
 }
 
-/// What the machine reads at: a sum over 256 MiB on all threads.
+/// A sum over 256 MiB on all threads.
 #[divan::bench]
 fn read_bandwidth(bencher: Bencher<'_, '_>) {
     use rayon::prelude::*;
     let data = vec![1.0f32; 1 << 26];
     bencher.counter(BytesCount::of_slice(&data)).bench_local(|| {
         let lanes = |chunk: &[f32]| {
-            let mut sums = [0.0f32; 32];
-            for part in chunk.chunks_exact(32) {
+            let mut sums = [0.0f32; 64];
+            for part in chunk.chunks_exact(64) {
                 sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
             }
             sums.iter().sum::<f32>()
@@ -76,61 +123,44 @@ fn read_bandwidth(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench(args = LENS)]
-fn dense(bencher: Bencher<'_, '_>, len: usize) {
-    let (q, cache) = problem(len);
+#[divan::bench(args = plain())]
+fn dense(bencher: Bencher<'_, '_>, case: Case) {
+    let (q, cache) = (case.random(32, 1), case.cache());
     let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
+    let step = DenseStep { spans: cache.spans(), softcap: None };
     bencher
-        .counter(dense_bytes(len))
-        .bench_local(|| black_box(ops::decode_dense(q.clone(), k.clone(), v.clone(), dense_step(&cache))));
+        .counter(case.dense_bytes())
+        .bench_local(|| black_box(ops::decode_dense(q.clone(), k.clone(), v.clone(), step.clone())));
 }
 
-#[divan::bench(args = LENS)]
-fn dense_oracle(bencher: Bencher<'_, '_>, len: usize) {
-    let (q, cache) = problem(len);
-    let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
-    bencher.counter(dense_bytes(len)).bench_local(|| {
-        let (q, k, v) = (q.clone().into_dispatch(), k.clone().into_dispatch(), v.clone().into_dispatch());
-        black_box(oracle::decode_dense::<Dispatch>(q, k, v, &dense_step(&cache)))
-    });
-}
-
-#[divan::bench(args = LENS)]
-fn sparq(bencher: Bencher<'_, '_>, len: usize) {
-    let (q, cache) = problem(len);
+#[divan::bench(args = plain())]
+fn sparq(bencher: Bencher<'_, '_>, case: Case) {
+    let (q, cache, step) = (case.random(32, 1), case.cache(), case.step());
     let (k, index) = (cache.k().expect("filled"), cache.k_index().expect("kept"));
     let (v, sum) = (cache.v().expect("filled"), cache.v_sum().expect("kept"));
-    let step = step(len);
-    bencher.counter(sparq_bytes(len)).bench_local(|| {
+    bencher.counter(case.sparq_bytes()).bench_local(|| {
         let (q, k, index) = (q.clone(), k.clone(), index.clone());
         black_box(ops::decode_sparq(q, k, index, v.clone(), sum.clone(), step.clone()))
     });
 }
 
-#[divan::bench(args = LENS)]
-fn sparq_oracle(bencher: Bencher<'_, '_>, len: usize) {
-    let (q, cache) = problem(len);
-    let (k, index) = (cache.k().expect("filled"), cache.k_index().expect("kept"));
+#[divan::bench(args = coded())]
+fn sparq_codes(bencher: Bencher<'_, '_>, case: Case) {
+    let (q, cache, step) = (case.random(32, 1), case.cache(), case.step());
+    let (k, index) = (cache.k().expect("filled"), cache.quantized_index().expect("kept"));
     let (v, sum) = (cache.v().expect("filled"), cache.v_sum().expect("kept"));
-    let step = step(len);
-    bencher.counter(sparq_bytes(len)).bench_local(|| {
-        black_box(oracle::decode_sparq::<Dispatch>(
-            q.clone().into_dispatch(),
-            k.clone().into_dispatch(),
-            index.clone().into_dispatch(),
-            v.clone().into_dispatch(),
-            sum.clone().into_dispatch(),
-            &step,
-        ))
+    bencher.counter(case.sparq_bytes()).bench_local(|| {
+        let (q, k, index) = (q.clone(), k.clone(), index.clone());
+        black_box(ops::decode_sparq_quantized(q, k, index, v.clone(), sum.clone(), step.clone()))
     });
 }
 
-/// Appending one token to `k`, `k_index`, `v` and the sum of values: the same at every length.
-#[divan::bench(args = LENS, sample_count = 100, sample_size = 10)]
-fn append(bencher: Bencher<'_, '_>, len: usize) {
-    let device = Device::flex();
-    let (_, mut cache) = problem(len);
-    let (k, v) = (random(32, 1, &device), random(32, 1, &device));
+/// One token into `k`, `k_index` and `v`: the same at every length.
+#[divan::bench(args = [IndexDtype::Cache, IndexDtype::Int8, IndexDtype::Int4], sample_count = 100, sample_size = 10)]
+fn append(bencher: Bencher<'_, '_>, index: IndexDtype) {
+    let case = Case { kv_heads: 32, len: 4096, dtype: DType::F16, index };
+    let mut cache = case.cache();
+    let (k, v) = (case.random(32, 1), case.random(32, 1));
     let mut appended = 0;
     bencher.bench_local(|| {
         appended += 1;
@@ -138,4 +168,29 @@ fn append(bencher: Bencher<'_, '_>, len: usize) {
         let plan = cache.plan(&NewTokens::all(1, 1)).expect("it fits");
         cache.append(k.clone(), v.clone(), &plan).expect("shapes fit");
     });
+}
+
+#[divan::bench(args = [512, 2048])]
+fn prefill(bencher: Bencher<'_, '_>, len: usize) {
+    let case = Case { kv_heads: 8, len, dtype: DType::BF16, index: IndexDtype::Cache };
+    let (q, cache) = (case.random(32, len), case.cache());
+    let empty = LayerCache::new(cache.config(), CacheExtras::default(), &Device::flex()).expect("valid");
+    let plan = empty.plan(&NewTokens::all(1, len)).expect("it fits");
+    let step = PrefillStep::new(plan, &case.shape().into());
+    let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
+    bencher.bench_local(|| black_box(ops::prefill(q.clone(), k.clone(), v.clone(), step.clone())));
+}
+
+#[divan::bench(args = [(1, 4096, DType::F32), (1, 4096, DType::F16), (1, 4096, DType::BF16),
+    (1, 14336, DType::F32), (1, 14336, DType::F16), (1, 14336, DType::BF16), (256, 4096, DType::F32),
+    (256, 4096, DType::BF16)])]
+fn linear(bencher: Bencher<'_, '_>, (tokens, outputs, dtype): (usize, usize, DType)) {
+    let device = Device::flex();
+    let random = |rows, dtype| {
+        Tensor::<2>::random([rows, 4096], Distribution::Default, (&device, DType::F32)).cast(dtype)
+    };
+    let (x, weight) = (random(tokens, DType::F32), random(outputs, dtype));
+    bencher
+        .counter(BytesCount::new(outputs * 4096 * dtype.size()))
+        .bench_local(|| black_box(ops::linear(x.clone(), weight.clone())));
 }
