@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use sparq_core::{
-    AttentionShape, CacheConfig, Error, LayerCache, NewTokens, SparqConfig,
+    AttentionShape, CacheConfig, Error, IndexDtype, LayerCache, NewTokens, SparqConfig,
     cache::CacheExtras,
     device::Limits,
     ops::{self, DenseStep, SparqStep},
@@ -17,7 +17,7 @@ use crate::{
 /// A way to see a tensor as a part of another one.
 type View<'a> = &'a dyn Fn(&Tensor<4>) -> Tensor<4>;
 
-const ALL: CacheExtras = CacheExtras { k_index: true, mean_value: true };
+const ALL: CacheExtras = CacheExtras { k_index: true, index: IndexDtype::Cache, mean_value: true };
 
 /// Queries, rows, caches and weights that are permuted, narrowed or transposed views give what
 /// contiguous ones give.

@@ -11,6 +11,7 @@
 //! - [`reference`](mod@reference): the vectors of the authors' published code, through the oracle and
 //!   through the operations that the product runs;
 //! - [`overrides`]: a backend's own operations against the oracle, in every dtype that it supports;
+//! - [`quantized`]: the same for transposed keys in few bits, and what they cost in quality;
 //! - [`properties`]: what must hold whatever the numbers are;
 //! - [`windows`]: the same for sliding windows and soft caps;
 //! - [`layout`]: views of other tensors, caches that grow, long ones and those that are too large;
@@ -28,6 +29,7 @@ pub mod model;
 pub mod overrides;
 pub mod problem;
 pub mod properties;
+pub mod quantized;
 pub mod reference;
 pub mod report;
 pub mod streams;

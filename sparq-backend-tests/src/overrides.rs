@@ -5,7 +5,7 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 use sparq_core::{
-    AppendPlan, AttentionShape, GroupScores, NewTokens, SparqConfig,
+    AppendPlan, AttentionShape, GroupScores, IndexDtype, NewTokens, SparqConfig,
     ops::{self, PrefillStep, oracle},
 };
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Shapes that reach every branch: no groups, groups, one KV head, sizes that no vector divides.
-fn problems() -> Vec<Problem> {
+pub(crate) fn problems() -> Vec<Problem> {
     let ragged = |width, lens: &[usize]| NewTokens::ragged(width, lens).expect("lens within width");
     let padded = |width, pads: &[usize]| NewTokens::left_padded(width, pads).expect("pads within width");
     let shape = |heads, kv_heads, head_dim| AttentionShape { heads, kv_heads, head_dim };
@@ -28,7 +28,7 @@ fn problems() -> Vec<Problem> {
 }
 
 /// Windows and soft caps to run the problems under: none, each alone, both. Logits are of order one.
-const LIMITS: [(Option<usize>, Option<f32>); 4] =
+pub(crate) const LIMITS: [(Option<usize>, Option<f32>); 4] =
     [(None, None), (Some(9), None), (None, Some(1.5)), (Some(40), Some(0.7))];
 
 /// Rows, columns and sums land where the oracle puts them, behind what is there already.
@@ -94,8 +94,15 @@ pub fn sparq_decode(device: &Device, row: Tolerance) {
         for (rank, top_k, local_window) in [(d / 4, 12, 3), (d / 2, 64, 0), (1, 5, 5), (d, 5000, 1)] {
             for group_scores in [GroupScores::ScaledLogits, GroupScores::Softmax] {
                 for mean_value in [false, true] {
-                    let config =
-                        SparqConfig { rank, top_k, local_window, mean_value, group_scores, dense_below: 0 };
+                    let config = SparqConfig {
+                        rank,
+                        top_k,
+                        local_window,
+                        mean_value,
+                        group_scores,
+                        dense_below: 0,
+                        index: IndexDtype::Cache,
+                    };
                     let run = |path| sparq(path, problem.queries(device), &cache, config);
                     let (product, expected) = (run(Path::Product), run(Path::Oracle));
                     let what = format!("{config:?} {:?} {:?}", problem.layer(), row.dtype);

@@ -7,8 +7,9 @@ use burn::{
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sparq_core::{
-    AttentionLayer, AttentionShape, CacheConfig, LayerCache, NewTokens, SparqConfig,
+    AttentionLayer, AttentionShape, CacheConfig, IndexDtype, LayerCache, NewTokens, SparqConfig,
     cache::CacheExtras,
+    index::QuantizedIndex,
     ops::{self, DenseStep, SparqStep, oracle},
 };
 
@@ -142,13 +143,18 @@ impl Problem {
 
     /// A cache that holds the keys and values, with all extras.
     pub fn cache(&self, dtype: DType, device: &Device) -> LayerCache {
+        self.cache_with(IndexDtype::Cache, dtype, device)
+    }
+
+    /// The same with the transposed keys stored as `index` says.
+    pub fn cache_with(&self, index: IndexDtype, dtype: DType, device: &Device) -> LayerCache {
         let config = CacheConfig {
             layer: self.layer(),
             batch: self.batch(),
             max_len: 2 * self.tokens.width() + 64,
             dtype,
         };
-        let extras = CacheExtras { k_index: true, mean_value: true };
+        let extras = CacheExtras { k_index: true, index, mean_value: true };
         let mut cache = LayerCache::new(&config, extras, device).expect("a valid cache");
         let plan = cache.plan(&self.tokens).expect("it fits");
         cache.append(self.rows(&self.k, device), self.rows(&self.v, device), &plan).expect("shapes fit");
@@ -163,7 +169,7 @@ impl Problem {
 
     /// SparQ decode, without the dense escape of the product's method.
     pub fn sparq(&self, path: Path, config: SparqConfig, dtype: DType, device: &Device) -> Solution {
-        let cache = self.cache(dtype, device);
+        let cache = self.cache_with(config.index, dtype, device);
         sparq(path, self.queries(device), &cache, config)
     }
 }
@@ -187,11 +193,19 @@ pub fn sparq(path: Path, q: Tensor<4>, cache: &LayerCache, config: SparqConfig) 
     let layer = cache.config().layer;
     config.validate(layer.shape.head_dim).expect("a valid configuration");
     let step = SparqStep { spans: cache.spans(), softcap: layer.softcap, config, retained_mass: true };
-    let (k, k_index) = (cache.k().expect("filled"), cache.k_index().expect("kept"));
-    let (v, v_sum) = (cache.v().expect("filled"), cache.v_sum().expect("kept"));
-    let (output, positions, mass) = match path {
-        Path::Product => ops::decode_sparq(q, k, k_index, v, v_sum, step),
-        Path::Oracle => {
+    let (k, v, v_sum) =
+        (cache.k().expect("filled"), cache.v().expect("filled"), cache.v_sum().expect("kept"));
+    let (output, positions, mass) = match (path, config.index.bits()) {
+        (Path::Product, None) => ops::decode_sparq(q, k, cache.k_index().expect("kept"), v, v_sum, step),
+        (Path::Product, Some(_)) => {
+            let index = cache.quantized_index().expect("kept");
+            ops::decode_sparq_quantized(q, k, index, v, v_sum, step)
+        }
+        (Path::Oracle, coded) => {
+            let k_index = match coded {
+                None => cache.k_index().expect("kept"),
+                Some(_) => dequantized(&cache.quantized_index().expect("kept")),
+            };
             let (output, positions, mass) = oracle::decode_sparq::<Dispatch>(
                 q.into_dispatch(),
                 k.into_dispatch(),
@@ -210,6 +224,12 @@ pub fn sparq(path: Path, q: Tensor<4>, cache: &LayerCache, config: SparqConfig) 
     let [_, _, kept] = positions.dims();
     let positions = ints(positions).chunks(kept).map(sorted).collect();
     Solution { output: floats(output), positions, mass: floats(mass) }
+}
+
+/// The keys `[batch, kv_heads, head_dim, capacity]` that codes stand for.
+pub fn dequantized(index: &QuantizedIndex) -> Tensor<4> {
+    let (words, scales) = (index.words.clone().into_dispatch(), index.scales.clone().into_dispatch());
+    Tensor::from_dispatch(oracle::dequantize::<Dispatch>(words, scales))
 }
 
 /// Ascending, without the fillers.

@@ -248,7 +248,7 @@ pub fn the_running_mean_is_the_mean(device: &Device) {
         let AttentionShape { kv_heads, head_dim, .. } = problem.shape;
         let (batch, width) = (problem.batch(), problem.tokens.width());
         let config = CacheConfig { layer: problem.shape.into(), batch, max_len: width, dtype: DType::F32 };
-        let extras = CacheExtras { k_index: false, mean_value: true };
+        let extras = CacheExtras { mean_value: true, ..CacheExtras::default() };
         let mut cache = sparq_core::LayerCache::new(&config, extras, device).expect("a valid cache");
         let (k, v) = (problem.rows(&problem.k, device), problem.rows(&problem.v, device));
         for first in (0..width).step_by(chunk) {

@@ -8,7 +8,7 @@ use std::{collections::HashMap, fs, path::PathBuf};
 use burn::tensor::{DType, Device};
 use safetensors::SafeTensors;
 use serde::Deserialize;
-use sparq_core::{AttentionShape, GroupScores, NewTokens, SparqConfig};
+use sparq_core::{AttentionShape, GroupScores, IndexDtype, NewTokens, SparqConfig};
 
 use crate::{
     problem::{Path, Problem},
@@ -44,6 +44,7 @@ impl Case {
             mean_value: self.reallocate_to_mean_value?,
             group_scores: GroupScores::ScaledLogits,
             dense_below: 0,
+            index: IndexDtype::Cache,
         })
     }
 }
@@ -59,18 +60,39 @@ pub fn attention_through_the_product(device: &Device, row: Tolerance) {
     attention(Path::Product, device, row);
 }
 
-fn attention(path: Path, device: &Device, row: Tolerance) {
+/// The files of the authors' attention cases.
+fn files() -> Vec<PathBuf> {
     let folder = folder().join("attention");
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "safetensors"));
     files.sort();
+    files
+}
+
+/// The problem of each file, with its SparQ configurations.
+pub(crate) fn sparq_problems() -> Vec<(String, Problem, Vec<SparqConfig>)> {
+    let read = |file: &PathBuf| {
+        let bytes = fs::read(file).expect("a readable file");
+        let (_, header) = SafeTensors::read_metadata(&bytes).expect("a safetensors header");
+        let metadata = header.metadata().as_ref().expect("metadata").clone();
+        let tensors = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+        let cases: Vec<Case> = serde_json::from_str(&metadata["cases"]).expect("a list of cases");
+        let configs = cases.iter().filter(|case| case.method == "sparq").filter_map(Case::sparq).collect();
+        let name = file.file_stem().expect("a file").to_string_lossy().into_owned();
+        (name, read_problem(&metadata, &tensors), configs)
+    };
+    files().iter().map(read).collect()
+}
+
+fn attention(path: Path, device: &Device, row: Tolerance) {
+    let files = files();
     let mut cases = 0;
     for file in &files {
         cases += run_file(file, path, device, row);
     }
     let least = files.len() * if row.dtype == DType::F32 { 2 } else { 1 };
-    assert!(cases >= least, "{cases} cases in {} files of {}", files.len(), folder.display());
+    assert!(cases >= least, "{cases} cases in {} files of {}", files.len(), folder().display());
 }
 
 /// Runs the dense and SparQ cases of one file; returns their number.

@@ -89,6 +89,8 @@ checks! {
         properties::order_of_the_cache_does_not_matter
         properties::only_what_is_counted_is_read
         properties::an_old_handle_keeps_its_values
+        quantized::decoding_continues_a_prefill
+        quantized::quality_on_the_reference_vectors
         windows::a_window_beyond_the_text_changes_nothing
         windows::a_window_is_the_text_cut_to_it
         windows::decoding_continues_a_limited_prefill
@@ -111,6 +113,8 @@ checks! {
         overrides::sparq_decode
         overrides::prefill
         overrides::linear
+        quantized::appends
+        quantized::sparq_decode
         streams::repeated_runs_give_the_same_result
         layout::views_of_other_tensors
         layout::a_cache_grows_without_changing_its_contents

@@ -6,6 +6,7 @@ use crate::{
     config::{AttentionLayer, AttentionShape},
     device::Limits,
     error::{Error, Result},
+    index::{self, IndexDtype, QuantizedIndex},
     ops,
     spans::{AppendPlan, NewTokens, Spans},
     transfer::Part,
@@ -32,6 +33,8 @@ pub struct CacheConfig {
 pub struct CacheExtras {
     /// The transposed copy of the keys, for SparQ's first step.
     pub k_index: bool,
+    /// How that copy is stored.
+    pub index: IndexDtype,
     /// The running sum of values, for SparQ's third step.
     pub mean_value: bool,
 }
@@ -45,7 +48,7 @@ pub struct CacheExtras {
 /// | tensor | axes |
 /// |---|---|
 /// | `k`, `v` | `[batch, kv_heads, capacity, head_dim]` |
-/// | `k_index` | `[batch, kv_heads, head_dim, capacity]` |
+/// | `k_index` | `[batch, kv_heads, head_dim, capacity]`, or codes: [`QuantizedIndex`] |
 /// | `v_sum` | `[batch, kv_heads, head_dim]`, f32 |
 #[derive(Debug)]
 pub struct LayerCache {
@@ -60,6 +63,7 @@ pub struct LayerCache {
     k: Option<Tensor<4>>,
     v: Option<Tensor<4>>,
     k_index: Option<Tensor<4>>,
+    quantized: Option<QuantizedIndex>,
     v_sum: Option<Tensor<3>>,
 }
 
@@ -91,6 +95,7 @@ impl LayerCache {
             k: None,
             v: None,
             k_index: None,
+            quantized: None,
             v_sum: None,
         })
     }
@@ -134,9 +139,19 @@ impl LayerCache {
     /// Transposed keys `[batch, kv_heads, head_dim, capacity]`.
     ///
     /// # Errors
-    /// [`Error::MissingInCache`] where [`CacheExtras::k_index`] is off, or before the first append.
+    /// [`Error::MissingInCache`] where [`CacheExtras::k_index`] is off or the copy is stored as codes,
+    /// or before the first append.
     pub fn k_index(&self) -> Result<Tensor<4>> {
         handle(&self.k_index, "the transposed keys")
+    }
+
+    /// Transposed keys as codes.
+    ///
+    /// # Errors
+    /// [`Error::MissingInCache`] where [`CacheExtras::index`] is the dtype of the cache, or before the
+    /// first append.
+    pub fn quantized_index(&self) -> Result<QuantizedIndex> {
+        self.quantized.clone().ok_or(Error::MissingInCache { missing: "the transposed keys as codes" })
     }
 
     /// Sum of all values of each sequence, whatever the window, `[batch, kv_heads, head_dim]`, f32.
@@ -218,12 +233,15 @@ impl LayerCache {
         if self.extras.mean_value {
             self.v_sum = self.v_sum.take().map(|sum| ops::accumulate(sum, v.clone(), plan));
         }
-        if self.extras.k_index {
+        if self.keeps_plain_index() {
             let k = k.clone();
             self.k_index = self.k_index.take().map(|index| ops::append_columns(index, k, plan));
         }
         self.k = self.k.take().map(|cache| ops::append_rows(cache, k, plan));
         self.v = self.v.take().map(|cache| ops::append_rows(cache, v, plan));
+        if let Some((index, k)) = self.quantized.take().zip(self.k.clone()) {
+            self.quantized = Some(ops::append_quantized(index, k, plan));
+        }
         self.lens = lens;
         Ok(())
     }
@@ -247,6 +265,13 @@ impl LayerCache {
             return Ok(());
         }
         self.lens.iter_mut().for_each(|held| *held = (*held).min(len));
+        if let Some((codes, k)) = self.quantized.take().zip(self.k.clone()) {
+            // The scales of the blocks that were cut may be those of keys that went.
+            let rest: Vec<usize> = self.lens.iter().map(|held| held % index::BLOCK).collect();
+            let firsts: Vec<usize> = self.lens.iter().zip(&rest).map(|(held, rest)| held - rest).collect();
+            let plan = AppendPlan::new(&NewTokens::ragged(index::BLOCK, &rest)?, &firsts);
+            self.quantized = Some(ops::append_quantized(codes, k, &plan));
+        }
         let Some(mut sum) = self.v_sum.take().map(|sum| sum.zeros_like()) else {
             return Ok(());
         };
@@ -268,15 +293,37 @@ impl LayerCache {
     /// Bytes held on the device.
     pub fn bytes(&self) -> usize {
         let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
-        let copies = 2 + usize::from(self.extras.k_index);
-        let elements = self.config.batch * kv_heads * self.capacity * head_dim;
-        copies * elements * self.config.dtype.size()
+        let rows = self.config.batch * kv_heads * head_dim;
+        let index = match (self.extras.k_index, self.extras.index.bits()) {
+            (false, _) => 0,
+            (true, None) => rows * self.capacity * self.config.dtype.size(),
+            (true, Some(bits)) => {
+                let capacity = self.capacity.next_multiple_of(index::BLOCK);
+                rows * (capacity * bits / 8 + capacity / index::BLOCK * DType::F32.size())
+            }
+        };
+        2 * rows * self.capacity * self.config.dtype.size() + index
     }
 
     /// What appending one token to every sequence writes: `k`, `v` and the copies kept.
     pub(crate) fn append_part(&self) -> Part {
-        let copies = 2 + usize::from(self.extras.k_index);
-        Part::new(copies * self.vector_elements(), self.config.dtype.size())
+        let (elements, size) = (self.vector_elements(), self.config.dtype.size());
+        let rows = Part::new(2 * elements, size);
+        match self.extras.k_index {
+            true => rows + self.index_part(elements),
+            false => rows,
+        }
+    }
+
+    /// `elements` components of the transposed keys, scales included.
+    pub(crate) fn index_part(&self, elements: usize) -> Part {
+        let mut part = Part::new(elements, 1);
+        part.bytes = self.extras.index.bytes(elements, self.config.dtype) as u64;
+        part
+    }
+
+    fn keeps_plain_index(&self) -> bool {
+        self.extras.k_index && self.extras.index.bits().is_none()
     }
 
     /// What keeping the sum of values up to date reads and writes per token.
@@ -309,7 +356,7 @@ impl LayerCache {
         };
         self.k = Some(rows(self.k.take()));
         self.v = Some(rows(self.v.take()));
-        if self.extras.k_index {
+        if self.keeps_plain_index() {
             let new = Tensor::zeros([batch, kv_heads, head_dim, capacity], options);
             self.k_index = Some(match self.k_index.take() {
                 Some(old) if used > 0 => {
@@ -319,11 +366,34 @@ impl LayerCache {
                 _ => new,
             });
         }
+        if let Some(bits) = self.extras.index.bits().filter(|_| self.extras.k_index) {
+            self.grow_quantized(capacity, used, bits);
+        }
         if self.v_sum.is_none() {
             let options = (&self.device, DType::F32);
             self.v_sum = Some(Tensor::zeros([batch, kv_heads, head_dim], options));
         }
         self.capacity = capacity;
+    }
+
+    fn grow_quantized(&mut self, capacity: usize, used: usize, bits: usize) {
+        let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
+        let batch = self.config.batch;
+        let blocks = capacity.div_ceil(index::BLOCK);
+        let words_per_block = index::BLOCK * bits / 32;
+        let words = [batch, kv_heads, head_dim, blocks * words_per_block];
+        let mut new = QuantizedIndex {
+            words: Tensor::zeros(words, (&self.device, DType::I32)),
+            scales: Tensor::zeros([batch, kv_heads, head_dim, blocks], (&self.device, DType::F32)),
+        };
+        if let Some(old) = self.quantized.take().filter(|_| used > 0) {
+            let blocks = used.div_ceil(index::BLOCK);
+            let live = |len| [0..batch, 0..kv_heads, 0..head_dim, 0..len];
+            let words = live(blocks * words_per_block);
+            new.words = new.words.slice_assign(words.clone(), old.words.slice(words));
+            new.scales = new.scales.slice_assign(live(blocks), old.scales.slice(live(blocks)));
+        }
+        self.quantized = Some(new);
     }
 }
 

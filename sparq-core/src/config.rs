@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::index::IndexDtype;
 
 /// Heads and sizes of one attention layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +113,9 @@ pub struct SparqConfig {
     /// Sequences shorter than this many tokens are attended densely. Sequences that `top_k`
     /// covers whole always are. A sliding window counts as the sequence where it is shorter.
     pub dense_below: usize,
+    /// How the transposed keys of step 1 are stored.
+    #[serde(default)]
+    pub index: IndexDtype,
 }
 
 impl SparqConfig {
@@ -129,6 +133,7 @@ impl SparqConfig {
             mean_value: shape.group() == 1,
             group_scores: GroupScores::default(),
             dense_below: 0,
+            index: IndexDtype::default(),
         }
     }
 

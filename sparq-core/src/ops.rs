@@ -34,6 +34,7 @@ use crate::{
     cache::CacheConfig,
     config::{AttentionLayer, SparqConfig},
     error::{Error, Result},
+    index::QuantizedIndex,
     spans::{AppendPlan, Spans},
 };
 
@@ -163,6 +164,31 @@ mod dispatch {
             oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step)
         }
 
+        /// Quantises the blocks of transposed keys that new rows of `k` lie in.
+        #[fusion(meta = fusion::quantized_index)]
+        fn append_quantized(
+            words: IntTensor<Self>,
+            scales: FloatTensor<Self>,
+            k: FloatTensor<Self>,
+            plan: AppendPlan,
+        ) -> (IntTensor<Self>, FloatTensor<Self>) {
+            oracle::append_quantized::<Self>(words, scales, k, &plan)
+        }
+
+        /// SparQ attention whose first step reads transposed keys in few bits.
+        #[fusion(meta = fusion::quantized_outputs)]
+        fn decode_sparq_quantized(
+            q: FloatTensor<Self>,
+            k: FloatTensor<Self>,
+            words: IntTensor<Self>,
+            scales: FloatTensor<Self>,
+            v: FloatTensor<Self>,
+            v_sum: FloatTensor<Self>,
+            step: SparqStep,
+        ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
+            oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &step)
+        }
+
         /// `x · weightᵀ` for `x: [tokens, in]` (f32) and `weight: [out, in]` in its storage dtype.
         #[fusion(meta = fusion::linear_output)]
         fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -223,6 +249,40 @@ pub fn decode_sparq(
         q.into_dispatch(),
         k.into_dispatch(),
         k_index.into_dispatch(),
+        v.into_dispatch(),
+        v_sum.into_dispatch(),
+        step,
+    );
+    (Tensor::from_dispatch(output), Tensor::from_dispatch(positions), Tensor::from_dispatch(mass))
+}
+
+/// Quantises the blocks of transposed keys that the new rows of a plan lie in, from the rows of
+/// `k: [batch, kv_heads, capacity, head_dim]`, which hold them already; in place when the handles are
+/// the only ones.
+pub fn append_quantized(index: QuantizedIndex, k: Tensor<4>, plan: &AppendPlan) -> QuantizedIndex {
+    let (words, scales) = <Dispatch as SparqOps>::append_quantized(
+        index.words.into_dispatch(),
+        index.scales.into_dispatch(),
+        k.into_dispatch(),
+        plan.clone(),
+    );
+    QuantizedIndex { words: Tensor::from_dispatch(words), scales: Tensor::from_dispatch(scales) }
+}
+
+/// [`decode_sparq`] over transposed keys in few bits.
+pub fn decode_sparq_quantized(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    index: QuantizedIndex,
+    v: Tensor<4>,
+    v_sum: Tensor<3>,
+    step: SparqStep,
+) -> (Tensor<4>, Tensor<3, Int>, Tensor<2>) {
+    let (output, positions, mass) = <Dispatch as SparqOps>::decode_sparq_quantized(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        index.words.into_dispatch(),
+        index.scales.into_dispatch(),
         v.into_dispatch(),
         v_sum.into_dispatch(),
         step,

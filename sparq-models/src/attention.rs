@@ -1,7 +1,7 @@
 //! Which attention to decode with, as a user states it: sizes that depend on the model and on the
 //! length of the run are filled in later.
 
-use sparq_core::{AttentionLayer, AttentionShape, GroupScores, Method, SparqConfig};
+use sparq_core::{AttentionLayer, AttentionShape, GroupScores, IndexDtype, Method, SparqConfig};
 
 use crate::error::Result;
 
@@ -47,6 +47,8 @@ pub struct SparqOptions {
     pub group_scores: GroupScores,
     /// Sequences shorter than this many tokens are attended densely.
     pub dense_below: usize,
+    /// How the transposed keys are stored.
+    pub index: IndexDtype,
 }
 
 impl Default for SparqOptions {
@@ -58,6 +60,7 @@ impl Default for SparqOptions {
             mean_value: None,
             group_scores: GroupScores::default(),
             dense_below: 0,
+            index: IndexDtype::default(),
         }
     }
 }
@@ -78,6 +81,7 @@ impl SparqOptions {
         config.mean_value = self.mean_value.unwrap_or(config.mean_value);
         config.group_scores = self.group_scores;
         config.dense_below = self.dense_below;
+        config.index = self.index;
         config.validate(shape.head_dim)?;
         Ok(config)
     }

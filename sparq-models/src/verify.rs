@@ -12,7 +12,7 @@ use std::{fs, path::Path};
 
 use burn::tensor::DType;
 use safetensors::{Dtype, SafeTensors};
-use sparq_core::{GroupScores, Method, NewTokens, SparqConfig};
+use sparq_core::{GroupScores, IndexDtype, Method, NewTokens, SparqConfig};
 
 use crate::{
     error::{Error, Result},
@@ -109,6 +109,7 @@ fn method(name: &str) -> Option<Method> {
         },
         group_scores: GroupScores::ScaledLogits,
         dense_below: 0,
+        index: IndexDtype::Cache,
     }))
 }
 

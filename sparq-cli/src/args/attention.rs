@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use sparq_models::{
     attention::{Attention, SparqOptions, SparqSize},
-    core::{GroupScores, SparqConfig},
+    core::{GroupScores, IndexDtype, SparqConfig},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -16,6 +16,13 @@ pub(crate) enum MethodArg {
 pub(crate) enum GroupScoresArg {
     Logits,
     Softmax,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyIndexArg {
+    Auto,
+    Int8,
+    Int4,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -58,6 +65,11 @@ pub(crate) struct AttentionArgs {
     /// SparQ: attend densely to contexts shorter than N tokens
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) dense_below: usize,
+
+    /// SparQ: how the copy of the keys that positions are chosen by is stored; auto keeps the dtype of
+    /// the KV cache, int8 and int4 take less memory and less time
+    #[arg(long, value_enum, default_value_t = KeyIndexArg::Auto)]
+    pub(crate) k_index: KeyIndexArg,
 }
 
 impl AttentionArgs {
@@ -86,6 +98,11 @@ impl AttentionArgs {
                 GroupScoresArg::Softmax => GroupScores::Softmax,
             },
             dense_below: self.dense_below,
+            index: match self.k_index {
+                KeyIndexArg::Auto => IndexDtype::Cache,
+                KeyIndexArg::Int8 => IndexDtype::Int8,
+                KeyIndexArg::Int4 => IndexDtype::Int4,
+            },
         })
     }
 }
@@ -129,6 +146,9 @@ mod tests {
         assert_eq!(sparq("--no-mean-value").mean_value, Some(false));
         assert_eq!(sparq("--group-scores softmax").group_scores, GroupScores::Softmax);
         assert_eq!(sparq("--dense-below 512").dense_below, 512);
+        assert_eq!(sparq("").index, IndexDtype::Cache);
+        assert_eq!(sparq("--k-index int8").index, IndexDtype::Int8);
+        assert_eq!(sparq("--k-index int4").index, IndexDtype::Int4);
     }
 
     #[test]

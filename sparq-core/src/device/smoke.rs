@@ -54,7 +54,11 @@ pub fn smoke_test(device: &Device, processor: &Device) -> Result<Smoke> {
 fn step(device: &Device, by_definition: bool) -> Result<(Vec<f32>, Vec<Vec<i64>>)> {
     let AttentionShape { heads, kv_heads, head_dim } = SHAPE;
     let config = CacheConfig { layer: SHAPE.into(), batch: 1, max_len: LEN, dtype: DType::F32 };
-    let mut cache = LayerCache::new(&config, CacheExtras { k_index: true, mean_value: true }, device)?;
+    let mut cache = LayerCache::new(
+        &config,
+        CacheExtras { k_index: true, mean_value: true, ..CacheExtras::default() },
+        device,
+    )?;
     let tokens = NewTokens::all(1, LEN);
     let plan = cache.plan(&tokens)?;
     let rows = |seed| numbers([1, kv_heads, LEN, head_dim], seed, device);

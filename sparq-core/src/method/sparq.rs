@@ -50,7 +50,7 @@ impl Sparq {
         let AttentionShape { kv_heads, head_dim, .. } = config.layer.shape;
         let vector = kv_heads * head_dim;
         Transfer {
-            k_index: Part::new(scored * kv_heads * self.config.rank, size),
+            k_index: cache.index_part(scored * kv_heads * self.config.rank),
             k: Part::new(kept * vector, size),
             v: Part::new(kept * vector, size),
             mean_value: cache.mean_value_part(),
@@ -66,7 +66,7 @@ impl DecodeMethod for Sparq {
     }
 
     fn cache_extras(&self) -> CacheExtras {
-        CacheExtras { k_index: true, mean_value: self.config.mean_value }
+        CacheExtras { k_index: true, index: self.config.index, mean_value: self.config.mean_value }
     }
 
     fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
@@ -81,9 +81,11 @@ impl DecodeMethod for Sparq {
             config: self.config,
             retained_mass: self.retained_mass,
         };
-        let v_sum = cache.v_sum()?;
-        let (output, positions, retained_mass) =
-            ops::decode_sparq(q, cache.k()?, cache.k_index()?, cache.v()?, v_sum, step);
+        let (k, v, v_sum) = (cache.k()?, cache.v()?, cache.v_sum()?);
+        let (output, positions, retained_mass) = match self.config.index.bits() {
+            None => ops::decode_sparq(q, k, cache.k_index()?, v, v_sum, step),
+            Some(_) => ops::decode_sparq_quantized(q, k, cache.quantized_index()?, v, v_sum, step),
+        };
         Ok(Decoded {
             output,
             selection: Some(Selection {

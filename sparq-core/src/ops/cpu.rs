@@ -1,25 +1,32 @@
-//! The operations over raw slices, for CPU backends: plain safe loops, one rayon task per
-//! sequence and KV head.
+//! The operations over raw slices, for CPU backends.
 //!
 //! Every function takes contiguous slices in the layouts of [`crate::LayerCache`]. Queries and
-//! results are f32; caches and weights are any [`Element`], widened a row at a time.
+//! results are f32; caches and weights are any [`Element`], widened in registers. Work is shared
+//! between threads by sequence and KV head, and by position where there are few of them; buffers are
+//! kept by each thread, so that a decode step allocates its outputs and nothing else.
 
 mod append;
 mod attend;
 mod dense;
 mod element;
+mod index;
 mod linear;
+mod matmul;
+mod prefill;
+mod query;
+mod rows;
+mod simd;
 mod sparq;
+mod split;
+mod top_k;
 
-pub(super) use append::{accumulate, append_columns, append_rows};
+pub(super) use append::{Codes, accumulate, append_columns, append_quantized, append_rows};
 pub(super) use dense::decode_dense;
 pub(super) use element::Element;
-pub(super) use linear::{FEW_TOKENS, linear};
+pub(super) use index::{Index, Quantized};
+pub(super) use linear::linear;
+pub(super) use prefill::prefill;
 pub(super) use sparq::{SparqSlices, decode_sparq};
-
-/// Elements read below which one thread is faster than handing work to others: at a few elements
-/// per nanosecond, about the time that waking a thread takes.
-const PARALLEL_ABOVE: usize = 1 << 17;
 
 /// Sizes of a layer and its cache buffers.
 #[derive(Debug, Clone, Copy)]
@@ -33,11 +40,6 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// Whether a step that reads this many positions per KV head is worth more than one thread.
-    fn is_parallel(&self, positions: usize, heads: usize) -> bool {
-        positions * heads * self.head_dim > PARALLEL_ABOVE
-    }
-
     /// From the dimensions of the query `[batch, heads, 1, head_dim]` and of the key cache.
     pub(super) fn new(q: [usize; 4], k: [usize; 4]) -> Self {
         let [_, heads, _, head_dim] = q;

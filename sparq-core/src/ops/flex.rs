@@ -1,15 +1,15 @@
 //! Overrides for Flex: the slice kernels, on buffers borrowed from its tensors.
 
 use burn::backend::{
-    Flex, TensorMetadata,
+    Flex,
     flex::FlexTensor,
-    ops::FloatTensorOps,
     tensor::{FloatTensor, IntTensor},
 };
+use burn::tensor::DType;
 
 use super::{
-    DenseStep, SparqOps, SparqStep,
-    cpu::{self, Element},
+    DenseStep, PrefillStep, SparqOps, SparqStep,
+    cpu::Element,
     host::{self, Host},
     oracle,
 };
@@ -49,6 +49,18 @@ impl SparqOps for Flex {
         }
     }
 
+    fn prefill(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        step: PrefillStep,
+    ) -> FloatTensor<Self> {
+        match host::prefill::<Self>(q.clone(), &k, &v, &step) {
+            Some(output) => output,
+            None => oracle::prefill::<Self>(q, k, v, &step),
+        }
+    }
+
     fn decode_dense(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -75,13 +87,35 @@ impl SparqOps for Flex {
         }
     }
 
-    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        let [tokens, _] = x.shape().dims();
-        if tokens > cpu::FEW_TOKENS {
-            // Flex multiplies half types in f32 anyway: keep the product in f32 as well.
-            let weight = Self::float_cast(weight, x.dtype().into());
-            return Self::float_matmul(x, Self::float_swap_dims(weight, 0, 1));
+    fn append_quantized(
+        mut words: IntTensor<Self>,
+        mut scales: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        plan: AppendPlan,
+    ) -> (IntTensor<Self>, FloatTensor<Self>) {
+        match host::append_quantized::<Self>(&mut words, &mut scales, &k, &plan) {
+            Some(()) => (words, scales),
+            None => oracle::append_quantized::<Self>(words, scales, k, &plan),
         }
+    }
+
+    fn decode_sparq_quantized(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        v_sum: FloatTensor<Self>,
+        step: SparqStep,
+    ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
+        let floats = [&k, &scales, &v];
+        match host::decode_sparq_quantized::<Self>(q.clone(), floats, &words, v_sum.clone(), &step) {
+            Some(outputs) => outputs,
+            None => oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &step),
+        }
+    }
+
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         match host::linear::<Self>(x.clone(), &weight) {
             Some(y) => y,
             None => oracle::linear::<Self>(x, weight),
@@ -100,6 +134,18 @@ impl Host for Flex {
             return None;
         }
         tensor.try_storage_mut::<E>()
+    }
+
+    fn words(tensor: &FlexTensor) -> Option<&[i32]> {
+        tensor.as_slice::<i32>()
+    }
+
+    fn words_mut(tensor: &mut FlexTensor) -> Option<&mut [i32]> {
+        let whole = tensor.is_contiguous() && tensor.layout().start_offset() == 0;
+        if !whole || tensor.dtype() != DType::I32 {
+            return None;
+        }
+        tensor.try_storage_mut::<i32>()
     }
 
     fn contiguous(tensor: FlexTensor) -> FlexTensor {

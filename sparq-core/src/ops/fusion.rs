@@ -6,6 +6,7 @@ use burn::{
 };
 
 use super::SparqStep;
+use crate::spans::AppendPlan;
 
 /// Output, positions and retained mass of [`super::SparqOps::decode_sparq`].
 pub(super) fn sparq_outputs(
@@ -24,6 +25,29 @@ pub(super) fn sparq_outputs(
         TensorSpec::new(Shape::new([batch, kv_heads, kept]), DType::I32),
         TensorSpec::new(Shape::new([batch, heads]), q.dtype),
     )
+}
+
+/// The same of [`super::SparqOps::decode_sparq_quantized`].
+pub(super) fn quantized_outputs(
+    q: &TensorSpec,
+    k: &TensorSpec,
+    words: &TensorSpec,
+    _scales: &TensorSpec,
+    v: &TensorSpec,
+    v_sum: &TensorSpec,
+    step: &SparqStep,
+) -> (TensorSpec, TensorSpec, TensorSpec) {
+    sparq_outputs(q, k, words, v, v_sum, step)
+}
+
+/// Words and scales of [`super::SparqOps::append_quantized`].
+pub(super) fn quantized_index(
+    words: &TensorSpec,
+    scales: &TensorSpec,
+    _k: &TensorSpec,
+    _plan: &AppendPlan,
+) -> (TensorSpec, TensorSpec) {
+    (words.clone(), scales.clone())
 }
 
 /// Output of [`super::SparqOps::linear`].

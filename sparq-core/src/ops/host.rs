@@ -13,11 +13,11 @@ use burn::{
 use half::{bf16, f16};
 
 use super::{
-    DenseStep, SparqStep,
-    cpu::{self, Element, Sizes, SparqSlices},
+    DenseStep, PrefillStep, SparqStep,
+    cpu::{self, Codes, Element, Index, Quantized, Sizes, SparqSlices},
     oracle,
 };
-use crate::spans::AppendPlan;
+use crate::{index, spans::AppendPlan};
 
 /// A backend that lends out the memory of its tensors.
 pub(super) trait Host: Backend {
@@ -26,6 +26,12 @@ pub(super) trait Host: Backend {
 
     /// The same for writing, where there is no other handle to the memory either.
     fn slice_mut<E: Element>(tensor: &mut FloatTensor<Self>) -> Option<&mut [E]>;
+
+    /// The words of an integer tensor in row-major order, where it is contiguous and of 32 bits.
+    fn words(tensor: &IntTensor<Self>) -> Option<&[i32]>;
+
+    /// The same for writing, where there is no other handle to the memory either.
+    fn words_mut(tensor: &mut IntTensor<Self>) -> Option<&mut [i32]>;
 
     /// The tensor itself or a contiguous copy.
     fn contiguous(tensor: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -95,6 +101,22 @@ pub(super) fn accumulate<B: Host>(
     Some(())
 }
 
+/// See [`super::prefill`].
+pub(super) fn prefill<B: Host>(
+    q: FloatTensor<B>,
+    k: &FloatTensor<B>,
+    v: &FloatTensor<B>,
+    step: &PrefillStep,
+) -> Option<FloatTensor<B>> {
+    let sizes = Sizes::new(q.shape().dims(), k.shape().dims());
+    let q = B::contiguous(q);
+    let output = with_element!(k.dtype(), E => {
+        let (q, k, v) = (B::slice::<f32>(&q)?, B::slice::<E>(k)?, B::slice::<E>(v)?);
+        Some(cpu::prefill(q, k, v, step, sizes))
+    })?;
+    Some(floats::<B>(output, q.shape(), &q))
+}
+
 /// See [`super::decode_dense`].
 pub(super) fn decode_dense<B: Host>(
     q: FloatTensor<B>,
@@ -111,25 +133,68 @@ pub(super) fn decode_dense<B: Host>(
     Some(floats::<B>(output, q.shape(), &q))
 }
 
+/// See [`super::append_quantized`].
+pub(super) fn append_quantized<B: Host>(
+    words: &mut IntTensor<B>,
+    scales: &mut FloatTensor<B>,
+    k: &FloatTensor<B>,
+    plan: &AppendPlan,
+) -> Option<()> {
+    let [_, kv_heads, capacity, head_dim] = k.shape().dims();
+    let sizes = Sizes { kv_heads, group: 1, head_dim, capacity };
+    let (words, scales) = (B::words_mut(words)?, B::slice_mut::<f32>(scales)?);
+    with_element!(k.dtype(), E => {
+        cpu::append_quantized(Codes { words, scales }, B::slice::<E>(k)?, plan, sizes);
+        Some(())
+    })
+}
+
 /// See [`super::decode_sparq`].
 pub(super) fn decode_sparq<B: Host>(
     q: FloatTensor<B>,
     [k, k_index, v]: [&FloatTensor<B>; 3],
     v_sum: FloatTensor<B>,
     step: &SparqStep,
-) -> Option<(FloatTensor<B>, IntTensor<B>, FloatTensor<B>)> {
+) -> Option<SparqTensors<B>> {
+    with_element!(k.dtype(), E => decode::<B, E, _>(q, [k, v], v_sum, B::slice::<E>(k_index)?, step))
+}
+
+/// See [`super::decode_sparq_quantized`].
+pub(super) fn decode_sparq_quantized<B: Host>(
+    q: FloatTensor<B>,
+    [k, scales, v]: [&FloatTensor<B>; 3],
+    words: &IntTensor<B>,
+    v_sum: FloatTensor<B>,
+    step: &SparqStep,
+) -> Option<SparqTensors<B>> {
+    let (words, scales) = (B::words(words)?, B::slice::<f32>(scales)?);
+    with_element!(k.dtype(), E => match index::bits(words.len(), scales.len()) {
+        8 => decode::<B, E, _>(q, [k, v], v_sum, Quantized::<8>::new(words, scales), step),
+        4 => decode::<B, E, _>(q, [k, v], v_sum, Quantized::<4>::new(words, scales), step),
+        _ => None,
+    })
+}
+
+/// Output, positions and retained mass.
+type SparqTensors<B> = (FloatTensor<B>, IntTensor<B>, FloatTensor<B>);
+
+fn decode<B: Host, E: Element, I: Index>(
+    q: FloatTensor<B>,
+    [k, v]: [&FloatTensor<B>; 2],
+    v_sum: FloatTensor<B>,
+    k_index: I,
+    step: &SparqStep,
+) -> Option<SparqTensors<B>> {
     let sizes = Sizes::new(q.shape().dims(), k.shape().dims());
     let (q, v_sum) = (B::contiguous(q), B::contiguous(v_sum));
-    let output = with_element!(k.dtype(), E => {
-        let slices = SparqSlices {
-            q: B::slice::<f32>(&q)?,
-            k: B::slice::<E>(k)?,
-            k_index: B::slice::<E>(k_index)?,
-            v: B::slice::<E>(v)?,
-            v_sum: B::slice::<f32>(&v_sum)?,
-        };
-        Some(cpu::decode_sparq(&slices, step, sizes))
-    })?;
+    let slices = SparqSlices {
+        q: B::slice::<f32>(&q)?,
+        k: B::slice::<E>(k)?,
+        k_index,
+        v: B::slice::<E>(v)?,
+        v_sum: B::slice::<f32>(&v_sum)?,
+    };
+    let output = cpu::decode_sparq(&slices, step, sizes);
     let [batch, heads, _, _] = q.shape().dims();
     let positions = TensorData::new(output.positions, [batch, sizes.kv_heads, output.kept]);
     let int = oracle::int_dtype::<B>(&q.device());
@@ -143,9 +208,6 @@ pub(super) fn decode_sparq<B: Host>(
 /// See [`super::linear`].
 pub(super) fn linear<B: Host>(x: FloatTensor<B>, weight: &FloatTensor<B>) -> Option<FloatTensor<B>> {
     let ([tokens, inputs], [outputs, _]) = (x.shape().dims(), weight.shape().dims());
-    if tokens > cpu::FEW_TOKENS {
-        return None;
-    }
     let x = B::contiguous(x);
     let y = with_element!(weight.dtype(), E => {
         Some(cpu::linear(B::slice::<f32>(&x)?, B::slice::<E>(weight)?, inputs))

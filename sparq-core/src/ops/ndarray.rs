@@ -11,7 +11,7 @@ use burn::backend::{
 use burn::tensor::DType;
 
 use super::{
-    DenseStep, SparqOps, SparqStep,
+    DenseStep, PrefillStep, SparqOps, SparqStep,
     cpu::Element,
     host::{self, Host},
     oracle,
@@ -52,6 +52,18 @@ impl SparqOps for NdArray {
         }
     }
 
+    fn prefill(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        step: PrefillStep,
+    ) -> FloatTensor<Self> {
+        match host::prefill::<Self>(q.clone(), &k, &v, &step) {
+            Some(output) => output,
+            None => oracle::prefill::<Self>(q, k, v, &step),
+        }
+    }
+
     fn decode_dense(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -75,6 +87,34 @@ impl SparqOps for NdArray {
         match host::decode_sparq::<Self>(q.clone(), [&k, &k_index, &v], v_sum.clone(), &step) {
             Some(outputs) => outputs,
             None => oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step),
+        }
+    }
+
+    fn append_quantized(
+        mut words: IntTensor<Self>,
+        mut scales: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        plan: AppendPlan,
+    ) -> (IntTensor<Self>, FloatTensor<Self>) {
+        match host::append_quantized::<Self>(&mut words, &mut scales, &k, &plan) {
+            Some(()) => (words, scales),
+            None => oracle::append_quantized::<Self>(words, scales, k, &plan),
+        }
+    }
+
+    fn decode_sparq_quantized(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        v_sum: FloatTensor<Self>,
+        step: SparqStep,
+    ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
+        let floats = [&k, &scales, &v];
+        match host::decode_sparq_quantized::<Self>(q.clone(), floats, &words, v_sum.clone(), &step) {
+            Some(outputs) => outputs,
+            None => oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &step),
         }
     }
 
@@ -102,6 +142,23 @@ impl Host for NdArray {
             return None;
         }
         bytemuck::try_cast_slice_mut(storage.ensure_owned().as_slice_mut()?).ok()
+    }
+
+    fn words(tensor: &NdArrayTensor) -> Option<&[i32]> {
+        let NdArrayTensor::I32(storage) = tensor else {
+            return None;
+        };
+        storage.view().to_slice()
+    }
+
+    fn words_mut(tensor: &mut NdArrayTensor) -> Option<&mut [i32]> {
+        let NdArrayTensor::I32(storage) = tensor else {
+            return None;
+        };
+        if !storage.is_unique() {
+            return None;
+        }
+        storage.ensure_owned().as_slice_mut()
     }
 
     fn contiguous(tensor: NdArrayTensor) -> NdArrayTensor {

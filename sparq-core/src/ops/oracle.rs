@@ -6,6 +6,7 @@
 
 mod append;
 mod attention;
+mod quantized;
 mod sparq;
 
 use burn::{
@@ -18,6 +19,7 @@ use burn::{
 
 pub use append::{accumulate, append_columns, append_rows};
 pub use attention::{decode_dense, prefill};
+pub use quantized::{append_quantized, decode_sparq_quantized, dequantize};
 pub use sparq::{approximate_scores, attend_selected, decode_sparq, select_tokens};
 
 use crate::spans::Spans;

@@ -9,10 +9,11 @@ use burn::backend::{
     LibTorch, TensorMetadata,
     tensor::{FloatTensor, IntTensor},
 };
+use burn::tensor::DType;
 use burn_tch::TchTensor;
 
 use super::{
-    DenseStep, SparqOps, SparqStep,
+    DenseStep, PrefillStep, SparqOps, SparqStep,
     cpu::Element,
     host::{self, Host},
     oracle,
@@ -53,6 +54,18 @@ impl SparqOps for LibTorch {
         }
     }
 
+    fn prefill(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        step: PrefillStep,
+    ) -> FloatTensor<Self> {
+        match host::prefill::<Self>(q.clone(), &k, &v, &step) {
+            Some(output) => output,
+            None => oracle::prefill::<Self>(q, k, v, &step),
+        }
+    }
+
     fn decode_dense(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -79,6 +92,34 @@ impl SparqOps for LibTorch {
         }
     }
 
+    fn append_quantized(
+        mut words: IntTensor<Self>,
+        mut scales: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        plan: AppendPlan,
+    ) -> (IntTensor<Self>, FloatTensor<Self>) {
+        match host::append_quantized::<Self>(&mut words, &mut scales, &k, &plan) {
+            Some(()) => (words, scales),
+            None => oracle::append_quantized::<Self>(words, scales, k, &plan),
+        }
+    }
+
+    fn decode_sparq_quantized(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        v_sum: FloatTensor<Self>,
+        step: SparqStep,
+    ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
+        let floats = [&k, &scales, &v];
+        match host::decode_sparq_quantized::<Self>(q.clone(), floats, &words, v_sum.clone(), &step) {
+            Some(outputs) => outputs,
+            None => oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &step),
+        }
+    }
+
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         match host::linear::<Self>(x.clone(), &weight) {
             Some(y) => y,
@@ -89,28 +130,19 @@ impl SparqOps for LibTorch {
 
 impl Host for LibTorch {
     fn slice<E: Element>(tensor: &TchTensor) -> Option<&[E]> {
-        if !is_slice::<E>(tensor) {
-            return None;
-        }
-        // SAFETY: a contiguous tensor on the CPU is `numel` elements of its dtype behind `data_ptr`
-        // and keeps them alive; `E` is that dtype and any bits are a valid `E`. Burn writes to a
-        // tensor only through its last handle, and this borrow keeps one.
-        #[allow(unsafe_code)]
-        Some(unsafe {
-            std::slice::from_raw_parts(tensor.tensor.data_ptr().cast::<E>(), tensor.tensor.numel())
-        })
+        slice_of(tensor, E::dtype())
     }
 
     fn slice_mut<E: Element>(tensor: &mut TchTensor) -> Option<&mut [E]> {
-        if !is_slice::<E>(tensor) || !tensor.can_mut() {
-            return None;
-        }
-        // SAFETY: as above, and `can_mut` says that this is the only handle to the memory, which
-        // the mutable borrow keeps.
-        #[allow(unsafe_code)]
-        Some(unsafe {
-            std::slice::from_raw_parts_mut(tensor.tensor.data_ptr().cast::<E>(), tensor.tensor.numel())
-        })
+        slice_of_mut(tensor, E::dtype())
+    }
+
+    fn words(tensor: &TchTensor) -> Option<&[i32]> {
+        slice_of(tensor, DType::I32)
+    }
+
+    fn words_mut(tensor: &mut TchTensor) -> Option<&mut [i32]> {
+        slice_of_mut(tensor, DType::I32)
     }
 
     fn contiguous(tensor: TchTensor) -> TchTensor {
@@ -121,10 +153,36 @@ impl Host for LibTorch {
     }
 }
 
+/// The elements of a tensor of this dtype, which is that of `E`.
+fn slice_of<E: bytemuck::Pod>(tensor: &TchTensor, dtype: DType) -> Option<&[E]> {
+    if !is_slice::<E>(tensor, dtype) {
+        return None;
+    }
+    // SAFETY: a contiguous tensor on the CPU is `numel` elements of its dtype behind `data_ptr`
+    // and keeps them alive; `E` has the size of that dtype and any bits are a valid `E`. Burn writes
+    // to a tensor only through its last handle, and this borrow keeps one.
+    #[allow(unsafe_code)]
+    Some(unsafe { std::slice::from_raw_parts(tensor.tensor.data_ptr().cast::<E>(), tensor.tensor.numel()) })
+}
+
+/// The same for writing.
+fn slice_of_mut<E: bytemuck::Pod>(tensor: &mut TchTensor, dtype: DType) -> Option<&mut [E]> {
+    if !is_slice::<E>(tensor, dtype) || !tensor.can_mut() {
+        return None;
+    }
+    // SAFETY: as above, and `can_mut` says that this is the only handle to the memory, which
+    // the mutable borrow keeps.
+    #[allow(unsafe_code)]
+    Some(unsafe {
+        std::slice::from_raw_parts_mut(tensor.tensor.data_ptr().cast::<E>(), tensor.tensor.numel())
+    })
+}
+
 /// Whether the tensor is a slice of `E` in this process's memory. An empty one has no memory.
-fn is_slice<E: Element>(tensor: &TchTensor) -> bool {
+fn is_slice<E>(tensor: &TchTensor, dtype: DType) -> bool {
     tensor.tensor.device() == tch::Device::Cpu
-        && tensor.dtype() == E::dtype()
+        && tensor.dtype() == dtype
+        && dtype.size() == size_of::<E>()
         && tensor.tensor.is_contiguous()
         && tensor.tensor.numel() > 0
 }

@@ -1,7 +1,12 @@
 //! In-place writes of new tokens: `O(d)` per token and head.
 
+use rayon::prelude::*;
+
 use super::{Element, Sizes};
-use crate::spans::AppendPlan;
+use crate::{
+    index::{self, BLOCK},
+    spans::AppendPlan,
+};
 
 /// Calls `write(sequence and head, row, position)` for each real row of `rows`
 /// `[batch, kv_heads, width, head_dim]`.
@@ -54,4 +59,150 @@ pub(in crate::ops) fn accumulate(sum: &mut [f32], rows: &[f32], plan: &AppendPla
             *sum += value;
         }
     });
+}
+
+/// Codes of transposed keys and their scales, see [`crate::index::QuantizedIndex`].
+pub(in crate::ops) struct Codes<'a> {
+    /// `[batch, kv_heads, head_dim, capacity]`, `bits` each.
+    pub(in crate::ops) words: &'a mut [i32],
+    /// `[batch, kv_heads, head_dim, capacity / BLOCK]`
+    pub(in crate::ops) scales: &'a mut [f32],
+}
+
+/// See [`crate::ops::append_quantized`]; `k` are the keys of the cache, with the new rows.
+pub(in crate::ops) fn append_quantized<E: Element>(
+    codes: Codes<'_>,
+    k: &[E],
+    plan: &AppendPlan,
+    sizes: Sizes,
+) {
+    let Sizes { kv_heads, head_dim, capacity, .. } = sizes;
+    let Codes { words, scales } = codes;
+    let bits = index::bits(words.len(), scales.len());
+    let heads = plan.as_slice().len() * kv_heads;
+    let (words, scales) =
+        (words.chunks_exact_mut(words.len() / heads), scales.chunks_exact_mut(scales.len() / heads));
+    let rows = k.chunks_exact(capacity * head_dim);
+    let append = |(head, ((words, scales), k)): (usize, ((&mut [i32], &mut [f32]), &[E]))| {
+        let mut head_codes = HeadCodes { bytes: bytemuck::cast_slice_mut(words), scales, bits, k, head_dim };
+        let append = plan.as_slice()[head / kv_heads];
+        match append.take {
+            1 => head_codes.append(append.at),
+            _ => head_codes.quantize(append.at / BLOCK * BLOCK, append.at + append.take),
+        }
+    };
+    let tasks = words.zip(scales).zip(rows).enumerate();
+    match plan.width() > 1 {
+        true => tasks.par_bridge().for_each(append),
+        false => tasks.for_each(append),
+    }
+}
+
+/// Adding 1.5 · 2²³ and taking it away again rounds to the nearest whole number, ties to even: a call of
+/// `round_ties_even` is a call of the C library on processors of the baseline.
+const ROUND: f32 = 12_582_912.0;
+
+/// Codes of one KV head.
+struct HeadCodes<'a, E> {
+    /// `[head_dim, capacity · bits / 8]`
+    bytes: &'a mut [u8],
+    /// `[head_dim, capacity / BLOCK]`
+    scales: &'a mut [f32],
+    bits: usize,
+    /// `[capacity, head_dim]`
+    k: &'a [E],
+    head_dim: usize,
+}
+
+impl<E: Element> HeadCodes<'_, E> {
+    /// One new row. Codes are a function of the rows of their block alone, so a channel whose largest
+    /// magnitude grows is quantised again, for the positions of its block; the others get one code.
+    fn append(&mut self, at: usize) {
+        let (block, first) = (at / BLOCK, at / BLOCK * BLOCK);
+        let blocks = self.scales.len() / self.head_dim;
+        for channel in 0..self.head_dim {
+            let wanted = self.k[at * self.head_dim + channel].wide().abs() / self.largest();
+            let scale = &mut self.scales[channel * blocks + block];
+            let before = if at == first { 0.0 } else { *scale };
+            *scale = before.max(wanted);
+            let from = if *scale > before { first } else { at };
+            self.quantize_channel(channel, from, at + 1);
+        }
+    }
+
+    /// All blocks from the one that starts at `first` up to position `end`.
+    fn quantize(&mut self, first: usize, end: usize) {
+        let blocks = self.scales.len() / self.head_dim;
+        for first in (first..end).step_by(BLOCK) {
+            let end = end.min(first + BLOCK);
+            for channel in 0..self.head_dim {
+                let column = (first..end).map(|p| self.k[p * self.head_dim + channel].wide().abs());
+                self.scales[channel * blocks + first / BLOCK] = column.fold(0.0, f32::max) / self.largest();
+            }
+            for channel in 0..self.head_dim {
+                self.quantize_channel(channel, first, end);
+            }
+        }
+    }
+
+    /// Codes of a channel for positions `from..to` of one block.
+    fn quantize_channel(&mut self, channel: usize, from: usize, to: usize) {
+        let per_channel = self.bytes.len() / self.head_dim;
+        let blocks = self.scales.len() / self.head_dim;
+        let largest = self.largest();
+        let scale = self.scales[channel * blocks + from / BLOCK].max(f32::MIN_POSITIVE);
+        let bytes = &mut self.bytes[channel * per_channel..(channel + 1) * per_channel];
+        for position in from..to {
+            let x = self.k[position * self.head_dim + channel].wide() / scale;
+            let code = (x.clamp(-largest, largest) + ROUND - ROUND) as i8;
+            if self.bits == 8 {
+                bytes[position] = code as u8;
+            } else {
+                let (byte, shift) = (&mut bytes[position / 2], position % 2 * 4);
+                *byte = *byte & !(0xf << shift) | (code as u8 & 0xf) << shift;
+            }
+        }
+    }
+
+    /// The largest code.
+    fn largest(&self) -> f32 {
+        if self.bits == 8 { 127.0 } else { 7.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spans::NewTokens;
+
+    /// Rows one by one give the codes and scales of all rows at once.
+    #[test]
+    fn codes_do_not_depend_on_how_rows_came() {
+        let (head_dim, capacity, len) = (3, 192, 150);
+        let k: Vec<f32> =
+            (0..2 * capacity * head_dim).map(|i| (i as f32 * 0.37).sin() * (i % 7) as f32).collect();
+        let sizes = Sizes { kv_heads: 2, group: 1, head_dim, capacity };
+        for bits in [8, 4] {
+            let words = 2 * head_dim * capacity * bits / 32;
+            let run = |appends: &[usize]| {
+                let (mut words, mut scales) =
+                    (vec![-1i32; words], vec![9.0; 2 * head_dim * capacity / BLOCK]);
+                let mut at = 0;
+                for &count in appends {
+                    let plan = AppendPlan::new(&NewTokens::all(1, count), &[at]);
+                    append_quantized(Codes { words: &mut words, scales: &mut scales }, &k, &plan, sizes);
+                    at += count;
+                }
+                let bytes: Vec<u8> = bytemuck::cast_slice(&words).to_vec();
+                let live = |row: &[u8]| row[..len * bits / 8].to_vec();
+                (bytes.chunks(capacity * bits / 8).map(live).collect::<Vec<_>>(), scales)
+            };
+            let at_once = run(&[len]);
+            assert_eq!(run(&vec![1; len]), at_once);
+            assert_eq!(run(&[70, 1, 1, 30, 48]), at_once);
+            if bits == 8 {
+                assert_eq!(f32::from(at_once.0[1][2] as i8), (k[2 * head_dim + 1] / at_once.1[3]).round());
+            }
+        }
+    }
 }

@@ -1,97 +1,338 @@
 //! Softmax attention over a stream of positions, one pass, for the query heads of one KV head.
+#![allow(clippy::needless_range_loop)] // of fixed length, over several arrays at once
+
+use std::cell::RefCell;
 
 use super::{
     Element,
-    element::{axpy, dot, max, soft_cap, vectorised},
+    rows::{PASS, Weights, add_weighted, dots},
+    simd::{LANES, Lanes, Simd, with_simd},
 };
 
 /// Positions whose logits are held at a time.
 const BLOCK: usize = 64;
 
-/// Exact attention of a group of queries over the positions that it is fed, in blocks, with the
-/// running maximum and sum of each head (online softmax).
-pub(super) struct Attend<'a> {
-    head_dim: usize,
-    softcap: Option<f32>,
-    /// `[group, head_dim]`, already divided by √d.
-    queries: Vec<f32>,
-    /// `[group, head_dim]`: sum of weighted values so far.
-    out: &'a mut [f32],
+/// Positions ahead of the current one whose rows are prefetched, where they are not in a row.
+const AHEAD: usize = 8;
+
+/// Bytes ahead of the current row that are prefetched, where rows follow each other: a page, at whose end
+/// processors stop to look ahead by themselves.
+const PAGE: usize = 4096;
+
+/// What a pass over positions leaves for each query head: a weighted sum of values, the largest logit
+/// and the sum of weights. Passes over parts of the positions are merged by [`Partial::merge`].
+#[derive(Debug, Default, Clone)]
+pub(super) struct Partial {
+    /// `[group, head_dim]`, each head filled up to whole vectors.
+    pub(super) out: Vec<Lanes>,
     maxima: Vec<f32>,
     sums: Vec<f32>,
-    /// `[group, BLOCK]`.
-    logits: Vec<f32>,
-    row: Vec<f32>,
 }
 
-impl<'a> Attend<'a> {
-    /// Starts with queries `q: [group, head_dim]`; the result is left in `out`, of the same shape.
-    pub(super) fn new(q: &[f32], head_dim: usize, softcap: Option<f32>, out: &'a mut [f32]) -> Self {
-        let group = q.len() / head_dim;
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        out.fill(0.0);
-        Self {
-            head_dim,
-            softcap,
-            queries: q.iter().map(|x| x * scale).collect(),
-            out,
-            maxima: vec![f32::NEG_INFINITY; group],
-            sums: vec![0.0; group],
-            logits: vec![0.0; group * BLOCK],
-            row: vec![0.0; head_dim],
-        }
+thread_local! {
+    /// Buffers of the thread that works on a part.
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
+}
+
+/// Buffers of a pass.
+#[derive(Debug, Default)]
+struct Buffers {
+    /// `[group, head_dim]`, divided by √d, each head filled up to whole vectors.
+    queries: Vec<Lanes>,
+    /// `[group, BLOCK]`
+    logits: Vec<Lanes>,
+}
+
+/// Keys and values `[capacity, head_dim]` of one KV head.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeyValues<'a, E> {
+    pub(super) k: &'a [E],
+    pub(super) v: &'a [E],
+    pub(super) head_dim: usize,
+    pub(super) softcap: Option<f32>,
+}
+
+/// Positions to attend to.
+pub(super) trait Positions: Copy {
+    /// Whether rows of memory follow each other, as processors expect them to.
+    const IN_A_ROW: bool;
+    fn len(self) -> usize;
+    fn get(self, i: usize) -> usize;
+}
+
+/// `start..end`.
+impl Positions for (usize, usize) {
+    const IN_A_ROW: bool = true;
+    #[inline(always)]
+    fn len(self) -> usize {
+        self.1 - self.0
+    }
+    #[inline(always)]
+    fn get(self, i: usize) -> usize {
+        self.0 + i
+    }
+}
+
+impl Positions for &[u32] {
+    const IN_A_ROW: bool = false;
+    #[inline(always)]
+    fn len(self) -> usize {
+        <[u32]>::len(self)
+    }
+    #[inline(always)]
+    fn get(self, i: usize) -> usize {
+        self[i] as usize
+    }
+}
+
+impl<E: Element> KeyValues<'_, E> {
+    #[inline(always)]
+    fn key(&self, position: usize) -> &[E] {
+        &self.k[position * self.head_dim..][..self.head_dim]
     }
 
-    /// Attends to the given positions of `k` and `v`, both `[capacity, head_dim]`.
-    pub(super) fn feed<E: Element>(&mut self, k: &[E], v: &[E], positions: impl Iterator<Item = usize>) {
-        let mut positions = positions.peekable();
-        let mut block = Vec::with_capacity(BLOCK);
-        while positions.peek().is_some() {
-            block.clear();
-            block.extend(positions.by_ref().take(BLOCK));
-            vectorised(|| self.feed_block(k, v, &block));
+    #[inline(always)]
+    fn value(&self, position: usize) -> &[E] {
+        &self.v[position * self.head_dim..][..self.head_dim]
+    }
+
+    /// A page behind a row of `rows`, which is `k` or `v`; the last row at the end.
+    #[inline(always)]
+    fn ahead<'b>(&self, rows: &'b [E], position: usize) -> &'b [E] {
+        let at = position * self.head_dim + PAGE / size_of::<E>();
+        &rows[at.min(rows.len() - self.head_dim)..][..self.head_dim]
+    }
+}
+
+/// Exact attention of queries `q: [group, head_dim]` over `positions`, with the running maximum and sum
+/// of each head (online softmax).
+pub(super) fn attend<E: Element, P: Positions>(
+    q: &[f32],
+    kv: &KeyValues<'_, E>,
+    positions: P,
+    partial: &mut Partial,
+) {
+    BUFFERS.with_borrow_mut(|buffers| {
+        with_simd!(s => attend_on(s, q, kv, positions, buffers, partial));
+    });
+}
+
+#[inline(always)]
+fn attend_on<S: Simd, E: Element, P: Positions>(
+    s: S,
+    q: &[f32],
+    kv: &KeyValues<'_, E>,
+    positions: P,
+    buffers: &mut Buffers,
+    partial: &mut Partial,
+) {
+    let group = q.len() / kv.head_dim;
+    let stride = kv.head_dim.div_ceil(LANES);
+    let scale = 1.0 / (kv.head_dim as f32).sqrt();
+    pad_rows(q, kv.head_dim, scale, &mut buffers.queries);
+    buffers.logits.resize(group * BLOCK / LANES, [0.0; LANES]);
+    partial.clear(group, stride);
+    for first in (0..positions.len()).step_by(BLOCK) {
+        let count = BLOCK.min(positions.len() - first);
+        let keys = Keys { kv, positions, queries: &buffers.queries, stride };
+        let logits = buffers.logits.as_flattened_mut();
+        match group {
+            1 => keys.logits::<S, 4, 1>(s, first, count, logits),
+            2 | 3 => keys.logits::<S, 2, 2>(s, first, count, logits),
+            _ => keys.logits::<S, 1, 4>(s, first, count, logits),
+        }
+        let logits = &mut buffers.logits[..];
+        for head in 0..group {
+            let logits = &mut logits[head * (BLOCK / LANES)..][..BLOCK / LANES];
+            if let Some(cap) = kv.softcap {
+                soft_cap(s, logits, cap);
+            }
+            logits.as_flattened_mut()[count..].fill(f32::NEG_INFINITY);
+            partial.weigh(s, head, logits);
+        }
+        let weights = Weights { values: logits.as_flattened(), stride: BLOCK, heads: group };
+        let value = |i: usize| kv.value(positions.get(first + i));
+        let out = &mut partial.out[..];
+        let mut i = 0;
+        while i + PASS <= count {
+            if P::IN_A_ROW {
+                for j in i..i + PASS {
+                    s.prefetch(kv.ahead(kv.v, positions.get(first + j)));
+                }
+            }
+            let rows = [value(i), value(i + 1), value(i + 2), value(i + 3)];
+            add_weighted::<S, E, PASS>(s, rows, weights, i, out, stride);
+            i += PASS;
+        }
+        for i in i..count {
+            add_weighted(s, [value(i)], weights, i, out, stride);
+        }
+    }
+}
+
+/// The keys of the positions, and the queries that they are multiplied with.
+struct Keys<'a, E, P> {
+    kv: &'a KeyValues<'a, E>,
+    positions: P,
+    queries: &'a [Lanes],
+    stride: usize,
+}
+
+impl<E: Element, P: Positions> Keys<'_, E, P> {
+    /// Logits of all heads for `count` keys from the `first` on: `ROWS` keys and `HEADS` heads at a
+    /// time while there are as many.
+    #[inline(always)]
+    fn logits<S: Simd, const ROWS: usize, const HEADS: usize>(
+        &self,
+        s: S,
+        first: usize,
+        count: usize,
+        logits: &mut [f32],
+    ) {
+        let mut i = 0;
+        while i + ROWS <= count {
+            self.logits_of::<S, ROWS, HEADS>(s, first + i, i, logits);
+            i += ROWS;
+        }
+        if ROWS > 1 {
+            for i in i..count {
+                self.logits_of::<S, 1, HEADS>(s, first + i, i, logits);
+            }
         }
     }
 
     #[inline(always)]
-    fn feed_block<E: Element>(&mut self, k: &[E], v: &[E], block: &[usize]) {
-        let d = self.head_dim;
-        for (i, &position) in block.iter().enumerate() {
-            let key = E::widen(&k[position * d..(position + 1) * d], &mut self.row);
-            for (head, query) in self.queries.chunks_exact(d).enumerate() {
-                self.logits[head * BLOCK + i] = dot(query, key);
+    fn logits_of<S: Simd, const ROWS: usize, const HEADS: usize>(
+        &self,
+        s: S,
+        first: usize,
+        to: usize,
+        logits: &mut [f32],
+    ) {
+        for i in first..first + ROWS {
+            if P::IN_A_ROW {
+                s.prefetch(self.kv.ahead(self.kv.k, self.positions.get(i)));
+            } else {
+                s.prefetch(self.kv.value(self.positions.get(i)));
+                if i + AHEAD < self.positions.len() {
+                    s.prefetch(self.kv.key(self.positions.get(i + AHEAD)));
+                }
             }
         }
-        for head in 0..self.maxima.len() {
-            let logits = &mut self.logits[head * BLOCK..][..block.len()];
-            soft_cap(logits, self.softcap);
-            let before = self.maxima[head];
-            let maximum = before.max(max(logits));
-            let shrink = (before - maximum).exp(); // 0 for the first block
-            let mut sum = self.sums[head] * shrink;
-            for logit in &mut *logits {
-                *logit = (*logit - maximum).exp();
-                sum += *logit;
+        let mut rows: [&[E]; ROWS] = [&[]; ROWS];
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = self.kv.key(self.positions.get(first + i));
+        }
+        let group = self.queries.len() / self.stride;
+        let mut head = 0;
+        while head + HEADS <= group {
+            let queries = &self.queries[head * self.stride..];
+            let found = dots::<S, E, ROWS, HEADS>(s, rows, queries, self.stride);
+            for i in 0..ROWS {
+                for h in 0..HEADS {
+                    logits[(head + h) * BLOCK + to + i] = found[i][h];
+                }
             }
-            self.maxima[head] = maximum;
-            self.sums[head] = sum;
-            if shrink < 1.0 {
-                self.out[head * d..(head + 1) * d].iter_mut().for_each(|x| *x *= shrink);
+            head += HEADS;
+        }
+        if HEADS > 1 {
+            for head in head..group {
+                let found = dots::<S, E, ROWS, 1>(s, rows, &self.queries[head * self.stride..], self.stride);
+                for i in 0..ROWS {
+                    logits[head * BLOCK + to + i] = found[i][0];
+                }
             }
         }
-        for (i, &position) in block.iter().enumerate() {
-            let value = E::widen(&v[position * d..(position + 1) * d], &mut self.row);
-            for (head, out) in self.out.chunks_exact_mut(d).enumerate() {
-                axpy(out, self.logits[head * BLOCK + i], value);
+    }
+}
+
+/// Caps logits.
+#[inline(always)]
+pub(super) fn soft_cap<S: Simd>(s: S, logits: &mut [Lanes], cap: f32) {
+    for x in logits {
+        s.store(s.soft_cap(s.load(x), cap), x);
+    }
+}
+
+/// Copies rows, each multiplied by `scale` and filled up with zeros to whole vectors.
+pub(super) fn pad_rows(rows: &[f32], len: usize, scale: f32, padded: &mut Vec<Lanes>) {
+    let stride = len.div_ceil(LANES);
+    padded.clear();
+    padded.resize(rows.len() / len * stride, [0.0; LANES]);
+    for (padded, row) in padded.chunks_exact_mut(stride).zip(rows.chunks_exact(len)) {
+        for (padded, x) in padded.as_flattened_mut().iter_mut().zip(row) {
+            *padded = x * scale;
+        }
+    }
+}
+
+/// Adds logits to a running maximum and a sum of weights relative to it; leaves the weights in their
+/// place where they are to be kept.
+#[inline(always)]
+pub(super) fn log_sum_exp<S: Simd, const KEEP: bool>(
+    s: S,
+    logits: &mut [Lanes],
+    maximum: &mut f32,
+    sum: &mut f32,
+) {
+    let mut largest = s.splat(f32::NEG_INFINITY);
+    for x in &*logits {
+        largest = s.max(largest, s.load(x));
+    }
+    let before = *maximum;
+    *maximum = before.max(s.largest(largest));
+    let minus_maximum = s.splat(-*maximum);
+    let mut added = s.splat(0.0);
+    for x in logits {
+        let weight = s.exp(s.add(s.load(x), minus_maximum));
+        added = s.add(added, weight);
+        if KEEP {
+            s.store(weight, x);
+        }
+    }
+    *sum = *sum * (before - *maximum).exp() + s.sum(added); // times 0 for the first block
+}
+
+impl Partial {
+    fn clear(&mut self, group: usize, stride: usize) {
+        self.out.clear();
+        self.out.resize(group * stride, [0.0; LANES]);
+        self.maxima.clear();
+        self.maxima.resize(group, f32::NEG_INFINITY);
+        self.sums.clear();
+        self.sums.resize(group, 0.0);
+    }
+
+    /// Turns logits into weights relative to the running maximum, which they may raise.
+    #[inline(always)]
+    fn weigh<S: Simd>(&mut self, s: S, head: usize, logits: &mut [Lanes]) {
+        let before = self.maxima[head];
+        log_sum_exp::<S, true>(s, logits, &mut self.maxima[head], &mut self.sums[head]);
+        let shrink = (before - self.maxima[head]).exp(); // 0 for the first block
+        if shrink < 1.0 {
+            let stride = self.out.len() / self.maxima.len();
+            for x in &mut self.out[head * stride..(head + 1) * stride] {
+                s.store(s.mul(s.load(x), s.splat(shrink)), x);
             }
         }
     }
 
-    /// Divides by the sums of weights. A head that was fed nothing is left at zero.
-    pub(super) fn finish(self) {
-        for (out, sum) in self.out.chunks_exact_mut(self.head_dim).zip(self.sums) {
-            if sum > 0.0 {
-                out.iter_mut().for_each(|x| *x /= sum);
+    /// Writes the attention output `[group, head_dim]` over all positions that `parts` have seen. A
+    /// head that saw none is left at zero.
+    pub(super) fn merge<'a>(parts: impl Iterator<Item = &'a Self> + Clone, head_dim: usize, out: &mut [f32]) {
+        for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+            out.fill(0.0);
+            let maximum = parts.clone().map(|part| part.maxima[head]).fold(f32::NEG_INFINITY, f32::max);
+            if maximum == f32::NEG_INFINITY {
+                continue;
+            }
+            let share = |part: &Self| (part.maxima[head] - maximum).exp();
+            let sum: f32 = parts.clone().map(|part| share(part) * part.sums[head]).sum();
+            for part in parts.clone() {
+                let stride = part.out.len() / part.maxima.len();
+                let weight = share(part) / sum;
+                let from = part.out[head * stride..(head + 1) * stride].as_flattened();
+                out.iter_mut().zip(from).for_each(|(y, x)| *y += weight * x);
             }
         }
     }

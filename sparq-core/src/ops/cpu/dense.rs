@@ -1,9 +1,20 @@
 //! Dense decode over slices.
 
+use std::cell::RefCell;
+
 use rayon::prelude::*;
 
-use super::{Element, Sizes, attend::Attend};
+use super::{
+    Element, Sizes,
+    attend::{KeyValues, Partial, attend},
+    split::Split,
+};
 use crate::ops::DenseStep;
+
+thread_local! {
+    /// Results of the parts, kept by the thread that asks.
+    static PARTS: RefCell<Vec<Partial>> = RefCell::default();
+}
 
 /// See [`crate::ops::decode_dense`]. Returns `[batch, heads, 1, head_dim]`.
 pub(in crate::ops) fn decode_dense<E: Element>(
@@ -16,17 +27,32 @@ pub(in crate::ops) fn decode_dense<E: Element>(
     let mut output = vec![0.0; q.len()];
     let per_group = sizes.group * sizes.head_dim;
     let per_head = sizes.capacity * sizes.head_dim;
-    let attend = |(head, out): (usize, &mut [f32])| {
+    let heads = q.len() / per_group;
+    let split = Split::new(heads, step.spans.max_len(), 2 * sizes.head_dim);
+    let part = |(task, partial): (usize, &mut Partial)| {
+        let (head, chunk) = split.of_task(task);
         let span = step.spans.as_slice()[head / sizes.kv_heads];
         let of_head = head * per_head..(head + 1) * per_head;
-        let mut attend = Attend::new(&q[head * per_group..][..per_group], sizes.head_dim, step.softcap, out);
-        attend.feed(&k[of_head.clone()], &v[of_head], span.start..span.end);
-        attend.finish();
+        let kv = KeyValues {
+            k: &k[of_head.clone()],
+            v: &v[of_head],
+            head_dim: sizes.head_dim,
+            softcap: step.softcap,
+        };
+        let q = &q[head * per_group..][..per_group];
+        let positions = split.part_of(span, chunk);
+        attend(q, &kv, positions, partial);
     };
-    let heads = q.len() / per_group;
-    match sizes.is_parallel(2 * step.spans.max_len(), heads) {
-        true => output.par_chunks_mut(per_group).enumerate().for_each(attend),
-        false => output.chunks_mut(per_group).enumerate().for_each(attend),
+    // Taken out while others work: a thread that waits for them may be given another decode step.
+    let mut parts = PARTS.take();
+    parts.resize_with(parts.len().max(split.tasks()), Partial::default);
+    match split.is_parallel {
+        true => parts[..split.tasks()].par_iter_mut().enumerate().for_each(part),
+        false => parts[..split.tasks()].iter_mut().enumerate().for_each(part),
     }
+    for (head, out) in output.chunks_exact_mut(per_group).enumerate() {
+        Partial::merge(parts[split.tasks_of(head)].iter(), sizes.head_dim, out);
+    }
+    PARTS.set(parts);
     output
 }

@@ -1,12 +1,16 @@
-//! Storage types and the few vector operations that the kernels are made of.
+//! Storage types of caches and weights.
 
-use half::{bf16, f16, slice::HalfFloatSliceExt};
+use half::{bf16, f16};
 
-/// A storage type of caches and weights.
+use super::simd::{LANES, Simd};
+
+/// A storage type of caches and weights, widened to f32 in registers.
 pub(in crate::ops) trait Element: burn::tensor::Element + bytemuck::Pod + Send + Sync {
-    /// The row in f32: itself where it is f32 already, else converted into `buffer`, which must be
-    /// at least as long.
-    fn widen<'a>(row: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32];
+    /// Sixteen values as f32.
+    fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::V;
+
+    /// One value as f32.
+    fn wide(self) -> f32;
 
     /// Rounds to the storage type.
     fn narrow(value: f32) -> Self;
@@ -14,22 +18,33 @@ pub(in crate::ops) trait Element: burn::tensor::Element + bytemuck::Pod + Send +
 
 impl Element for f32 {
     #[inline(always)]
-    fn widen<'a>(row: &'a [Self], _: &'a mut [f32]) -> &'a [f32] {
-        row
+    fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::V {
+        s.load(x)
     }
 
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
     fn narrow(value: f32) -> Self {
         value
     }
 }
 
 impl Element for f16 {
-    fn widen<'a>(row: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
-        let buffer = &mut buffer[..row.len()];
-        row.convert_to_f32_slice(buffer);
-        buffer
+    #[inline(always)]
+    fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::V {
+        s.load_f16(x)
     }
 
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        self.to_f32()
+    }
+
+    #[inline(always)]
     fn narrow(value: f32) -> Self {
         Self::from_f32(value)
     }
@@ -37,88 +52,67 @@ impl Element for f16 {
 
 impl Element for bf16 {
     #[inline(always)]
-    fn widen<'a>(row: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
-        let buffer = &mut buffer[..row.len()];
-        for (wide, narrow) in buffer.iter_mut().zip(row) {
-            *wide = f32::from_bits(u32::from(narrow.to_bits()) << 16);
-        }
-        buffer
+    fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::V {
+        s.load_bf16(x)
     }
 
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
     fn narrow(value: f32) -> Self {
         Self::from_f32(value)
     }
 }
 
-/// Runs `f` compiled for the widest vectors that this processor has. What `f` calls must be
-/// `#[inline(always)]` to take part.
-pub(super) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
+/// `values` as f32: themselves where they are, else converted into `buffer`.
+#[inline(always)]
+pub(super) fn widen<'a, S: Simd, E: Element>(s: S, values: &'a [E], buffer: &'a mut Vec<f32>) -> &'a [f32] {
+    if let Ok(values) = bytemuck::try_cast_slice::<E, f32>(values)
+        && size_of::<E>() == size_of::<f32>()
     {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn on_avx2<R>(f: impl FnOnce() -> R) -> R {
-            f()
-        }
-        if std::arch::is_x86_feature_detected!("avx2")
-            && std::arch::is_x86_feature_detected!("fma")
-            && std::arch::is_x86_feature_detected!("f16c")
-        {
-            // SAFETY: the processor has the features that the function is compiled for.
-            #[allow(unsafe_code)]
-            return unsafe { on_avx2(f) };
-        }
+        return values;
     }
-    f()
+    buffer.resize(values.len(), 0.0);
+    let (from, rest) = values.as_chunks::<LANES>();
+    let (to, to_rest) = buffer.as_chunks_mut::<LANES>();
+    for (to, from) in to.iter_mut().zip(from) {
+        s.store(E::load(s, from), to);
+    }
+    for (to, from) in to_rest.iter_mut().zip(rest) {
+        *to = from.wide();
+    }
+    buffer
 }
 
-/// Scalar product. Sixteen running sums, because the compiler may not reorder a float sum itself.
+/// The values behind the last whole vector of `row`, filled up with zeros; `None` where there are none.
 #[inline(always)]
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let mut sums = [0.0f32; LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let tail: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for lane in 0..LANES {
-            sums[lane] += a[lane] * b[lane];
-        }
+pub(super) fn tail<E: bytemuck::Zeroable + Copy>(row: &[E]) -> Option<[E; LANES]> {
+    let (_, rest) = row.as_chunks::<LANES>();
+    if rest.is_empty() {
+        return None;
     }
-    sums.iter().sum::<f32>() + tail
-}
-
-/// `y += w · x`.
-#[inline(always)]
-pub(super) fn axpy(y: &mut [f32], w: f32, x: &[f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += w * x;
-    }
-}
-
-/// `cap · tanh(x / cap)` for each value, where there is a cap.
-pub(super) fn soft_cap(values: &mut [f32], cap: Option<f32>) {
-    if let Some(cap) = cap {
-        values.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
-    }
-}
-
-/// Largest value; minus infinity for none.
-#[inline(always)]
-pub(super) fn max(values: &[f32]) -> f32 {
-    values.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+    let mut padded = [E::zeroed(); LANES];
+    padded[..rest.len()].copy_from_slice(rest);
+    Some(padded)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::cpu::simd::with_simd;
 
     #[test]
     fn half_types_widen_exactly_and_narrow_to_nearest() {
-        fn round_trip<E: Element + PartialEq>() {
-            let row = [E::narrow(1.5), E::narrow(-0.25), E::narrow(3.0e-5)];
-            let mut buffer = [0.0; 8];
-            let wide = E::widen(&row, &mut buffer).to_vec();
-            assert_eq!(wide[..2], [1.5, -0.25]);
-            assert_eq!(wide.iter().map(|&x| E::narrow(x)).collect::<Vec<_>>(), row);
+        fn round_trip<E: Element + PartialEq + std::fmt::Debug>() {
+            let row: [E; LANES] = std::array::from_fn(|i| E::narrow(3.0e-5 * (i as f32 - 7.3).powi(5)));
+            let mut wide = [0.0; LANES];
+            with_simd!(s => s.store(E::load(s, &row), &mut wide));
+            assert_eq!(wide, row.map(E::wide));
+            assert_eq!(wide.map(E::narrow), row);
+            assert_eq!([1.5, -0.25].map(|x| E::narrow(x).wide()), [1.5, -0.25]);
         }
         round_trip::<f32>();
         round_trip::<f16>();
@@ -126,9 +120,9 @@ mod tests {
     }
 
     #[test]
-    fn dot_covers_the_tail() {
-        let a: Vec<f32> = (0..37).map(|i| i as f32).collect();
-        let expected: f32 = a.iter().map(|x| x * x).sum();
-        assert_eq!(dot(&a, &a), expected);
+    fn a_tail_is_filled_up_with_zeros() {
+        assert_eq!(tail(&[1.0f32; 32]), None);
+        let padded = tail(&[2.0f32; 18]).unwrap();
+        assert_eq!(padded[..3], [2.0, 2.0, 0.0]);
     }
 }

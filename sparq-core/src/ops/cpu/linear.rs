@@ -1,46 +1,118 @@
 //! A linear layer for few tokens: a matrix-vector product that reads each weight once.
 
+use std::cell::RefCell;
+
 use rayon::prelude::*;
 
 use super::{
-    Element, PARALLEL_ABOVE,
-    element::{dot, vectorised},
+    Element,
+    attend::pad_rows,
+    element::widen,
+    matmul::{Matrix, matmul},
+    rows::dots,
+    simd::{LANES, Lanes, Simd, with_simd},
+    split::PARALLEL_ABOVE,
 };
 
 /// Up to this many tokens the product is bound by reading the weights; above, a real matrix
 /// product is faster.
-pub(in crate::ops) const FEW_TOKENS: usize = 4;
+const FEW_TOKENS: usize = 4;
+
+/// Rows of weights that a matrix product takes at a time, in f32.
+const PANEL: usize = 64;
 
 /// Weights per task: enough to pay for handing the task out.
-const TASK_WEIGHTS: usize = 1 << 15;
+const TASK_WEIGHTS: usize = 1 << 17;
+
+/// Rows of weights that are read at a time.
+const ROWS: usize = 4;
+
+thread_local! {
+    /// Weights in f32.
+    static PANELS: RefCell<Vec<f32>> = RefCell::default();
+    /// The tokens, filled up to whole vectors.
+    static TOKENS: RefCell<Vec<Lanes>> = RefCell::default();
+}
 
 /// `x · weightᵀ`: `x: [tokens, inputs]`, `weight: [outputs, inputs]`; returns `[tokens, outputs]`.
 pub(in crate::ops) fn linear<E: Element>(x: &[f32], weight: &[E], inputs: usize) -> Vec<f32> {
     let (tokens, outputs) = (x.len() / inputs, weight.len() / inputs);
+    if tokens > FEW_TOKENS {
+        return many_tokens(x, weight, inputs);
+    }
+    let mut padded = TOKENS.take();
+    pad_rows(x, inputs, 1.0, &mut padded);
     // `[outputs, tokens]`: each task writes its own rows.
     let mut transposed = vec![0.0; outputs * tokens];
-    let rows = (TASK_WEIGHTS / inputs).max(1);
-    let task = |buffer: &mut Vec<f32>, (out, weight): (&mut [f32], &[E])| {
-        vectorised(|| {
-            for (out, row) in out.chunks_exact_mut(tokens).zip(weight.chunks_exact(inputs)) {
-                let row = E::widen(row, buffer);
-                for (y, x) in out.iter_mut().zip(x.chunks_exact(inputs)) {
-                    *y = dot(row, x);
-                }
-            }
-        });
-    };
+    let rows = (TASK_WEIGHTS / inputs).max(1).next_multiple_of(ROWS);
+    let task = |(out, weight): (&mut [f32], &[E])| with_simd!(s => task(s, &padded, weight, inputs, out));
     match weight.len() > PARALLEL_ABOVE {
-        true => transposed
-            .par_chunks_mut(rows * tokens)
-            .zip(weight.par_chunks(rows * inputs))
-            .for_each_init(|| vec![0.0; inputs], task),
-        false => task(&mut vec![0.0; inputs], (&mut transposed, weight)),
+        true => transposed.par_chunks_mut(rows * tokens).zip(weight.par_chunks(rows * inputs)).for_each(task),
+        false => task((&mut transposed, weight)),
     }
+    TOKENS.set(padded);
     if tokens == 1 {
         return transposed;
     }
     (0..tokens).flat_map(|t| transposed[t..].iter().step_by(tokens).copied()).collect()
+}
+
+/// The same for many tokens: a matrix product for each panel of weights, which is converted once.
+fn many_tokens<E: Element>(x: &[f32], weight: &[E], inputs: usize) -> Vec<f32> {
+    let (tokens, outputs) = (x.len() / inputs, weight.len() / inputs);
+    let tokens_matrix = Matrix::new(x, tokens, inputs, inputs).transposed();
+    // `[outputs, tokens]`: each panel writes its own rows.
+    let mut transposed = vec![0.0; outputs * tokens];
+    let panel = |(out, weight): (&mut [f32], &[E])| {
+        PANELS.with_borrow_mut(|wide| {
+            let rows = weight.len() / inputs;
+            let weight = with_simd!(s => widen(s, weight, wide));
+            matmul(out, tokens, false, Matrix::new(weight, rows, inputs, inputs), tokens_matrix);
+        });
+    };
+    transposed.par_chunks_mut(PANEL * tokens).zip(weight.par_chunks(PANEL * inputs)).for_each(panel);
+    transpose(&transposed, outputs, tokens)
+}
+
+/// `[rows, columns]` to `[columns, rows]`, in squares that fit the cache.
+fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    const SIDE: usize = 32;
+    let mut transposed = vec![0.0; values.len()];
+    transposed.par_chunks_mut(SIDE * rows).enumerate().for_each(|(band, out)| {
+        for first in (0..rows).step_by(SIDE) {
+            for (j, out) in out.chunks_exact_mut(rows).enumerate() {
+                for i in first..rows.min(first + SIDE) {
+                    out[i] = values[i * columns + band * SIDE + j];
+                }
+            }
+        }
+    });
+    transposed
+}
+
+/// `out: [rows, tokens]` for some rows of weights.
+#[inline(always)]
+fn task<S: Simd, E: Element>(s: S, x: &[Lanes], weight: &[E], inputs: usize, out: &mut [f32]) {
+    let stride = inputs.div_ceil(LANES);
+    let tokens = x.len() / stride;
+    let rows = weight.len() / inputs;
+    let row = |i: usize| &weight[i * inputs..(i + 1) * inputs];
+    let mut i = 0;
+    while i + ROWS <= rows {
+        let four = [row(i), row(i + 1), row(i + 2), row(i + 3)];
+        for t in 0..tokens {
+            let found = dots::<S, E, ROWS, 1>(s, four, &x[t * stride..], stride);
+            for (j, [y]) in found.into_iter().enumerate() {
+                out[(i + j) * tokens + t] = y;
+            }
+        }
+        i += ROWS;
+    }
+    for i in i..rows {
+        for t in 0..tokens {
+            out[i * tokens + t] = dots::<S, E, 1, 1>(s, [row(i)], &x[t * stride..], stride)[0][0];
+        }
+    }
 }
 
 #[cfg(test)]
@@ -52,5 +124,19 @@ mod tests {
         let x = [1.0, 0.0, 0.0, 1.0, 2.0, 2.0]; // [3, 2]
         let weight = [1.0f32, 10.0, 2.0, 20.0]; // [2, 2]
         assert_eq!(linear(&x, &weight, 2), [1.0, 2.0, 10.0, 20.0, 22.0, 44.0]);
+    }
+
+    #[test]
+    fn many_tokens_are_as_good_as_few() {
+        let (tokens, inputs, outputs) = (37, 50, 130);
+        let numbers = |count: usize, seed: f32| (0..count).map(move |i| ((i as f32 + 1.0) * seed).sin());
+        let x: Vec<f32> = numbers(tokens * inputs, 0.7).collect();
+        let weight: Vec<half::bf16> = numbers(outputs * inputs, 1.9).map(half::bf16::from_f32).collect();
+        let together = linear(&x, &weight, inputs);
+        for (x, together) in x.chunks(inputs).zip(together.chunks(outputs)) {
+            for (y, expected) in together.iter().zip(linear(x, &weight, inputs)) {
+                assert!((y - expected).abs() < 1e-4, "{y}, expected {expected}");
+            }
+        }
     }
 }

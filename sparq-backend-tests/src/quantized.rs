@@ -1,0 +1,154 @@
+//! Transposed keys in few bits: a backend's own operations against the oracle, and what the bits cost.
+
+use burn::{
+    backend::Dispatch,
+    tensor::{DType, Device, Tensor},
+};
+use sparq_core::{
+    AppendPlan, AttentionShape, CacheConfig, GroupScores, IndexDtype, LayerCache, LayerState, Method,
+    NewTokens, SparqConfig, cache::CacheExtras, index::QuantizedIndex, ops::oracle,
+};
+
+use crate::{
+    overrides::{LIMITS, problems},
+    problem::{Path, Problem, dequantized, floats, sparq, tensor},
+    reference::sparq_problems,
+    suite::note,
+    tolerance::{Tolerance, assert_close, f32},
+};
+
+const DTYPES: [IndexDtype; 2] = [IndexDtype::Int8, IndexDtype::Int4];
+
+/// The keys that an index stands for, as `[sequence and head][position][component]`, live ones only.
+fn live_keys(index: &QuantizedIndex, cache: &LayerCache) -> Vec<f32> {
+    let keys = dequantized(index).swap_dims(2, 3);
+    let [batch, kv_heads, _, head_dim] = keys.dims();
+    let part =
+        |b: usize| floats(keys.clone().slice([b..b + 1, 0..kv_heads, 0..cache.lens()[b], 0..head_dim]));
+    (0..batch).flat_map(part).collect()
+}
+
+/// Codes and scales are those of the oracle, and half a step from the keys at most.
+pub fn appends(device: &Device, row: Tolerance) {
+    for (problem, index) in problems().iter().flat_map(|problem| DTYPES.map(|index| (problem, index))) {
+        let bits = index.bits().expect("codes");
+        let cache = problem.cache_with(index, row.dtype, device);
+        let product = cache.quantized_index().expect("kept");
+        let plan = AppendPlan::new(&problem.tokens, &vec![0; problem.batch()]);
+        let (words, scales) = (product.words.zeros_like(), product.scales.zeros_like());
+        let k = cache.k().expect("filled");
+        let (words, scales) = oracle::append_quantized::<Dispatch>(
+            words.into_dispatch(),
+            scales.into_dispatch(),
+            k.clone().into_dispatch(),
+            &plan,
+        );
+        let (words, scales) = (Tensor::from_dispatch(words), Tensor::from_dispatch(scales));
+        let what = format!("{index:?} {:?} {:?}", problem.shape, row.dtype);
+        let found = live_keys(&product, &cache);
+        assert_close(&found, &live_keys(&QuantizedIndex { words, scales }, &cache), 1e-6, &what);
+
+        let [batch, kv_heads, _, head_dim] = k.dims();
+        let live =
+            |b: usize| floats(k.clone().slice([b..b + 1, 0..kv_heads, 0..cache.lens()[b], 0..head_dim]));
+        let keys: Vec<f32> = (0..batch).flat_map(live).collect();
+        let largest = keys.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        let half_a_step = largest / ((1 << (bits - 1)) - 1) as f32 * 0.51;
+        assert_close(&found, &keys, half_a_step, &what);
+    }
+}
+
+/// SparQ decode over codes: both group rules, with and without the mean value, with and without a
+/// sliding window and a soft cap.
+pub fn sparq_decode(device: &Device, row: Tolerance) {
+    let limited =
+        |problem: &Problem| LIMITS.map(|(window, softcap)| problem.clone().limited(window, softcap));
+    for problem in problems().iter().flat_map(limited) {
+        for index in DTYPES {
+            let cache = problem.cache_with(index, row.dtype, device);
+            let d = problem.shape.head_dim;
+            for (rank, top_k, local_window) in [(d / 4, 12, 3), (1, 5, 5), (d, 5000, 1)] {
+                for group_scores in [GroupScores::ScaledLogits, GroupScores::Softmax] {
+                    let config = SparqConfig {
+                        local_window,
+                        mean_value: rank > 1,
+                        group_scores,
+                        index,
+                        ..SparqConfig::new(&problem.shape, rank, top_k)
+                    };
+                    let run = |path| sparq(path, problem.queries(device), &cache, config);
+                    let (product, expected) = (run(Path::Product), run(Path::Oracle));
+                    let what = format!("{config:?} {:?} {:?}", problem.layer(), row.dtype);
+                    assert_eq!(product.positions, expected.positions, "{what}: kept positions");
+                    assert_close(&product.output, &expected.output, row.oracle, &what);
+                    assert_close(&product.mass, &expected.mass, row.oracle, &what);
+                }
+            }
+        }
+    }
+}
+
+/// Tokens one by one, through a cache that grows, give the codes of all tokens at once.
+pub fn decoding_continues_a_prefill(device: &Device) {
+    let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 16 };
+    let (width, prompt) = (330, 200);
+    let problem = Problem::random(shape, NewTokens::all(1, width), 61);
+    let (k, v) = (problem.rows(&problem.k, device), problem.rows(&problem.v, device));
+    for index in DTYPES {
+        let config = SparqConfig { index, ..SparqConfig::new(&shape, 4, 9) };
+        let cache = CacheConfig { layer: shape.into(), batch: 1, max_len: width, dtype: DType::F32 };
+        let mut state = LayerState::new(&cache, &Method::Sparq(config), device).expect("a valid layer");
+        let extras = CacheExtras { k_index: true, index, mean_value: true };
+        let mut at_once = LayerCache::new(&cache, extras, device).expect("a valid cache");
+        let plan = at_once.plan(&problem.tokens).expect("it fits");
+        at_once.append(k.clone(), v.clone(), &plan).expect("shapes fit");
+
+        let part = |x: &Tensor<4>, first, count| x.clone().narrow(2, first, count);
+        let q = tensor(vec![0.3; 4 * prompt * 16], [1, 4, prompt, 16], device);
+        let (first_k, first_v) = (part(&k, 0, prompt), part(&v, 0, prompt));
+        state.prefill(q, first_k, first_v, &NewTokens::all(1, prompt)).expect("it fits");
+        for t in prompt..width {
+            state.decode(problem.queries(device), part(&k, t, 1), part(&v, t, 1)).expect("it fits");
+        }
+        let keys = |cache: &LayerCache| live_keys(&cache.quantized_index().expect("kept"), cache);
+        assert_close(&keys(state.cache()), &keys(&at_once), 1e-6, &format!("{index:?}"));
+    }
+}
+
+/// What codes cost on the authors' vectors: the share of positions that are kept as well, the mass that
+/// is lost and the distance of the output. Prints the figures that the documentation states.
+pub fn quality_on_the_reference_vectors(device: &Device) {
+    for (index, least_agreement, most_mass_lost, furthest) in
+        [(IndexDtype::Int8, 0.99, 0.005, 0.15), (IndexDtype::Int4, 0.8, 0.1, 0.6)]
+    {
+        let (mut same, mut kept, mut lost, mut masses) = (0usize, 0usize, 0.0f32, 0usize);
+        let (mut squares, mut norm) = (0.0f64, 0.0f64);
+        for (_, problem, configs) in sparq_problems() {
+            for config in configs {
+                let run = |index| {
+                    problem.sparq(Path::Product, SparqConfig { index, ..config }, f32().dtype, device)
+                };
+                let (plain, coded) = (run(IndexDtype::Cache), run(index));
+                for (plain, coded) in plain.positions.iter().zip(&coded.positions) {
+                    kept += plain.len();
+                    same += coded.iter().filter(|&position| plain.binary_search(position).is_ok()).count();
+                }
+                // What the plain scores say of the positions that each choice keeps is not handed out;
+                // the masses by their own scores come close to it.
+                lost += plain.mass.iter().zip(&coded.mass).map(|(a, b)| (a - b).abs()).sum::<f32>();
+                masses += plain.mass.len();
+                for (a, b) in plain.output.iter().zip(&coded.output) {
+                    squares += f64::from(a - b).powi(2);
+                    norm += f64::from(*a).powi(2);
+                }
+            }
+        }
+        let agreement = same as f32 / kept as f32;
+        let (lost, distance) = (lost / masses as f32, (squares / norm).sqrt());
+        note(&format!(
+            "{index:?}: {:.2}% of kept positions agree, mass differs by {lost:.5}, output by {distance:.4} of its norm",
+            100.0 * agreement
+        ));
+        assert!(agreement >= least_agreement && lost <= most_mass_lost && distance <= furthest, "{index:?}");
+    }
+}

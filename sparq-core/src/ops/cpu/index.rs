@@ -1,0 +1,194 @@
+//! The transposed keys that step 1 reads: `rank` of the `head_dim` rows of each KV head.
+
+use super::{
+    Element, Sizes,
+    rows::{PASS, Weights, add_weighted},
+    simd::{LANES, Lanes, Simd},
+};
+use crate::index::BLOCK as SCALED;
+
+/// Positions scored at a time: the sums stay in the first-level cache while the rows pass by, and a
+/// row's share is long enough for the processor to see a stream in it.
+pub(super) const BLOCK: usize = 2048;
+
+/// Products of weights with components of the keys.
+pub(in crate::ops) trait Index: Copy + Send + Sync {
+    /// Positions are scored from a multiple of this on.
+    const ALIGN: usize;
+
+    /// Adds `Σ weights[row, i] · key[components[i]]` of `count` positions of a KV head from `first` on
+    /// to `scores`, for each row of `weights: [rows, rank]`; the scores of a row lie `stride` vectors
+    /// apart.
+    fn add_scores<S: Simd>(
+        self,
+        s: S,
+        place: Place,
+        sizes: Sizes,
+        components: &[u32],
+        weights: &[f32],
+        scores: &mut [Lanes],
+        stride: usize,
+    );
+}
+
+/// Which positions of which KV head.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::ops) struct Place {
+    /// KV head, counted through the batch.
+    pub(super) head: usize,
+    pub(super) first: usize,
+    pub(super) count: usize,
+}
+
+/// `[batch, kv_heads, head_dim, capacity]` as it is.
+impl<E: Element> Index for &[E] {
+    const ALIGN: usize = 1;
+
+    #[inline(always)]
+    fn add_scores<S: Simd>(
+        self,
+        s: S,
+        place: Place,
+        sizes: Sizes,
+        components: &[u32],
+        weights: &[f32],
+        scores: &mut [Lanes],
+        stride: usize,
+    ) {
+        let Sizes { head_dim, capacity, .. } = sizes;
+        let index = &self[place.head * head_dim * capacity..][..head_dim * capacity];
+        let row = |i: usize| &index[components[i] as usize * capacity + place.first..][..place.count];
+        let rank = components.len();
+        let weights = Weights { values: weights, stride: rank, heads: weights.len() / rank };
+        let mut i = 0;
+        while i + PASS <= rank {
+            for next in i + PASS..rank.min(i + 2 * PASS) {
+                s.prefetch(&row(next)[..place.count.min(BEGINNING / size_of::<E>())]);
+            }
+            let rows = [row(i), row(i + 1), row(i + 2), row(i + 3)];
+            add_weighted::<S, E, PASS>(s, rows, weights, i, scores, stride);
+            i += PASS;
+        }
+        for i in i..rank {
+            add_weighted(s, [row(i)], weights, i, scores, stride);
+        }
+    }
+}
+
+/// Transposed keys as codes of `BITS` bits, see [`crate::index::QuantizedIndex`].
+#[derive(Debug, Clone, Copy)]
+pub(in crate::ops) struct Quantized<'a, const BITS: usize> {
+    /// `[batch, kv_heads, head_dim, capacity · BITS / 8]`
+    codes: &'a [u8],
+    /// `[batch, kv_heads, head_dim, capacity / BLOCK]`
+    scales: &'a [f32],
+}
+
+impl<'a, const BITS: usize> Quantized<'a, BITS> {
+    /// From words and scales.
+    pub(in crate::ops) fn new(words: &'a [i32], scales: &'a [f32]) -> Self {
+        Self { codes: bytemuck::cast_slice(words), scales }
+    }
+}
+
+/// Bytes of a row that are prefetched while others are read: the processor sees the stream from there.
+const BEGINNING: usize = 512;
+
+/// Vectors of a block of scales.
+const VECTORS: usize = SCALED / LANES;
+
+impl<const BITS: usize> Index for Quantized<'_, BITS> {
+    const ALIGN: usize = SCALED;
+
+    #[inline(always)]
+    fn add_scores<S: Simd>(
+        self,
+        s: S,
+        place: Place,
+        sizes: Sizes,
+        components: &[u32],
+        weights: &[f32],
+        scores: &mut [Lanes],
+        stride: usize,
+    ) {
+        // Room for all positions of the cache, in whole blocks.
+        let blocks = sizes.capacity.div_ceil(SCALED);
+        let bytes = SCALED * BITS / 8;
+        let first = place.first / SCALED;
+        let count = (place.first + place.count).div_ceil(SCALED) - first;
+        let row = |i: usize| {
+            let from = (place.head * sizes.head_dim + components[i] as usize) * blocks + first;
+            Row {
+                codes: &self.codes[from * bytes..(from + count) * bytes],
+                scales: &self.scales[from..from + count],
+            }
+        };
+        let rank = components.len();
+        let weights = Weights { values: weights, stride: rank, heads: weights.len() / rank };
+        let vectors = place.count.div_ceil(LANES);
+        let mut i = 0;
+        while i + PASS <= rank {
+            for next in i + PASS..rank.min(i + 2 * PASS) {
+                s.prefetch(row(next).codes);
+            }
+            let rows = [row(i), row(i + 1), row(i + 2), row(i + 3)];
+            add_codes::<S, BITS, PASS>(s, rows, weights, i, vectors, scores, stride);
+            i += PASS;
+        }
+        for i in i..rank {
+            add_codes::<S, BITS, 1>(s, [row(i)], weights, i, vectors, scores, stride);
+        }
+    }
+}
+
+/// Codes of a component for some blocks, and a scale for each.
+#[derive(Debug, Clone, Copy)]
+struct Row<'a> {
+    codes: &'a [u8],
+    scales: &'a [f32],
+}
+
+/// [`add_weighted`] for rows of codes.
+#[inline(always)]
+fn add_codes<S: Simd, const BITS: usize, const ROWS: usize>(
+    s: S,
+    rows: [Row<'_>; ROWS],
+    weights: Weights<'_>,
+    first: usize,
+    vectors: usize,
+    scores: &mut [Lanes],
+    stride: usize,
+) {
+    let bytes = SCALED * BITS / 8;
+    for block in 0..rows[0].scales.len() {
+        let mut codes: [&[u8]; ROWS] = [&[]; ROWS];
+        for (codes, row) in codes.iter_mut().zip(&rows) {
+            *codes = &row.codes[block * bytes..(block + 1) * bytes];
+        }
+        for head in 0..weights.heads {
+            let mut scaled = [s.splat(0.0); ROWS];
+            for (i, scaled) in scaled.iter_mut().enumerate() {
+                let weight = weights.values[head * weights.stride + first + i];
+                *scaled = s.splat(weight * rows[i].scales[block]);
+            }
+            let here = (vectors - block * VECTORS).min(VECTORS);
+            let scores = &mut scores[head * stride + block * VECTORS..][..here];
+            for (j, score) in scores.iter_mut().enumerate() {
+                let mut v = s.load(score);
+                for (codes, scaled) in codes.iter().zip(&scaled) {
+                    v = s.mul_add(load::<S, BITS>(s, codes, j), *scaled, v);
+                }
+                s.store(v, score);
+            }
+        }
+    }
+}
+
+/// Vector `i` of codes, as f32.
+#[inline(always)]
+fn load<S: Simd, const BITS: usize>(s: S, codes: &[u8], i: usize) -> S::V {
+    match BITS {
+        8 => s.load_i8(bytemuck::cast_ref(&codes.as_chunks::<LANES>().0[i])),
+        _ => s.load_i4(&codes.as_chunks::<{ LANES / 2 }>().0[i]),
+    }
+}

@@ -1,0 +1,176 @@
+//! Causal attention of a prompt over slices: tiles of queries and keys, with the running maximum and sum
+//! of each query (online softmax), so that memory does not grow with the square of the length.
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+use super::{
+    Element, Sizes,
+    attend::{log_sum_exp, soft_cap},
+    element::widen,
+    matmul::{Matrix, matmul},
+    simd::{LANES, Lanes, Simd, with_simd},
+};
+use crate::{ops::PrefillStep, spans::Span};
+
+/// Queries of a tile, those of all heads of the group together.
+const QUERIES: usize = 128;
+
+/// Keys of a tile: a multiple of [`LANES`].
+const KEYS: usize = 256;
+
+/// Buffers of a thread.
+#[derive(Debug, Default)]
+struct Tile {
+    /// `[queries, head_dim]`, divided by √d.
+    q: Vec<f32>,
+    /// `[KEYS, head_dim]` each, in f32.
+    k: Vec<f32>,
+    v: Vec<f32>,
+    /// `[queries, KEYS]`
+    logits: Vec<Lanes>,
+    /// `[queries, head_dim]`
+    out: Vec<f32>,
+    maxima: Vec<f32>,
+    sums: Vec<f32>,
+    spans: Vec<Span>,
+}
+
+thread_local! {
+    static TILE: RefCell<Tile> = RefCell::default();
+}
+
+/// Inputs of a prefill: `q: [batch, heads, width, head_dim]` and the cache.
+struct Problem<'a, E> {
+    q: &'a [f32],
+    k: &'a [E],
+    v: &'a [E],
+    step: &'a PrefillStep,
+    sizes: Sizes,
+    /// Columns of a tile.
+    columns: usize,
+}
+
+/// See [`crate::ops::prefill`]. Returns `[batch, heads, width, head_dim]`; padding comes back as zero.
+pub(in crate::ops) fn prefill<E: Element>(
+    q: &[f32],
+    k: &[E],
+    v: &[E],
+    step: &PrefillStep,
+    sizes: Sizes,
+) -> Vec<f32> {
+    let width = step.plan.width();
+    let columns = (QUERIES / sizes.group).clamp(1, width.max(1));
+    let problem = Problem { q, k, v, step, sizes, columns };
+    let mut output = vec![0.0; q.len()];
+    // A tile's rows of all heads of the group do not lie together: every tile fills a buffer of its
+    // own, and rows are copied to their places.
+    let tiles = width.div_ceil(columns);
+    let kv_heads = step.plan.as_slice().len() * sizes.kv_heads;
+    let per_tile = columns * sizes.group * sizes.head_dim;
+    let mut by_tile = vec![0.0; kv_heads * tiles * per_tile];
+    by_tile.par_chunks_mut(per_tile.max(1)).enumerate().for_each(|(task, out)| {
+        // Late tiles see the most keys: they come first.
+        let (head, tile) = (task / tiles, tiles - 1 - task % tiles);
+        TILE.with_borrow_mut(|buffers| with_simd!(s => problem.tile(s, head, tile, buffers, out)));
+    });
+    for (task, rows) in by_tile.chunks(per_tile.max(1)).enumerate() {
+        let (head, tile) = (task / tiles, tiles - 1 - task % tiles);
+        let (first, count) = problem.columns_of(tile);
+        for (g, rows) in rows.chunks(columns * sizes.head_dim).enumerate() {
+            let to = ((head * sizes.group + g) * width + first) * sizes.head_dim;
+            let len = count * sizes.head_dim;
+            output[to..to + len].copy_from_slice(&rows[..len]);
+        }
+    }
+    output
+}
+
+impl<E: Element> Problem<'_, E> {
+    /// First column of a tile and their number.
+    fn columns_of(&self, tile: usize) -> (usize, usize) {
+        let first = tile * self.columns;
+        (first, self.columns.min(self.step.plan.width() - first))
+    }
+
+    /// Positions that column `t` of sequence `b` sees; padding sees nothing.
+    fn visible(&self, b: usize, t: usize) -> Span {
+        let append = self.step.plan.as_slice()[b];
+        let end = match t >= append.skip && t < append.skip + append.take {
+            true => append.at + t - append.skip + 1,
+            false => 0,
+        };
+        Span { start: self.step.window.map_or(0, |window| end.saturating_sub(window)), end }
+    }
+
+    /// Fills `out: [group, columns, head_dim]` for some columns of one KV head.
+    #[inline(always)]
+    fn tile<S: Simd>(&self, s: S, head: usize, tile: usize, buffers: &mut Tile, out: &mut [f32]) {
+        let Sizes { kv_heads, group, head_dim, capacity } = self.sizes;
+        let width = self.step.plan.width();
+        let (first, count) = self.columns_of(tile);
+        let Tile { q, k, v, logits, out: sums_of_values, maxima, sums, spans } = buffers;
+
+        spans.clear();
+        spans.extend((first..first + count).map(|t| self.visible(head / kv_heads, t)));
+        let seen = spans.iter().filter(|span| !span.is_empty());
+        let start = seen.clone().map(|span| span.start).min().unwrap_or(0);
+        let end = seen.map(|span| span.end).max().unwrap_or(0);
+
+        let rows = group * count;
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        q.clear();
+        for g in 0..group {
+            let from = ((head * group + g) * width + first) * head_dim;
+            q.extend(self.q[from..from + count * head_dim].iter().map(|x| x * scale));
+        }
+        reset(sums_of_values, rows * head_dim, 0.0);
+        reset(maxima, rows, f32::NEG_INFINITY);
+        reset(sums, rows, 0.0);
+        logits.resize(rows * KEYS / LANES, [0.0; LANES]);
+
+        for key in (start..end).step_by(KEYS) {
+            let keys = KEYS.min(end - key);
+            let at = (head * capacity + key) * head_dim;
+            let keys_of = at..at + keys * head_dim;
+            let k = Matrix::new(widen(s, &self.k[keys_of.clone()], k), keys, head_dim, head_dim);
+            let v = Matrix::new(widen(s, &self.v[keys_of], v), keys, head_dim, head_dim);
+            let queries = Matrix::new(q, rows, head_dim, head_dim);
+            matmul(logits.as_flattened_mut(), KEYS, false, queries, k.transposed());
+            for row in 0..rows {
+                let logits = &mut logits[row * (KEYS / LANES)..][..KEYS / LANES];
+                if let Some(cap) = self.step.softcap {
+                    soft_cap(s, logits, cap);
+                }
+                let span = spans[row % count];
+                let flat = logits.as_flattened_mut();
+                flat[..span.start.saturating_sub(key).min(keys)].fill(f32::NEG_INFINITY);
+                flat[span.end.saturating_sub(key).min(keys)..].fill(f32::NEG_INFINITY);
+                if span.is_empty() || span.end <= key || span.start >= key + keys {
+                    flat.fill(0.0);
+                    continue;
+                }
+                let before = maxima[row];
+                log_sum_exp::<S, true>(s, logits, &mut maxima[row], &mut sums[row]);
+                let shrink = (before - maxima[row]).exp();
+                if shrink < 1.0 {
+                    let out = &mut sums_of_values[row * head_dim..(row + 1) * head_dim];
+                    out.iter_mut().for_each(|x| *x *= shrink);
+                }
+            }
+            let weights = Matrix::new(logits.as_flattened(), rows, keys, KEYS);
+            matmul(sums_of_values, head_dim, true, weights, v);
+        }
+        for (row, from) in sums_of_values.chunks_exact(head_dim).enumerate() {
+            let to = (row / count * self.columns + row % count) * head_dim;
+            let share = if sums[row] > 0.0 { 1.0 / sums[row] } else { 0.0 };
+            out[to..to + head_dim].iter_mut().zip(from).for_each(|(y, x)| *y = x * share);
+        }
+    }
+}
+
+fn reset(values: &mut Vec<f32>, len: usize, value: f32) {
+    values.clear();
+    values.resize(len, value);
+}

@@ -1,0 +1,143 @@
+//! The two products that attention is made of: rows with queries, and weights with rows.
+//!
+//! Loops over vectors are written out here and in all kernels: a closure that a library function calls
+//! (`from_fn`, `map`) is compiled without the processor's vector instructions.
+#![allow(clippy::needless_range_loop)] // of fixed length, over several arrays at once
+
+use super::{
+    Element,
+    element::tail,
+    simd::{LANES, Lanes, Simd},
+};
+
+/// Rows that [`add_weighted`] adds in one pass over the sums.
+pub(super) const PASS: usize = 4;
+
+/// Scalar products of rows of one length with `HEADS` queries, each `stride` vectors apart in `queries`
+/// and filled up with zeros.
+#[inline(always)]
+pub(super) fn dots<S: Simd, E: Element, const ROWS: usize, const HEADS: usize>(
+    s: S,
+    rows: [&[E]; ROWS],
+    queries: &[Lanes],
+    stride: usize,
+) -> [[f32; HEADS]; ROWS] {
+    let count = rows[0].len() / LANES;
+    let mut blocks: [&[[E; LANES]]; ROWS] = [&[]; ROWS];
+    for row in 0..ROWS {
+        blocks[row] = &rows[row].as_chunks().0[..count];
+    }
+    let mut whole: [&[Lanes]; HEADS] = [&[]; HEADS];
+    for head in 0..HEADS {
+        whole[head] = &queries[head * stride..][..count];
+    }
+    let mut sums = [[s.splat(0.0); HEADS]; ROWS];
+    for j in 0..count {
+        let mut x = [s.splat(0.0); ROWS];
+        for row in 0..ROWS {
+            x[row] = E::load(s, &blocks[row][j]);
+        }
+        for head in 0..HEADS {
+            let q = s.load(&whole[head][j]);
+            for row in 0..ROWS {
+                sums[row][head] = s.mul_add(x[row], q, sums[row][head]);
+            }
+        }
+    }
+    if count < stride {
+        for row in 0..ROWS {
+            let Some(block) = tail(rows[row]) else { continue };
+            let x = E::load(s, &block);
+            for head in 0..HEADS {
+                let q = s.load(&queries[head * stride + count]);
+                sums[row][head] = s.mul_add(x, q, sums[row][head]);
+            }
+        }
+    }
+    let mut found = [[0.0; HEADS]; ROWS];
+    for row in 0..ROWS {
+        for head in 0..HEADS {
+            found[row][head] = s.sum(sums[row][head]);
+        }
+    }
+    found
+}
+
+/// A weight for each head and row: those of a head lie together, `stride` apart from the next head's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weights<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) stride: usize,
+    pub(super) heads: usize,
+}
+
+/// `sums[head] += Σ weights[head, first + i] · rows[i]` for rows of one length; the sums of a head lie
+/// `stride` vectors apart.
+#[inline(always)]
+pub(super) fn add_weighted<S: Simd, E: Element, const ROWS: usize>(
+    s: S,
+    rows: [&[E]; ROWS],
+    weights: Weights<'_>,
+    first: usize,
+    sums: &mut [Lanes],
+    stride: usize,
+) {
+    let len = rows[0].len();
+    let count = len / LANES;
+    let mut blocks: [&[[E; LANES]]; ROWS] = [&[]; ROWS];
+    for i in 0..ROWS {
+        blocks[i] = &rows[i].as_chunks().0[..count];
+    }
+    if weights.heads == 1 {
+        // The weights stay in registers.
+        let mut w = [s.splat(0.0); ROWS];
+        for i in 0..ROWS {
+            w[i] = s.splat(weights.values[first + i]);
+        }
+        for (j, sum) in sums[..count].iter_mut().enumerate() {
+            let mut v = s.load(sum);
+            for i in 0..ROWS {
+                v = s.mul_add(w[i], E::load(s, &blocks[i][j]), v);
+            }
+            s.store(v, sum);
+        }
+    } else {
+        for j in 0..count {
+            let mut x = [s.splat(0.0); ROWS];
+            for i in 0..ROWS {
+                x[i] = E::load(s, &blocks[i][j]);
+            }
+            add_block(s, &x, weights, first, &mut sums[j..], stride);
+        }
+    }
+    if count * LANES < len {
+        let mut x = [s.splat(0.0); ROWS];
+        for i in 0..ROWS {
+            if let Some(block) = tail(rows[i]) {
+                x[i] = E::load(s, &block);
+            }
+        }
+        add_block(s, &x, weights, first, &mut sums[count..], stride);
+    }
+}
+
+/// One vector of [`add_weighted`].
+#[inline(always)]
+fn add_block<S: Simd, const ROWS: usize>(
+    s: S,
+    x: &[S::V; ROWS],
+    weights: Weights<'_>,
+    first: usize,
+    sums: &mut [Lanes],
+    stride: usize,
+) {
+    for head in 0..weights.heads {
+        let of_head = &weights.values[head * weights.stride + first..][..ROWS];
+        let sum = &mut sums[head * stride];
+        let mut v = s.load(sum);
+        for i in 0..ROWS {
+            v = s.mul_add(s.splat(of_head[i]), x[i], v);
+        }
+        s.store(v, sum);
+    }
+}

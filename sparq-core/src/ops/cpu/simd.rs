@@ -1,0 +1,152 @@
+//! Vectors of sixteen f32, in the widest registers that this processor has.
+//!
+//! Kernels are generic over [`Simd`] and are instantiated once per level by [`with_simd!`]. A value
+//! of a level's type proves that the processor has it, and every load and store takes a whole array,
+//! so kernels are safe code: the intrinsics of each level are the only unsafe part.
+//!
+//! There is no level for AVX-512: the kernels wait for memory, and registers twice as wide do not
+//! bring it any faster.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+
+use half::{bf16, f16};
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx2::Avx2;
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::Neon;
+pub(super) use portable::Portable;
+
+/// Values in a vector.
+pub(in crate::ops) const LANES: usize = 16;
+
+/// Values of a vector in memory.
+pub(in crate::ops) type Lanes = [f32; LANES];
+
+/// Operations on vectors of [`LANES`] values.
+pub(in crate::ops) trait Simd: Copy + Send + Sync {
+    /// A vector in registers.
+    type V: Copy;
+
+    /// Runs `f` compiled for this level. What `f` calls must be `#[inline(always)]` to take part.
+    fn run<R>(self, f: impl FnOnce() -> R) -> R;
+
+    fn splat(self, x: f32) -> Self::V;
+    fn load(self, x: &Lanes) -> Self::V;
+    fn load_f16(self, x: &[f16; LANES]) -> Self::V;
+    fn load_bf16(self, x: &[bf16; LANES]) -> Self::V;
+    fn load_i8(self, x: &[i8; LANES]) -> Self::V;
+    /// Two values of four bits in a byte, the first in the low bits, two's complement.
+    fn load_i4(self, x: &[u8; LANES / 2]) -> Self::V;
+    fn store(self, v: Self::V, to: &mut Lanes);
+
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a · b + c`
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `2ⁿ` for whole numbers `-127 ≤ n ≤ 127`; zero for -127.
+    fn pow2(self, n: Self::V) -> Self::V;
+
+    /// Bit `i` is set where `a[i] > b[i]`.
+    fn greater(self, a: Self::V, b: Self::V) -> u32;
+    /// `x[i]` where `a[i] > b[i]`, else `y[i]`.
+    fn choose(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
+    /// Sum of the lanes.
+    fn sum(self, v: Self::V) -> f32;
+    /// Largest lane.
+    fn largest(self, v: Self::V) -> f32;
+
+    /// Starts to bring `row` into the cache.
+    fn prefetch<T>(self, row: &[T]);
+
+    /// `eˣ`, within 2 units in the last place; 0 below -88.
+    #[inline(always)]
+    fn exp(self, x: Self::V) -> Self::V {
+        // Adding 1.5 · 2²³ and taking it away again rounds to a whole number.
+        const ROUND: f32 = 12_582_912.0;
+        // ln 2 in two parts, the first with few enough digits that n · ln 2 is exact.
+        const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+        // Cephes' polynomial for (eʳ - 1 - r) / r² on |r| ≤ ln 2 / 2.
+        const POLYNOMIAL: [f32; 6] =
+            [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+        let x = self.min(self.max(x, self.splat(-88.029_69)), self.splat(88.0));
+        let n = self.mul_add(x, self.splat(std::f32::consts::LOG2_E), self.splat(ROUND));
+        let n = self.add(n, self.splat(-ROUND));
+        let mut r = x;
+        for part in LN_2 {
+            r = self.mul_add(n, self.splat(-part), r);
+        }
+        let mut p = self.splat(POLYNOMIAL[0]);
+        for c in &POLYNOMIAL[1..] {
+            p = self.mul_add(p, r, self.splat(*c));
+        }
+        let e = self.mul_add(self.mul(p, r), r, self.add(r, self.splat(1.0)));
+        self.mul(e, self.pow2(n))
+    }
+
+    /// `cap · tanh(x / cap)`
+    #[inline(always)]
+    fn soft_cap(self, x: Self::V, cap: f32) -> Self::V {
+        // tanh t = 1 - 2 / (e²ᵗ + 1), and near zero, where that cancels, Cephes' polynomial for
+        // (tanh t - t) / t³.
+        const POLYNOMIAL: [f32; 5] =
+            [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 0.133_314_42, -0.333_332_82];
+        let t = self.mul(x, self.splat(1.0 / cap));
+        let square = self.mul(t, t);
+        let mut p = self.splat(POLYNOMIAL[0]);
+        for c in &POLYNOMIAL[1..] {
+            p = self.mul_add(p, square, self.splat(*c));
+        }
+        let near = self.mul_add(self.mul(p, square), x, x);
+        let e = self.exp(self.add(t, t));
+        let part = self.div(self.splat(-2.0), self.add(e, self.splat(1.0)));
+        let far = self.mul_add(part, self.splat(cap), self.splat(cap));
+        self.choose(square, self.splat(0.625 * 0.625), far, near)
+    }
+}
+
+/// Evaluates `$body` with `$s` bound to the best level of [`Simd`], compiled for it.
+macro_rules! with_simd {
+    ($s:ident => $body:expr) => {{
+        #[cfg(target_arch = "x86_64")]
+        {
+            if let Some($s) = $crate::ops::cpu::simd::Avx2::detect() {
+                $crate::ops::cpu::simd::Simd::run(
+                    $s,
+                    #[inline(always)]
+                    || $body,
+                )
+            } else {
+                let $s = $crate::ops::cpu::simd::Portable;
+                $body
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            let $s = $crate::ops::cpu::simd::Neon::new();
+            $body
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        {
+            let $s = $crate::ops::cpu::simd::Portable;
+            $body
+        }
+    }};
+}
+pub(super) use with_simd;
+
+/// Which level [`with_simd!`] takes here.
+#[cfg(test)]
+pub(super) fn level() -> &'static str {
+    with_simd!(s => std::any::type_name_of_val(&s))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! Steps 1 and 2 up to the choice of positions, for one KV head or a part of its positions.
+
+use super::scores::Logits;
+use crate::{
+    config::GroupScores,
+    ops::{
+        SparqStep,
+        cpu::{
+            Sizes,
+            attend::Partial,
+            index::{BLOCK, Index, Place},
+            query::Query,
+            simd::{LANES, Lanes, Simd, with_simd},
+            split::Split,
+            top_k::TopK,
+        },
+    },
+    spans::Span,
+};
+
+/// What is known of a part of a head's positions.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    logits: Logits,
+    /// Scores of a block, summed over the group.
+    scores: Vec<Lanes>,
+    top: TopK,
+    pub(super) attended: Partial,
+}
+
+impl Part {
+    /// Offers the scores of the block from `first` on, but for the first `lead` and those from `count`
+    /// on.
+    #[inline(always)]
+    fn push<S: Simd>(&mut self, s: S, first: usize, lead: usize, count: usize) {
+        self.scores.as_flattened_mut()[..lead].fill(f32::NEG_INFINITY);
+        self.top.push(s, &self.scores, count, first);
+    }
+}
+
+/// Positions `start..end`, which are scored from `base` on, where the index can be read from.
+struct Range {
+    base: usize,
+    start: usize,
+    end: usize,
+}
+
+/// The first steps of a decode step.
+pub(super) struct Scoring<'a, I> {
+    pub(super) q: &'a [f32],
+    pub(super) k_index: I,
+    pub(super) step: &'a SparqStep,
+    pub(super) sizes: Sizes,
+    pub(super) split: Split,
+}
+
+impl<I: Index> Scoring<'_, I> {
+    /// Whether scores are wanted for each query head, not only summed over the group: the sum of
+    /// scaled logits is one product with the sum of scaled queries.
+    fn is_per_head(&self) -> bool {
+        self.step.retained_mass || self.step.config.mean_value || self.sums_probabilities()
+    }
+
+    /// Whether positions are chosen by ŝ, which takes a pass over all logits.
+    pub(super) fn sums_probabilities(&self) -> bool {
+        self.step.config.group_scores == GroupScores::Softmax
+    }
+
+    /// Positions of a part.
+    fn range(&self, span: Span, chunk: usize) -> Range {
+        let (start, end) = self.split.part_of(span, chunk);
+        Range { base: start - start % I::ALIGN, start, end }
+    }
+
+    pub(super) fn span(&self, head: usize) -> Span {
+        self.step.spans.as_slice()[head / self.sizes.kv_heads]
+    }
+
+    pub(super) fn q(&self, head: usize) -> &[f32] {
+        let per_group = self.sizes.group * self.sizes.head_dim;
+        &self.q[head * per_group..][..per_group]
+    }
+
+    /// Where the positions end among which is chosen: the last ones are kept in any case, or all are.
+    fn candidates_end(&self, span: Span) -> usize {
+        match span.len() <= self.step.config.top_k {
+            true => span.start,
+            false => span.end - self.step.config.local_window,
+        }
+    }
+
+    /// Step 1, and with summed logits the candidates of the part.
+    pub(super) fn score(&self, head: usize, chunk: usize, query: &mut Query, part: &mut Part) {
+        with_simd!(s => self.score_on(s, head, chunk, query, part));
+    }
+
+    #[inline(always)]
+    fn score_on<S: Simd>(&self, s: S, head: usize, chunk: usize, query: &mut Query, part: &mut Part) {
+        let config = &self.step.config;
+        let per_head = self.is_per_head();
+        let span = self.span(head);
+        let Range { base, start, end } = self.range(span, chunk);
+        part.top.reset(config.top_k - config.local_window);
+        if per_head {
+            part.logits.reset(self.sizes.group, end - base);
+        } else if span.len() <= config.top_k {
+            return; // all are kept
+        }
+        query.prepare(self.q(head), self.sizes.head_dim, config.rank, per_head);
+        let Query { components, weights, .. } = &*query;
+        part.scores.resize(BLOCK / LANES, [0.0; LANES]);
+        for first in (base..end).step_by(BLOCK) {
+            let count = BLOCK.min(end - first);
+            let lead = start.saturating_sub(first);
+            let place = Place { head, first, count };
+            if per_head {
+                let (scores, stride) = part.logits.starting_at(first - base);
+                self.k_index.add_scores(s, place, self.sizes, components, weights, scores, stride);
+                if !self.sums_probabilities() {
+                    part.logits.sum(s, first - base, count, &mut part.scores);
+                }
+                part.logits.seal(s, first - base, lead..count, self.step.softcap);
+            } else {
+                part.scores[..count.div_ceil(LANES)].fill([0.0; LANES]);
+                let scores = &mut part.scores[..];
+                self.k_index.add_scores(s, place, self.sizes, components, weights, scores, 0);
+            }
+            if !self.sums_probabilities() {
+                part.push(s, first, lead, count.min(self.candidates_end(span).saturating_sub(first)));
+            }
+        }
+    }
+
+    /// Makes ŝ of the logits of all parts of a head.
+    pub(super) fn normalise(&self, parts: &mut [Part]) {
+        if !self.is_per_head() {
+            return;
+        }
+        for head in 0..self.sizes.group {
+            let heads = || parts.iter().map(|part| part.logits.of_head(head));
+            let maximum = heads().map(|(maximum, _)| maximum).fold(f32::NEG_INFINITY, f32::max);
+            let share =
+                |(of_part, sum): (f32, f32)| if sum > 0.0 { sum * (of_part - maximum).exp() } else { 0.0 };
+            let log_sum = maximum + heads().map(share).sum::<f32>().ln();
+            parts.iter_mut().for_each(|part| part.logits.set_log_sum(head, log_sum));
+        }
+    }
+
+    /// The candidates of the part by ŝ.
+    pub(super) fn score_probabilities(&self, head: usize, chunk: usize, part: &mut Part) {
+        with_simd!(s => self.score_probabilities_on(s, head, chunk, part));
+    }
+
+    #[inline(always)]
+    fn score_probabilities_on<S: Simd>(&self, s: S, head: usize, chunk: usize, part: &mut Part) {
+        let span = self.span(head);
+        let Range { base, start, end } = self.range(span, chunk);
+        let end = end.min(self.candidates_end(span));
+        for first in (base..end.max(base)).step_by(BLOCK) {
+            let count = BLOCK.min(end - first);
+            part.logits.sum_probabilities(s, first - base, count, &mut part.scores);
+            part.push(s, first, start.saturating_sub(first), count);
+        }
+    }
+
+    /// `i2`, ascending, and α of each query head where it is wanted.
+    pub(super) fn choose(
+        &self,
+        head: usize,
+        parts: &mut [Part],
+        chosen: &mut Vec<u32>,
+        positions: &mut [i32],
+        mass: &mut [f32],
+    ) {
+        let span = self.span(head);
+        let end = self.candidates_end(span);
+        chosen.clear();
+        if end > span.start {
+            let [first, others @ ..] = parts else { return };
+            others.iter().for_each(|other| first.top.append(&other.top));
+            first.top.finish((span.start, end), chosen);
+            chosen.sort_unstable();
+        }
+        chosen.extend(end as u32..span.end as u32);
+        for (slot, &position) in positions.iter_mut().zip(&*chosen) {
+            *slot = position as i32;
+        }
+        if !self.is_per_head() {
+            return;
+        }
+        mass.fill(0.0);
+        let mut rest = &chosen[..];
+        for (chunk, part) in parts.iter().enumerate() {
+            let Range { base, end, .. } = self.range(span, chunk);
+            let (here, later) = rest.split_at(rest.partition_point(|&position| (position as usize) < end));
+            rest = later;
+            for (head, mass) in mass.iter_mut().enumerate() {
+                let probability = |&position: &u32| part.logits.probability(head, position as usize - base);
+                *mass += here.iter().map(probability).sum::<f32>();
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The largest of a stream of scores, without sorting: scores that do not reach the `k`-th best so far
+//! are passed over sixteen at a time; the others are collected, and cut to the `k` best whenever their
+//! number has doubled.
+
+use super::simd::{LANES, Lanes, Simd};
+
+/// The best `wanted` of the scores that it is fed, in the order of their positions. Equal scores rank
+/// by position, the lowest first.
+#[derive(Debug, Default)]
+pub(super) struct TopK {
+    wanted: usize,
+    /// A score must be above this.
+    threshold: f32,
+    /// Candidates; the smaller, the better: see [`key`].
+    keys: Vec<u64>,
+}
+
+impl TopK {
+    /// Starts over.
+    pub(super) fn reset(&mut self, wanted: usize) {
+        self.wanted = wanted;
+        self.threshold = if wanted == 0 { f32::INFINITY } else { f32::NEG_INFINITY };
+        self.keys.clear();
+    }
+
+    /// Takes the first `count` scores, of the positions from `first` on.
+    #[inline(always)]
+    pub(super) fn push<S: Simd>(&mut self, s: S, scores: &[Lanes], count: usize, first: usize) {
+        let limit = (2 * self.wanted).max(self.wanted + 64);
+        let mut threshold = s.splat(self.threshold);
+        for (j, block) in scores[..count.div_ceil(LANES)].iter().enumerate() {
+            let mut above = s.greater(s.load(block), threshold);
+            if above == 0 {
+                continue;
+            }
+            if (j + 1) * LANES > count {
+                above &= (1 << (count % LANES)) - 1;
+            }
+            while above != 0 {
+                let lane = above.trailing_zeros() as usize;
+                above &= above - 1;
+                self.keys.push(key(block[lane], first + j * LANES + lane));
+            }
+            if self.keys.len() >= limit {
+                self.cut();
+                threshold = s.splat(self.threshold);
+            }
+        }
+    }
+
+    /// Takes what another one has collected, of later positions.
+    pub(super) fn append(&mut self, other: &Self) {
+        self.keys.extend_from_slice(&other.keys);
+    }
+
+    /// Cuts the candidates to the best.
+    fn cut(&mut self) {
+        if self.keys.len() > self.wanted {
+            let (_, worst, _) = self.keys.select_nth_unstable(self.wanted - 1);
+            self.threshold = score(*worst);
+            self.keys.truncate(self.wanted);
+        }
+    }
+
+    /// Appends the best positions to `positions`, in no order. `all` are the positions that were fed:
+    /// where scores are not numbers, the first ones fill up the count.
+    pub(super) fn finish(&mut self, all: (usize, usize), positions: &mut Vec<u32>) {
+        if self.wanted == 0 {
+            return;
+        }
+        self.cut();
+        let first = positions.len();
+        positions.extend(self.keys.iter().map(|&key| key as u32));
+        let mut next = all.0 as u32;
+        while positions.len() - first < self.wanted && (next as usize) < all.1 {
+            if !positions[first..].contains(&next) {
+                positions.push(next);
+            }
+            next += 1;
+        }
+    }
+}
+
+/// The score, larger first, and then the position.
+#[inline(always)]
+fn key(score: f32, position: usize) -> u64 {
+    let bits = (score + 0.0).to_bits(); // -0 counts as 0
+    // Orders the bits of floats as unsigned numbers, downwards.
+    let ordered = if bits >> 31 == 0 { !(bits | 1 << 31) } else { bits };
+    u64::from(ordered) << 32 | position as u64
+}
+
+#[inline(always)]
+fn score(key: u64) -> f32 {
+    let ordered = (key >> 32) as u32;
+    f32::from_bits(if ordered >> 31 == 0 { !ordered & !(1 << 31) } else { ordered })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::cpu::simd::with_simd;
+
+    /// The best of `scores`, fed in pieces, against a sort.
+    fn check(scores: &[f32], wanted: usize, piece: usize) {
+        let mut top = TopK::default();
+        top.reset(wanted);
+        let mut blocks = Vec::new();
+        for (i, part) in scores.chunks(piece).enumerate() {
+            super::super::attend::pad_rows(part, part.len(), 1.0, &mut blocks);
+            with_simd!(s => top.push(s, &blocks, part.len(), i * piece));
+        }
+        let mut found = Vec::new();
+        top.finish((0, scores.len()), &mut found);
+        found.sort_unstable();
+        let mut expected: Vec<u32> = (0..scores.len() as u32).collect();
+        expected.sort_by(|&a, &b| (scores[b as usize] + 0.0).total_cmp(&(scores[a as usize] + 0.0)));
+        expected.truncate(wanted);
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{wanted} of {} in pieces of {piece}", scores.len());
+    }
+
+    #[test]
+    fn agrees_with_a_stable_sort() {
+        let mut state = 1u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 8
+        };
+        for len in [1usize, 15, 16, 17, 100, 1000, 5000] {
+            let smooth: Vec<f32> = (0..len).map(|_| random() as f32 / 1e6 - 8.0).collect();
+            let coarse: Vec<f32> = smooth.iter().map(|x| x.round() * 0.5).collect();
+            let rising: Vec<f32> = (0..len).map(|i| i as f32 - 50.0).collect();
+            for wanted in [0, 1, 7, 96, 700].into_iter().filter(|&wanted| wanted <= len) {
+                for piece in [16, 48, 128, 8192] {
+                    check(&smooth, wanted, piece);
+                    check(&coarse, wanted, piece);
+                    check(&rising, wanted, piece);
+                }
+            }
+        }
+        check(&[0.0, -0.0, 0.0, -0.0], 2, 16);
+        check(&[f32::MIN, f32::MAX, -1e-40, 1e-40, 0.0], 3, 16);
+    }
+
+    #[test]
+    fn what_is_not_a_number_comes_last_and_never_short() {
+        let mut top = TopK::default();
+        top.reset(3);
+        let mut scores = [f32::NAN; LANES];
+        scores[5] = -3.0;
+        scores[6] = f32::NEG_INFINITY;
+        with_simd!(s => top.push(s, &[scores], 8, 10));
+        let mut found = Vec::new();
+        top.finish((10, 18), &mut found);
+        assert_eq!(found, [15, 10, 11]);
+    }
+
+    #[test]
+    fn keys_hold_their_score() {
+        for x in [0.0, 1.5, -2.5, f32::MAX, f32::MIN, 1e-42, -1e-42] {
+            assert_eq!(score(key(x, 7)), x);
+        }
+        assert!(key(2.0, 9) < key(1.0, 1) && key(-1.0, 9) < key(-2.0, 1) && key(1.0, 1) < key(1.0, 2));
+    }
+}
