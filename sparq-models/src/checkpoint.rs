@@ -7,6 +7,7 @@
 mod convert;
 mod loader;
 mod map;
+mod pytorch;
 mod report;
 mod weights;
 
@@ -18,7 +19,7 @@ use burn::tensor::{DType, Device};
 use serde_json::Value;
 
 pub use loader::Loader;
-pub use report::{Misshapen, Missing, NonFinite, Unsupported, WeightReport};
+pub use report::{Misshapen, Missing, NonFinite, Unreadable, Unsupported, WeightReport};
 pub use weights::TensorInfo;
 
 use crate::config::{ConfigFields, GenerationConfig};
@@ -58,8 +59,12 @@ enum TokenizerSource {
 }
 
 impl Checkpoint {
-    /// Opens the model in folder `dir`: `config.json`, and `model.safetensors` or the shards that
-    /// `model.safetensors.index.json` names; `generation_config.json` if it is there.
+    /// Opens the model in folder `dir`: `config.json`, the weights, and `generation_config.json` if
+    /// it is there.
+    ///
+    /// The weights are `model.safetensors` or the shards that `model.safetensors.index.json` names.
+    /// Where there are neither, they are PyTorch's `pytorch_model.bin`, the shards of
+    /// `pytorch_model.bin.index.json`, or `pytorch_model.pt`, `model.pt` or `model.pth`.
     ///
     /// The weight files must not be changed or cut short while the checkpoint is in use.
     ///

@@ -60,6 +60,26 @@ pub enum Error {
         source: safetensors::SafeTensorError,
     },
 
+    /// A PyTorch weight file cannot be read, or holds something else than a state dict.
+    #[error("`{}` is not a PyTorch state dict", path.display())]
+    Pytorch {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<pytorch_reader::PytorchError>,
+    },
+
+    /// The model folder holds no weights under a name that is read.
+    #[error("there are no weights in `{}` (looked for {})", folder.display(), looked_for.join(", "))]
+    NoWeights {
+        /// The model folder.
+        folder: PathBuf,
+        /// Names of the files that would have been read, in order.
+        looked_for: Vec<&'static str>,
+        /// Names of files in the folder that look like weights.
+        found: Vec<String>,
+    },
+
     /// A weight file holds a Git LFS pointer instead of the weights.
     #[error("`{}` is a Git LFS pointer, not the weights themselves", path.display())]
     LfsPointer {
@@ -223,7 +243,12 @@ impl Error {
                  hub: ORG/NAME"
                     .into(),
             ),
-            Error::FileNotFound { path, found } => Some(missing_file_hint(&path.to_string_lossy(), found)),
+            Error::FileNotFound { found, .. } => Some(missing_file_hint(found)),
+            Error::NoWeights { found, .. } => Some(no_weights_hint(found)),
+            Error::Pytorch { .. } => Some(
+                "download it again if it is damaged; else save the model's state dict, best as safetensors"
+                    .into(),
+            ),
             Error::Json { .. } | Error::Safetensors { .. } => {
                 Some("the file is damaged or was cut short: download it again".into())
             }
@@ -266,48 +291,64 @@ impl Error {
     }
 }
 
-/// What to do about a missing file, going by the weight files that are there instead.
-fn missing_file_hint(path: &str, found: &[String]) -> String {
+/// What to do about a missing file that is no weight file.
+fn missing_file_hint(found: &[String]) -> String {
+    match !found.is_empty() && found.iter().all(|name| name.ends_with(".gguf")) {
+        true => gguf_hint(found),
+        false => "the folder is incomplete: download this file as well".into(),
+    }
+}
+
+/// What to do about missing weights, going by the weight-like files that are there instead.
+fn no_weights_hint(found: &[String]) -> String {
     let list = found.join(", ");
     let any = |suffixes: &[&str]| {
         let ends = |name: &String| suffixes.iter().any(|suffix| name.ends_with(suffix));
         found.iter().any(ends)
     };
-    if any(&[".gguf"]) && !any(&[".safetensors", ".bin", ".pt", ".pth"]) {
-        format!("found {list}: GGUF is not read, use the original model with safetensors files")
-    } else if !path.ends_with(".safetensors") {
-        "the folder is incomplete: download this file as well".into()
-    } else if found.iter().any(|name| name.contains("-of-")) && any(&[".safetensors"]) {
+    let shards = |suffix: &str| found.iter().any(|name| name.contains("-of-") && name.ends_with(suffix));
+    if found.is_empty() {
+        "the folder holds no weights: download model.safetensors as well".into()
+    } else if shards(".safetensors") {
         format!("found shards without model.safetensors.index.json, download it as well: {list}")
+    } else if shards(".bin") {
+        format!("found shards without pytorch_model.bin.index.json, download it as well: {list}")
     } else if any(&[".safetensors"]) {
         format!("found {list}: rename the file that holds the weights to model.safetensors")
     } else if any(&[".bin", ".pt", ".pth"]) {
-        format!("found {list}: PyTorch files are not read, convert them to model.safetensors")
+        format!("found {list}: rename the file that holds the weights to pytorch_model.bin")
     } else {
-        "the folder holds no weights: download model.safetensors as well".into()
+        gguf_hint(found)
     }
+}
+
+fn gguf_hint(found: &[String]) -> String {
+    format!("found {}: GGUF is not read, use the original model with safetensors files", found.join(", "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn hint(path: &str, found: &[&str]) -> String {
-        let found = found.iter().map(|&name| name.to_owned()).collect();
-        let path = path.into();
-        Error::FileNotFound { path, found }.hint().unwrap()
-    }
-
     #[test]
     fn hint_goes_by_the_files_that_are_there() {
-        let weights = "m/model.safetensors";
-        assert!(hint(weights, &["pytorch_model.bin"]).contains("PyTorch files are not read"));
-        assert!(hint(weights, &["llama-q4.gguf"]).contains("GGUF is not read"));
-        assert!(hint(weights, &["m-1-of-2.safetensors"]).contains("index.json"));
-        assert!(hint(weights, &["weights.safetensors"]).contains("rename"));
-        assert!(hint(weights, &[]).contains("holds no weights"));
-        assert!(hint("m/config.json", &["x.gguf"]).contains("GGUF is not read"));
-        assert!(hint("m/config.json", &["model.safetensors"]).contains("download this file"));
+        let owned = |found: &[&str]| found.iter().map(|&name| name.to_owned()).collect();
+        let weights = |found: &[&str]| {
+            let (folder, looked_for) = ("m".into(), vec!["model.safetensors"]);
+            Error::NoWeights { folder, looked_for, found: owned(found) }.hint().unwrap()
+        };
+        assert!(weights(&["consolidated.00.pth"]).contains("rename"));
+        assert!(weights(&["llama-q4.gguf"]).contains("GGUF is not read"));
+        assert!(weights(&["m-1-of-2.safetensors"]).contains("model.safetensors.index.json"));
+        assert!(weights(&["m-1-of-2.bin"]).contains("pytorch_model.bin.index.json"));
+        assert!(weights(&["weights.safetensors"]).contains("rename"));
+        assert!(weights(&[]).contains("holds no weights"));
+        let file = |found: &[&str]| {
+            Error::FileNotFound { path: "m/config.json".into(), found: owned(found) }.hint().unwrap()
+        };
+        assert!(file(&["x.gguf"]).contains("GGUF is not read"));
+        assert!(file(&["model.safetensors"]).contains("download this file"));
+        assert!(file(&[]).contains("download this file"));
     }
 
     #[test]

@@ -50,8 +50,8 @@ fn no_config() {
 #[test]
 fn no_weights() {
     let folder = copy_of_llama();
-    fs::rename(folder.path().join("model.safetensors"), folder.path().join("pytorch_model.bin")).unwrap();
-    verify_fails(&folder, &["model.safetensors", "pytorch_model.bin", "hint: "]);
+    fs::rename(folder.path().join("model.safetensors"), folder.path().join("weights.safetensors")).unwrap();
+    verify_fails(&folder, &["model.safetensors", "pytorch_model.bin", "hint: found weights.safetensors"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use sparq_core::device::Limits;
 
 use super::convert::{FloatFormat, convert};
-use super::report::{Misshapen, Missing, NonFinite, Unsupported, WeightReport};
+use super::report::{Misshapen, Missing, NonFinite, Unreadable, Unsupported, WeightReport};
 use super::weights::Weights;
 use crate::error::{Error, Result};
 
@@ -158,7 +158,17 @@ impl<'a> Loader<'a> {
             }
             (self.progress)(self.loaded_bytes, self.total_bytes);
         };
-        match convert(from, self.weights.bytes(stored), dims, to, &mut progress) {
+        let bytes = match self.weights.bytes(stored) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let (name, message) = (name.to_owned(), error.to_string());
+                self.report.unreadable.push(Unreadable { name, message });
+                return None;
+            }
+        };
+        let converted = convert(from, &bytes, dims, to, &mut progress);
+        self.weights.release(stored);
+        match converted {
             Ok(data) => Some(data),
             Err(element) => {
                 let (name, stored) = (name.to_owned(), stored.dtype);

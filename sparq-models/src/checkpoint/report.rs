@@ -28,6 +28,8 @@ pub struct WeightReport {
     /// Tensors that are larger than what the device holds in one piece
     /// ([`sparq_core::Error::TooLarge`]).
     pub too_large: Vec<sparq_core::Error>,
+    /// Tensors whose content the file does not give.
+    pub unreadable: Vec<Unreadable>,
     /// Tensors that hold NaN or infinity; complete only if there are no other problems, because
     /// otherwise no more weights are read.
     pub non_finite: Vec<NonFinite>,
@@ -66,6 +68,15 @@ pub struct Unsupported {
     pub device: Option<String>,
 }
 
+/// A tensor whose content cannot be read: a PyTorch file that is damaged in the middle.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unreadable {
+    /// Its name.
+    pub name: String,
+    /// What reading the file says.
+    pub message: String,
+}
+
 /// A tensor that holds NaN or infinity.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NonFinite {
@@ -82,7 +93,10 @@ pub struct NonFinite {
 impl WeightReport {
     /// Whether there is no problem at all.
     pub fn is_empty(&self) -> bool {
-        !self.has_mismatch() && self.unused.is_empty() && self.non_finite.is_empty()
+        !self.has_mismatch()
+            && self.unused.is_empty()
+            && self.unreadable.is_empty()
+            && self.non_finite.is_empty()
     }
 
     /// Whether a problem was seen that the headers alone show.
@@ -106,7 +120,7 @@ impl WeightReport {
             if self.unsupported.iter().any(|tensor| tensor.device.is_some()) {
                 "try --dtype f32"
             } else {
-                "quantised weights are not read: use the original float model"
+                "only these three formats are read: use a checkpoint that is not quantised"
             }
         } else if let (true, Some(error)) = (self.misshapen.is_empty(), self.too_large.first()) {
             return error.hint();
@@ -114,6 +128,8 @@ impl WeightReport {
             "config.json and the weights seem to come from different models"
         } else if !self.missing.is_empty() {
             "the download is incomplete, or config.json names another architecture than the weights have"
+        } else if !self.unreadable.is_empty() {
+            "the file is damaged: download it again"
         } else if !self.unused.is_empty() {
             "config.json may name another architecture or fewer layers than the weights have"
         } else if self.non_finite.iter().any(NonFinite::is_overflow_likely) {
@@ -139,6 +155,7 @@ impl fmt::Display for WeightReport {
         list(f, &self.misshapen, "misshapen")?;
         list(f, &self.unsupported, "unsupported")?;
         list(f, &self.too_large, "too large")?;
+        list(f, &self.unreadable, "unreadable")?;
         list(f, &self.non_finite, "not finite")?;
         list(f, &self.unused, "unused")
     }
@@ -195,6 +212,12 @@ impl Problem for Unsupported {
 impl Problem for sparq_core::Error {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
+    }
+}
+
+impl Problem for Unreadable {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tensor `{}` cannot be read: {}", self.name, self.message)
     }
 }
 

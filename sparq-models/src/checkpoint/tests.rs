@@ -284,10 +284,11 @@ fn damaged_weight_files_are_errors() {
 fn missing_files_are_named() {
     let error = Checkpoint::open("/nowhere/model").unwrap_err();
     assert!(matches!(error, Error::FolderNotFound { .. }), "{error:?}");
-    let dir = folder(&[("pytorch_model.bin", b""), ("notes.txt", b"")]);
+    let dir = folder(&[("consolidated.00.pth", b""), ("notes.txt", b"")]);
     let error = Checkpoint::open(dir.path()).unwrap_err();
-    assert!(error.to_string().contains("model.safetensors"), "{error}");
-    assert!(error.hint().unwrap().contains("found pytorch_model.bin"), "{error:?}");
+    let message = error.to_string();
+    assert!(message.contains("model.safetensors, ") && message.contains("pytorch_model.bin"), "{message}");
+    assert!(error.hint().unwrap().contains("found consolidated.00.pth"), "{error:?}");
     fs::remove_file(dir.path().join("config.json")).unwrap();
     let error = Checkpoint::open(dir.path()).unwrap_err();
     assert!(error.to_string().contains("config.json"), "{error}");
@@ -331,4 +332,137 @@ fn embedded_files_open_without_a_folder() {
     loader.finish().unwrap();
     let damaged = StaticFiles { weights: b"", ..files };
     assert!(matches!(Checkpoint::from_static(damaged), Err(Error::Safetensors { .. })));
+}
+
+/// The files of `sparq-backend-tests/fixtures`.
+fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../sparq-backend-tests/fixtures").join(path)
+}
+
+/// A folder with this weight file and a small `config.json`.
+fn folder_with(fixture_path: &str, name: &str) -> TempDir {
+    folder(&[(name, &fs::read(fixture(fixture_path)).unwrap())])
+}
+
+/// Every tensor of `dir` in f32, by name: axes and values.
+fn all_tensors(dir: &Path) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let checkpoint = Checkpoint::open(dir).unwrap();
+    let read = |tensor: TensorInfo<'_>| {
+        let (_, stored) = checkpoint.weights.get(tensor.name).unwrap();
+        let format = convert::FloatFormat::of_stored(stored.dtype).unwrap();
+        let bytes = checkpoint.weights.bytes(stored).unwrap();
+        let to = convert::FloatFormat::F32;
+        let data = convert::convert(format, &bytes, tensor.shape, to, &mut |_| ()).unwrap();
+        (tensor.name.to_owned(), tensor.shape.to_vec(), data.try_into_vec_as::<f32>().unwrap())
+    };
+    checkpoint.tensors().map(read).collect()
+}
+
+#[test]
+fn pytorch_formats_strides_and_offsets_are_those_of_safetensors() {
+    let expected = folder_with("pytorch/layouts.safetensors", "model.safetensors");
+    let nested = folder_with("pytorch/layouts.pt", "model.pt");
+    let tensors = all_tensors(nested.path());
+    assert_eq!(tensors.len(), 10);
+    assert_eq!(tensors, all_tensors(expected.path()));
+    let checkpoint = Checkpoint::open(nested.path()).unwrap();
+    let info = |name| checkpoint.tensor_info(name).unwrap();
+    assert_eq!((info("f16").dtype, info("bf16").dtype), (Dtype::F16, Dtype::BF16));
+    // The optimiser's state beside it holds tensors too.
+    assert!(checkpoint.tensors().all(|tensor| !tensor.name.contains("exp_avg")));
+    assert_eq!(info("transposed").bytes, 24 * 4);
+
+    let legacy = folder_with("pytorch/legacy.bin", "pytorch_model.bin");
+    let names = ["bf16", "f16", "f32", "offset"];
+    let expected: Vec<_> =
+        tensors.into_iter().filter(|(name, ..)| names.contains(&name.as_str())).collect();
+    assert_eq!(all_tensors(legacy.path()), expected);
+}
+
+#[test]
+fn pytorch_models_load_like_their_safetensors() {
+    let single = folder_with("pytorch/llama3_2.bin", "pytorch_model.bin");
+    let mut expected = all_tensors(&fixture("families/llama3_2"));
+    let embedding = expected.iter().find(|(name, ..)| name == "model.embed_tokens.weight").unwrap();
+    // The tied head under its own name shares the storage of the embedding.
+    expected.insert(0, ("lm_head.weight".to_owned(), embedding.1.clone(), embedding.2.clone()));
+    assert_eq!(all_tensors(single.path()), expected);
+    // The whole model loads: tied, with the head that the file repeats.
+    fs::copy(fixture("families/llama3_2/config.json"), single.path().join("config.json")).unwrap();
+    let checkpoint = Checkpoint::open(single.path()).unwrap();
+    crate::generate::load_model(&checkpoint, &devices()[0], DType::F32, &mut |_, _| ()).unwrap();
+
+    let shards = all_tensors(shards_in_a_folder(&[]).path());
+    assert_eq!(shards, all_tensors(&fixture("families/llama2_sharded")));
+}
+
+/// The sharded PyTorch checkpoint without the files named in `leave_out`.
+fn shards_in_a_folder(leave_out: &[&str]) -> TempDir {
+    let dir = folder(&[]);
+    for entry in fs::read_dir(fixture("pytorch/shards")).unwrap() {
+        let entry = entry.unwrap();
+        if !leave_out.iter().any(|name| entry.file_name() == *name) {
+            fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+        }
+    }
+    dir
+}
+
+#[test]
+fn pytorch_shards_and_index_must_agree() {
+    let dir = shards_in_a_folder(&["pytorch_model-00002-of-00002.bin"]);
+    let error = Checkpoint::open(dir.path()).unwrap_err().to_string();
+    assert!(error.ends_with("names shards that are missing: pytorch_model-00002-of-00002.bin"), "{error}");
+    let dir = shards_in_a_folder(&["pytorch_model.bin.index.json"]);
+    let error = Checkpoint::open(dir.path()).unwrap_err();
+    assert!(error.hint().unwrap().contains("pytorch_model.bin.index.json"), "{error:?}");
+}
+
+#[test]
+fn safetensors_win_over_pytorch() {
+    let dir = folder_with("pytorch/legacy.bin", "pytorch_model.bin");
+    fs::write(dir.path().join("model.safetensors"), safetensors(&[ONE])).unwrap();
+    let names: Vec<String> = all_tensors(dir.path()).into_iter().map(|(name, ..)| name).collect();
+    assert_eq!(names, ["a"]);
+}
+
+/// What the command in `hostile.bin` writes in the working directory of whoever runs it.
+const HOSTILE_FILE: &str = "written-by-hostile-pickle";
+
+#[test]
+fn a_pickle_cannot_run_anything() {
+    let dir = folder_with("pytorch/hostile.bin", "pytorch_model.bin");
+    let tensors = all_tensors(dir.path());
+    // The entry whose loading would be a call of `os.system` is data that no tensor is made of.
+    assert_eq!(tensors, [("w".to_owned(), vec![2], vec![1.0, 1.0])]);
+    assert!(!Path::new(HOSTILE_FILE).exists());
+}
+
+#[test]
+fn damaged_pytorch_files_are_errors() {
+    let whole = fs::read(fixture("pytorch/llama3_2.bin")).unwrap();
+    let legacy = fs::read(fixture("pytorch/legacy.bin")).unwrap();
+    let cuts: [&[u8]; 6] =
+        [&whole[..whole.len() / 2], &whole[..10], &legacy[..legacy.len() - 9], &legacy[..40], b"", b"weights"];
+    for damaged in cuts {
+        let dir = folder(&[("pytorch_model.bin", damaged)]);
+        let error = Checkpoint::open(dir.path()).unwrap_err();
+        assert!(matches!(error, Error::Pytorch { .. }), "{error:?}");
+        assert!(error.to_string().contains("pytorch_model.bin"), "{error}");
+        assert!(error.hint().unwrap().contains("download it again"), "{error:?}");
+    }
+    // One byte of content differs: the archive's checksum tells, at the tensor that is hit.
+    let mut flipped = whole.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    let dir = folder(&[("pytorch_model.bin", &flipped)]);
+    fs::copy(fixture("families/llama3_2/config.json"), dir.path().join("config.json")).unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let error = crate::generate::load_model(&checkpoint, &devices()[0], DType::F32, &mut |_, _| ());
+    let error = error.unwrap_err();
+    assert!(error.to_string().contains("cannot be read"), "{error}");
+    assert!(error.hint().unwrap().contains("download it again"), "{error:?}");
+    let pointer = folder(&[("pytorch_model.bin", b"version https://git-lfs.github.com/spec/v1\n")]);
+    let error = Checkpoint::open(pointer.path()).unwrap_err();
+    assert!(matches!(error, Error::LfsPointer { .. }), "{error:?}");
 }

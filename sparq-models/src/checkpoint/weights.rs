@@ -1,8 +1,9 @@
-//! Weight files: one `model.safetensors`, or the shards of an index.
+//! Weight files: safetensors or PyTorch's, one file or the shards of an index.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
-use std::ops::{Deref, Range};
+use std::ops::Range;
 use std::path::Path;
 
 use burn::tensor::DType;
@@ -10,15 +11,38 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
 use super::convert::FloatFormat;
-use super::{map, parse_json, read_if_exists};
+use super::{map, parse_json, pytorch, read_if_exists};
 use crate::config::ConfigFields;
 use crate::error::{Error, Result};
 
-const SINGLE_FILE: &str = "model.safetensors";
-const INDEX_FILE: &str = "model.safetensors.index.json";
+/// Weight files in the order in which they are looked for: the first one that is there is read.
+const CANDIDATES: &[(&str, Layout)] = &[
+    ("model.safetensors", Layout::Single(Format::Safetensors)),
+    ("model.safetensors.index.json", Layout::Sharded(Format::Safetensors)),
+    ("pytorch_model.bin", Layout::Single(Format::Pytorch)),
+    ("pytorch_model.bin.index.json", Layout::Sharded(Format::Pytorch)),
+    ("pytorch_model.pt", Layout::Single(Format::Pytorch)),
+    ("model.pt", Layout::Single(Format::Pytorch)),
+    ("model.pth", Layout::Single(Format::Pytorch)),
+];
+
+#[derive(Debug, Clone, Copy)]
+enum Layout {
+    Single(Format),
+    Sharded(Format),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Format {
+    Safetensors,
+    Pytorch,
+}
 
 /// Length in bytes of the field before the header that holds the header's length.
 const HEADER_LENGTH_BYTES: usize = 8;
+
+/// How a file begins that Git LFS left in place of the real one.
+pub(super) const LFS_POINTER: [u8; 23] = *b"version https://git-lfs";
 
 /// A stored tensor, as the header of its file describes it.
 #[derive(Debug, Clone, Copy)]
@@ -45,10 +69,15 @@ pub(super) struct Weights {
 pub(super) struct Stored {
     pub(super) shape: Vec<usize>,
     pub(super) dtype: Dtype,
-    /// Position in `Weights::files`.
-    file: usize,
-    /// Position in the file.
-    range: Range<usize>,
+    pub(super) location: Location,
+}
+
+#[derive(Debug)]
+pub(super) enum Location {
+    /// In a file of `Weights::files`, at this range.
+    Mapped { file: usize, range: Range<usize> },
+    /// In a PyTorch file, which is read when the content is asked for.
+    Pytorch(pytorch_reader::Tensor),
 }
 
 #[derive(Debug)]
@@ -57,10 +86,8 @@ enum FileBytes {
     Static(&'static [u8]),
 }
 
-impl Deref for FileBytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
+impl FileBytes {
+    fn as_slice(&self) -> &[u8] {
         match self {
             FileBytes::Mapped(map) => map,
             FileBytes::Static(bytes) => bytes,
@@ -69,21 +96,22 @@ impl Deref for FileBytes {
 }
 
 impl Weights {
-    /// Maps the weight files of folder `dir`.
+    /// Opens the weight files of folder `dir`; safetensors where there are both kinds.
     pub(super) fn open(dir: &Path) -> Result<Self> {
-        let single = dir.join(SINGLE_FILE);
         let mut weights = Self { files: Vec::new(), tensors: BTreeMap::new() };
-        if single.is_file() {
-            weights.tensors = weights.add_file(&single)?.into_iter().collect();
-            return Ok(weights);
-        }
-        let index = dir.join(INDEX_FILE);
-        let Some(json) = read_if_exists(&index)? else {
-            let found = weight_like_files(dir);
-            return Err(Error::FileNotFound { path: single, found });
+        let Some((name, layout)) = CANDIDATES.iter().find(|(name, _)| dir.join(name).is_file()) else {
+            let looked_for = CANDIDATES.iter().map(|&(name, _)| name).collect();
+            return Err(Error::NoWeights { folder: dir.to_owned(), looked_for, found: weight_like_files(dir) });
         };
-        let json = parse_json(&index, &json)?;
-        weights.add_shards(dir, &index, &ConfigFields::new(&index, &json)?.required("weight_map")?)?;
+        let path = dir.join(name);
+        match *layout {
+            Layout::Single(format) => weights.tensors = weights.add_file(&path, format)?,
+            Layout::Sharded(format) => {
+                let json = parse_json(&path, &read_if_exists(&path)?.unwrap_or_default())?;
+                let map = ConfigFields::new(&path, &json)?.required("weight_map")?;
+                weights.add_shards(dir, &path, &map, format)?;
+            }
+        }
         Ok(weights)
     }
 
@@ -94,7 +122,13 @@ impl Weights {
     }
 
     /// Adds the shards that `weight_map` (tensor → file name) names.
-    fn add_shards(&mut self, dir: &Path, index: &Path, weight_map: &BTreeMap<String, String>) -> Result<()> {
+    fn add_shards(
+        &mut self,
+        dir: &Path,
+        index: &Path,
+        weight_map: &BTreeMap<String, String>,
+        format: Format,
+    ) -> Result<()> {
         let mut shards: Vec<&String> = weight_map.values().collect();
         shards.sort_unstable();
         shards.dedup();
@@ -104,7 +138,7 @@ impl Weights {
             return Err(Error::ShardsMissing { index: index.to_owned(), shards: missing });
         }
         for &shard in &shards {
-            let mut tensors = self.add_file(&dir.join(shard))?;
+            let mut tensors = self.add_file(&dir.join(shard), format)?;
             let mut promised = weight_map.iter().filter(|&(_, file)| file == shard);
             if let Some((tensor, _)) = promised.find(|&(name, _)| !tensors.contains_key(name)) {
                 return Err(Error::ShardLacksTensor {
@@ -120,12 +154,18 @@ impl Weights {
         Ok(())
     }
 
-    /// Maps a file and returns its tensors.
-    fn add_file(&mut self, path: &Path) -> Result<BTreeMap<String, Stored>> {
-        let bytes = map::map(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        let tensors = read_header(path, &bytes, self.files.len())?;
-        self.files.push(FileBytes::Mapped(bytes));
-        Ok(tensors)
+    /// Opens a file and returns its tensors.
+    fn add_file(&mut self, path: &Path, format: Format) -> Result<BTreeMap<String, Stored>> {
+        match format {
+            Format::Safetensors => {
+                let bytes =
+                    map::map(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+                let tensors = read_header(path, &bytes, self.files.len())?;
+                self.files.push(FileBytes::Mapped(bytes));
+                Ok(tensors)
+            }
+            Format::Pytorch => pytorch::read(path),
+        }
     }
 
     /// The stored tensor `name` under the name's own lifetime, if there is one.
@@ -134,9 +174,23 @@ impl Weights {
         Some((name, stored))
     }
 
-    /// The content of a tensor of these weights.
-    pub(super) fn bytes(&self, stored: &Stored) -> &[u8] {
-        &self.files[stored.file][stored.range.clone()]
+    /// The content of a tensor of these weights, row-major. Mapped where the file allows it.
+    pub(super) fn bytes(&self, stored: &Stored) -> std::io::Result<Cow<'_, [u8]>> {
+        match &stored.location {
+            Location::Mapped { file, range } => {
+                Ok(Cow::Borrowed(&self.files[*file].as_slice()[range.clone()]))
+            }
+            Location::Pytorch(tensor) => tensor.read().map(Cow::Owned),
+        }
+    }
+
+    /// Says that the content of a tensor is not needed for now.
+    pub(super) fn release(&self, stored: &Stored) {
+        if let Location::Mapped { file, range } = &stored.location
+            && let FileBytes::Mapped(map) = &self.files[*file]
+        {
+            map::release(map, range);
+        }
     }
 
     /// Description of the tensor `name`, if there is one.
@@ -165,14 +219,17 @@ impl Weights {
 
 impl Stored {
     fn info<'a>(&'a self, name: &'a str) -> TensorInfo<'a> {
-        let bytes = self.range.len() as u64;
+        let bytes = match &self.location {
+            Location::Mapped { range, .. } => range.len(),
+            Location::Pytorch(tensor) => tensor.byte_len(),
+        } as u64;
         TensorInfo { name, shape: &self.shape, dtype: self.dtype, bytes }
     }
 }
 
 /// Reads the header of a weight file, which is file number `file`.
 fn read_header(path: &Path, bytes: &[u8], file: usize) -> Result<BTreeMap<String, Stored>> {
-    if bytes.starts_with(b"version https://git-lfs") {
+    if bytes.starts_with(&LFS_POINTER) {
         return Err(Error::LfsPointer { path: path.to_owned() });
     }
     let (header_length, header) = SafeTensors::read_metadata(bytes)
@@ -181,7 +238,8 @@ fn read_header(path: &Path, bytes: &[u8], file: usize) -> Result<BTreeMap<String
     let stored = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
         let (start, end) = info.data_offsets;
         let range = data + start..data + end;
-        (name, Stored { shape: info.shape.clone(), dtype: info.dtype, file, range })
+        let location = Location::Mapped { file, range };
+        (name, Stored { shape: info.shape.clone(), dtype: info.dtype, location })
     };
     Ok(header.tensors().into_iter().map(stored).collect())
 }
