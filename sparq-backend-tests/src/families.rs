@@ -73,7 +73,7 @@ pub fn family_logits(device: &Device, row: Tolerance) {
         let comparisons = verify(family.model.as_ref(), row.dtype, &file).map_err(text)?;
         let mut measured = String::new();
         for comparison in &comparisons {
-            let Outcome::Compared { max_difference, agreeing, positions } = comparison.outcome else {
+            let Outcome::Compared { max_difference, agreeing, positions, .. } = comparison.outcome else {
                 return Err(format!("{} was not run", comparison.name));
             };
             let exact = row.dtype == DType::F32;

@@ -202,3 +202,5 @@ impl fmt::Debug for Tokenizer {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trained_tests;

@@ -7,12 +7,26 @@
 //!
 //! Methods: `dense`; `sparq_k<k>_l<local_k>_r<rank>_<mean|nomean>`, counted as the authors' code
 //! does, the current token apart (see [`SparqConfig`]). Other names are listed as not built.
+//!
+//! Where positions have the same approximate score and only some of them can be kept, the reference
+//! file holds the outcome of PyTorch's choice. SparQ runs make the same choice in those selections
+//! and count them.
 
-use std::{fs, path::Path};
+mod ties;
+mod torch_order;
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use burn::tensor::DType;
 use safetensors::{Dtype, SafeTensors};
-use sparq_core::{GroupScores, IndexDtype, Method, NewTokens, SparqConfig};
+use sparq_core::{GroupScores, IndexDtype, LayerState, Method, NewTokens, SparqConfig};
 
 use crate::{
     error::{Error, Result},
@@ -20,6 +34,7 @@ use crate::{
     models::CausalModel,
     state::{ModelState, StateConfig},
 };
+use ties::TiesAsPytorch;
 
 /// Agreement of one method's logits with the reference.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +56,8 @@ pub enum Outcome {
         agreeing: usize,
         /// Positions compared.
         positions: usize,
+        /// Selections whose ties were settled as PyTorch settles them.
+        ties: usize,
     },
     /// This build has no such method.
     NotBuilt,
@@ -74,14 +91,14 @@ pub fn verify(model: &dyn CausalModel, dtype: DType, file: &Path) -> Result<Vec<
     let reference = Reference::read(file, model.vocab_size())?;
     let compare = |(name, expected): &(String, Vec<f32>)| {
         let actual = match name.as_str() {
-            "dense.logits" => Some(uncached(model, dtype, &reference)?),
+            "dense.logits" => Some((uncached(model, dtype, &reference)?, 0)),
             _ => match method(name) {
                 Some(method) => Some(cached(model, dtype, &reference, &method)?),
                 None => None,
             },
         };
-        let outcome =
-            actual.map_or(Outcome::NotBuilt, |actual| outcome(&actual, expected, model.vocab_size()));
+        let outcome = actual
+            .map_or(Outcome::NotBuilt, |(actual, ties)| outcome(&actual, expected, model.vocab_size(), ties));
         Ok(Comparison { name: name.clone(), outcome })
     };
     reference.logits.iter().map(compare).collect()
@@ -122,20 +139,34 @@ fn uncached(model: &dyn CausalModel, dtype: DType, reference: &Reference) -> Res
     forward::read(logits.narrow(0, first, len - first))
 }
 
-/// Logits after each of the tokens P … P + N − 1, one at a time.
-fn cached(model: &dyn CausalModel, dtype: DType, reference: &Reference, method: &Method) -> Result<Vec<f32>> {
+/// Logits after each of the tokens P … P + N − 1, one at a time, and the selections whose ties were
+/// settled.
+fn cached(
+    model: &dyn CausalModel,
+    dtype: DType,
+    reference: &Reference,
+    method: &Method,
+) -> Result<(Vec<f32>, usize)> {
     let (prompt, rest) = reference.ids.split_at(reference.prefill);
     let config = StateConfig { batch: 1, max_len: reference.ids.len(), dtype };
     let mut state = ModelState::new(model, &config, method)?;
+    let ties = Arc::new(AtomicUsize::new(0));
+    if let Method::Sparq(sparq) = method {
+        for layer in state.layers_mut() {
+            let cache = *layer.cache().config();
+            let settling = TiesAsPytorch::new(*sparq, cache.layer.shape, &ties)?;
+            *layer = LayerState::with_method(&cache, Box::new(settling), model.device())?;
+        }
+    }
     forward::prefill(model, prompt, &mut state)?;
     let mut logits = vec![];
     for &id in rest {
         logits.extend(forward::read(forward::decode(model, &[id], &mut state)?)?);
     }
-    Ok(logits)
+    Ok((logits, ties.load(Ordering::Relaxed)))
 }
 
-fn outcome(actual: &[f32], expected: &[f32], vocab: usize) -> Outcome {
+fn outcome(actual: &[f32], expected: &[f32], vocab: usize, ties: usize) -> Outcome {
     let difference = |(a, e): (&f32, &f32)| (a - e).abs();
     // `f32::max` would drop a NaN.
     let larger = |max: f32, x: f32| if x.is_nan() || x > max { x } else { max };
@@ -145,6 +176,7 @@ fn outcome(actual: &[f32], expected: &[f32], vocab: usize) -> Outcome {
         max_difference: actual.iter().zip(expected).map(difference).fold(0.0, larger),
         agreeing: rows().filter(|(a, e)| best(a) == best(e)).count(),
         positions: rows().count(),
+        ties,
     }
 }
 
@@ -216,11 +248,14 @@ mod tests {
     fn a_nan_fails_and_ties_of_the_best_token_are_counted() {
         let compared = |actual: &[f32]| Comparison {
             name: String::new(),
-            outcome: outcome(actual, &[0.0, 1.0, 2.0, 0.0], 2),
+            outcome: outcome(actual, &[0.0, 1.0, 2.0, 0.0], 2, 0),
         };
         assert!(!compared(&[0.0, f32::NAN, 2.0, 0.0]).passes(1e9));
         let off = compared(&[0.0, 1.0, 0.0, 0.5]);
-        assert_eq!(off.outcome, Outcome::Compared { max_difference: 2.0, agreeing: 1, positions: 2 });
+        assert_eq!(
+            off.outcome,
+            Outcome::Compared { max_difference: 2.0, agreeing: 1, positions: 2, ties: 0 }
+        );
         assert!(!off.passes(1.0) && off.passes(2.0));
     }
 }

@@ -56,6 +56,19 @@ impl DtypeArg {
         device::require_dtype(device, dtype)?;
         Ok(dtype)
     }
+
+    /// What `auto` came to and why, in one line; `None` where a dtype was asked for.
+    pub(crate) fn note(self, checkpoint: &Checkpoint, device: &Device, dtype: DType) -> Option<String> {
+        let stored = checkpoint.stored_dtype();
+        let (name, device) = (dtype.name(), device::describe(device));
+        (self == Self::Auto).then(|| match stored == dtype {
+            true => format!("dtype      {name}, as the checkpoint stores it"),
+            false => format!(
+                "dtype      {name}: the checkpoint stores {}, which {device} does not support",
+                stored.name()
+            ),
+        })
+    }
 }
 
 /// The checkpoint at a path or of a name, or the one inside this program.

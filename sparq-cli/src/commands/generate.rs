@@ -23,6 +23,9 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let mut sink = Sink::open(args.output.as_deref())?;
     let mut progress = Progress::new(args.no_progress || args.quiet);
     let (checkpoint, device, dtype) = args.model.resolve(&mut progress)?;
+    if let Some(note) = args.model.dtype.note(&checkpoint, &device, dtype).filter(|_| !args.quiet) {
+        eprintln!("{note}");
+    }
     let options = GenerateOptions {
         attention: args.attention.resolve(args.model.is_demo()),
         max_new_tokens: args.max_new_tokens,

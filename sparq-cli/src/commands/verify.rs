@@ -33,9 +33,15 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     for comparison in &comparisons {
         let verdict = match comparison.outcome {
             Outcome::NotBuilt => "not built".to_owned(),
-            Outcome::Compared { max_difference, agreeing, positions } => format!(
-                "largest difference {max_difference:.1e}  greedy {agreeing}/{positions}  {}",
-                if comparison.passes(args.tolerance) { "ok" } else { "FAILED" }
+            Outcome::Compared { max_difference, agreeing, positions, ties } => format!(
+                "largest difference {max_difference:.1e}  greedy {agreeing}/{positions}  {}{}",
+                if comparison.passes(args.tolerance) { "ok" } else { "FAILED" },
+                match ties {
+                    0 => String::new(),
+                    _ => format!(
+                        " (equal scores at the cut of {ties} selections: kept those that PyTorch keeps)"
+                    ),
+                }
             ),
         };
         writeln!(out, "{:width$}  {verdict}", comparison.name)?;

@@ -10,4 +10,5 @@ mod generate;
 #[cfg(feature = "hub")]
 mod hub;
 mod inspect;
+mod loading;
 mod verify;

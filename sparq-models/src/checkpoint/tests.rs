@@ -374,8 +374,7 @@ fn pytorch_formats_strides_and_offsets_are_those_of_safetensors() {
 
     let legacy = folder_with("pytorch/legacy.bin", "pytorch_model.bin");
     let names = ["bf16", "f16", "f32", "offset"];
-    let expected: Vec<_> =
-        tensors.into_iter().filter(|(name, ..)| names.contains(&name.as_str())).collect();
+    let expected: Vec<_> = tensors.into_iter().filter(|(name, ..)| names.contains(&name.as_str())).collect();
     assert_eq!(all_tensors(legacy.path()), expected);
 }
 
@@ -442,8 +441,14 @@ fn a_pickle_cannot_run_anything() {
 fn damaged_pytorch_files_are_errors() {
     let whole = fs::read(fixture("pytorch/llama3_2.bin")).unwrap();
     let legacy = fs::read(fixture("pytorch/legacy.bin")).unwrap();
-    let cuts: [&[u8]; 6] =
-        [&whole[..whole.len() / 2], &whole[..10], &legacy[..legacy.len() - 9], &legacy[..40], b"", b"weights"];
+    let cuts: [&[u8]; 6] = [
+        &whole[..whole.len() / 2],
+        &whole[..10],
+        &legacy[..legacy.len() - 9],
+        &legacy[..40],
+        b"",
+        b"weights",
+    ];
     for damaged in cuts {
         let dir = folder(&[("pytorch_model.bin", damaged)]);
         let error = Checkpoint::open(dir.path()).unwrap_err();

@@ -101,7 +101,11 @@ impl Weights {
         let mut weights = Self { files: Vec::new(), tensors: BTreeMap::new() };
         let Some((name, layout)) = CANDIDATES.iter().find(|(name, _)| dir.join(name).is_file()) else {
             let looked_for = CANDIDATES.iter().map(|&(name, _)| name).collect();
-            return Err(Error::NoWeights { folder: dir.to_owned(), looked_for, found: weight_like_files(dir) });
+            return Err(Error::NoWeights {
+                folder: dir.to_owned(),
+                looked_for,
+                found: weight_like_files(dir),
+            });
         };
         let path = dir.join(name);
         match *layout {
@@ -158,8 +162,7 @@ impl Weights {
     fn add_file(&mut self, path: &Path, format: Format) -> Result<BTreeMap<String, Stored>> {
         match format {
             Format::Safetensors => {
-                let bytes =
-                    map::map(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+                let bytes = map::map(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
                 let tensors = read_header(path, &bytes, self.files.len())?;
                 self.files.push(FileBytes::Mapped(bytes));
                 Ok(tensors)

@@ -37,7 +37,8 @@ fn message(json: &Value) -> String {
 
 #[test]
 fn absent_and_null_fields_take_their_defaults() {
-    let config = read(&with(json!({"num_key_value_heads": null, "head_dim": null}))).unwrap();
+    let config =
+        read(&with(json!({"num_key_value_heads": null, "head_dim": null, "bos_token_id": null}))).unwrap();
     assert_eq!((config.num_key_value_heads, config.head_dim), (4, 16));
     assert_eq!((config.dtype, config.bos_token_id), (None, None));
     assert_eq!(config.eos_token_ids, [2]);
