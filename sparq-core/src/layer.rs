@@ -127,6 +127,20 @@ impl LayerState {
         Ok(ops::prefill(q, self.cache.k()?, self.cache.v()?, step))
     }
 
+    /// Appends new tokens without attending: a cache of random keys and values reaches any length
+    /// without the time of a prefill. The method observes the queries `q` as in a prefill.
+    ///
+    /// `q: [batch, heads, width, head_dim]`, `k`, `v: [batch, kv_heads, width, head_dim]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] and [`crate::Error::CacheFull`].
+    pub fn append(&mut self, q: &Tensor<4>, k: Tensor<4>, v: Tensor<4>, new: &NewTokens) -> Result<()> {
+        let plan = self.cache.plan(new)?;
+        ops::check_queries(q, self.cache.config(), plan.width())?;
+        self.cache.append(k, v, &plan)?;
+        self.method.observe_prefill(q, &self.cache, &plan)
+    }
+
     /// Appends one token per sequence and attends with the layer's method.
     ///
     /// `q: [batch, heads, 1, head_dim]`, `k`, `v: [batch, kv_heads, 1, head_dim]`; returns

@@ -8,6 +8,7 @@ mod convert;
 mod loader;
 mod map;
 mod pytorch;
+mod random;
 mod report;
 mod weights;
 
@@ -22,7 +23,7 @@ pub use loader::Loader;
 pub use report::{Misshapen, Missing, NonFinite, Unreadable, Unsupported, WeightReport};
 pub use weights::TensorInfo;
 
-use crate::config::{ConfigFields, GenerationConfig};
+use crate::config::{self, ConfigFields, GenerationConfig};
 use crate::error::{Error, Result};
 use crate::tokenizer::{Tokenizer, TokenizerConfig};
 use weights::Weights;
@@ -112,6 +113,20 @@ impl Checkpoint {
         })
     }
 
+    /// A model of the shape that `config` states, in the form of `config.json`, with random weights and
+    /// no tokenizer: for measuring speed without a download. `name` is for messages.
+    pub fn with_random_weights(name: &str, config: Value) -> Self {
+        let location = PathBuf::from(name);
+        Self {
+            config_path: location.join("config.json"),
+            location,
+            config,
+            generation: GenerationConfig::default(),
+            tokenizer: TokenizerSource::Static(None),
+            weights: Weights::random(),
+        }
+    }
+
     /// The architecture that `config.json` names, such as `LlamaForCausalLM`; its `model_type`,
     /// such as `llama`, if it names none.
     ///
@@ -195,9 +210,13 @@ impl Checkpoint {
     }
 
     /// The number format of most bytes of the weights: f32, f16 or bf16; f32 if there are none of
-    /// these.
+    /// these. For random weights, the one that the configuration names.
     pub fn stored_dtype(&self) -> DType {
-        self.weights.stored_dtype()
+        match self.weights.is_random() {
+            true => self.config_fields().ok().and_then(|fields| config::stored_dtype(&fields).ok()?),
+            false => Some(self.weights.stored_dtype()),
+        }
+        .unwrap_or(DType::F32)
     }
 
     /// Size of all weights in bytes, as they are stored.

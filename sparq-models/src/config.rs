@@ -132,7 +132,7 @@ fn checked_head_dim(
 }
 
 /// `torch_dtype`, called `dtype` since transformers 5; a name that is no float format counts as absent.
-fn stored_dtype(fields: &ConfigFields<'_>) -> Result<Option<DType>> {
+pub(crate) fn stored_dtype(fields: &ConfigFields<'_>) -> Result<Option<DType>> {
     let name: Option<String> = match fields.optional("dtype")? {
         Some(name) => Some(name),
         None => fields.optional("torch_dtype")?,

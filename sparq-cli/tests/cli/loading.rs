@@ -44,7 +44,7 @@ fn auto_says_which_dtype_it_took_and_why() {
         generate(&["--device", "ndarray"]).success().stderr(contains(why));
         generate(&["--device", "ndarray", "--dtype", "bf16"])
             .code(1)
-            .stderr(contains("ndarray does not support bf16").and(contains("hint: ")));
+            .stderr(contains("`ndarray` does not support BF16").and(contains("hint: ")));
     } else {
         println!("not run: the fall-back to f32, which needs the feature `ndarray`");
     }

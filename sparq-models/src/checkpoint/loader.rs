@@ -8,6 +8,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use sparq_core::device::Limits;
 
 use super::convert::{FloatFormat, convert};
+use super::random;
 use super::report::{Misshapen, Missing, NonFinite, Unreadable, Unsupported, WeightReport};
 use super::weights::Weights;
 use crate::error::{Error, Result};
@@ -73,7 +74,8 @@ impl<'a> Loader<'a> {
         self.dtype
     }
 
-    /// Whether the checkpoint holds a tensor `name`.
+    /// Whether the checkpoint holds a tensor `name`. One with random weights holds what a model cannot
+    /// do without, and nothing beside it.
     pub fn contains(&self, name: &str) -> bool {
         self.weights.get(name).is_some()
     }
@@ -125,6 +127,14 @@ impl<'a> Loader<'a> {
 
     /// Checks and reads one tensor; nothing, if it does not fit or nothing is read any more.
     fn read(&mut self, name: &str, dims: &[usize], wanted: DType) -> Option<TensorData> {
+        if self.weights.is_random()
+            && let Some(format) = FloatFormat::of_tensor(wanted)
+        {
+            let data = random::tensor(name, dims, format);
+            self.loaded_bytes += (data.num_elements() * self.dtype.size()) as u64;
+            (self.progress)(self.loaded_bytes, self.loaded_bytes);
+            return Some(data);
+        }
         let Some((name, stored)) = self.weights.get(name) else {
             self.report.missing.push(Missing { name: name.to_owned(), closest: None });
             return None;

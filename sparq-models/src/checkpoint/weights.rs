@@ -62,6 +62,8 @@ pub struct TensorInfo<'a> {
 pub(super) struct Weights {
     files: Vec<FileBytes>,
     tensors: BTreeMap<String, Stored>,
+    /// Any tensor that is asked for is made up.
+    random: bool,
 }
 
 /// Where and how one tensor is stored.
@@ -98,7 +100,7 @@ impl FileBytes {
 impl Weights {
     /// Opens the weight files of folder `dir`; safetensors where there are both kinds.
     pub(super) fn open(dir: &Path) -> Result<Self> {
-        let mut weights = Self { files: Vec::new(), tensors: BTreeMap::new() };
+        let mut weights = Self { files: Vec::new(), tensors: BTreeMap::new(), random: false };
         let Some((name, layout)) = CANDIDATES.iter().find(|(name, _)| dir.join(name).is_file()) else {
             let looked_for = CANDIDATES.iter().map(|&(name, _)| name).collect();
             return Err(Error::NoWeights {
@@ -122,7 +124,16 @@ impl Weights {
     /// Takes over the content of one weight file; `path` is for messages.
     pub(super) fn from_static(path: &Path, bytes: &'static [u8]) -> Result<Self> {
         let tensors = read_header(path, bytes, 0)?;
-        Ok(Self { files: vec![FileBytes::Static(bytes)], tensors })
+        Ok(Self { files: vec![FileBytes::Static(bytes)], tensors, random: false })
+    }
+
+    /// Weights of any shape, made up when they are asked for.
+    pub(super) fn random() -> Self {
+        Self { files: Vec::new(), tensors: BTreeMap::new(), random: true }
+    }
+
+    pub(super) fn is_random(&self) -> bool {
+        self.random
     }
 
     /// Adds the shards that `weight_map` (tensor → file name) names.
