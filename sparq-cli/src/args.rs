@@ -1,6 +1,7 @@
 //! What can be typed. Each group says what it means through a `resolve` method of its own.
 
 mod attention;
+mod bench;
 mod chat;
 mod model;
 mod sampling;
@@ -10,6 +11,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use attention::{AttentionArgs, MethodArg};
+pub(crate) use bench::{
+    BenchArgs, BenchAttentionArgs, BenchCommand, BenchLinearArgs, BenchMethod, BenchModelArgs, Format,
+};
 pub(crate) use chat::{ChatArgs, ChatSettings};
 pub(crate) use model::{DtypeArg, ModelArgs, open};
 pub(crate) use sampling::SamplingArgs;
@@ -36,6 +40,8 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Show which devices are there, what they can, and whether they compute right
     Doctor(DoctorArgs),
+    /// Measure speed: whole models, or one layer alone
+    Bench(Box<BenchArgs>),
     /// Compare a model's logits with reference logits; exit code 1 where they differ
     Verify(VerifyArgs),
 }

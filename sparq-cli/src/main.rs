@@ -3,7 +3,9 @@
 //! Exit codes: 0 success (a closed pipe is success), 1 something failed, 2 wrong usage.
 
 mod args;
+mod bench;
 mod commands;
+mod crossover;
 mod demo;
 mod hint;
 mod hub;
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Pull(args) => commands::pull::run(args),
         Command::Completions(args) => commands::completions::run(args),
+        Command::Bench(args) => commands::bench::run(args),
         Command::Verify(args) => commands::verify::run(args),
     };
     match result {

@@ -9,7 +9,7 @@ mod summary;
 pub(crate) use inspection::inspection;
 pub(crate) use progress::Progress;
 pub(crate) use sink::Sink;
-pub(crate) use summary::summary;
+pub(crate) use summary::{bytes, summary};
 
 use std::io;
 

@@ -131,13 +131,14 @@ impl Crossovers {
 fn key(layer: &AttentionLayer, config: &SparqConfig, device: &Device, dtype: DType) -> String {
     let AttentionShape { heads, kv_heads, head_dim } = layer.shape;
     format!(
-        "{} {} threads={} {} heads={heads}/{kv_heads} d={head_dim} r={} k={} mean={} softcap={}",
+        "{} {} threads={} {} heads={heads}/{kv_heads} d={head_dim} r={} k={} index={:?} mean={} softcap={}",
         env!("CARGO_PKG_VERSION"),
         sparq_core::device::describe(device),
         rayon::current_num_threads(),
         dtype.name(),
         config.rank,
         config.top_k,
+        config.index,
         config.mean_value,
         layer.softcap.is_some(),
     )

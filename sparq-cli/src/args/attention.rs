@@ -62,17 +62,44 @@ pub(crate) struct AttentionArgs {
     #[arg(long, value_enum, default_value_t = GroupScoresArg::Logits)]
     pub(crate) group_scores: GroupScoresArg,
 
-    /// SparQ: attend densely to contexts shorter than N tokens
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) dense_below: usize,
-
     /// SparQ: how the copy of the keys that positions are chosen by is stored; auto keeps the dtype of
     /// the KV cache, int8 and int4 take less memory and less time
     #[arg(long, value_enum, default_value_t = KeyIndexArg::Auto)]
     pub(crate) k_index: KeyIndexArg,
+
+    /// SparQ: attend densely to contexts shorter than N tokens; auto measures from which length on
+    /// SparQ is faster here, once for each shape [default: auto; 0 for the small model inside this
+    /// program]
+    #[arg(long, value_name = "auto|N", value_parser = dense_below)]
+    pub(crate) dense_below: Option<DenseBelow>,
+}
+
+/// Below which context length SparQ attends densely.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DenseBelow {
+    Auto,
+    Tokens(usize),
+}
+
+fn dense_below(text: &str) -> Result<DenseBelow, String> {
+    match text {
+        "auto" => Ok(DenseBelow::Auto),
+        _ => {
+            text.parse().map(DenseBelow::Tokens).map_err(|_| "expected auto or a number of tokens".to_owned())
+        }
+    }
 }
 
 impl AttentionArgs {
+    /// Whether the length below which to attend densely is to be measured.
+    pub(crate) fn measures_crossover(&self, demo: bool) -> bool {
+        match self.dense_below {
+            Some(dense_below) => dense_below == DenseBelow::Auto,
+            // The small model is there to show SparQ at work, at whatever length.
+            None => !demo,
+        }
+    }
+
     /// The attention of the run; `demo` for the small model inside the program, which is scaled
     /// down and so is its smallest top-k.
     pub(crate) fn resolve(&self, demo: bool) -> Attention {
@@ -97,11 +124,14 @@ impl AttentionArgs {
                 GroupScoresArg::Logits => GroupScores::ScaledLogits,
                 GroupScoresArg::Softmax => GroupScores::Softmax,
             },
-            dense_below: self.dense_below,
             index: match self.k_index {
                 KeyIndexArg::Auto => IndexDtype::Cache,
                 KeyIndexArg::Int8 => IndexDtype::Int8,
                 KeyIndexArg::Int4 => IndexDtype::Int4,
+            },
+            dense_below: match self.dense_below {
+                Some(DenseBelow::Tokens(tokens)) => tokens,
+                Some(DenseBelow::Auto) | None => 0,
             },
         })
     }
@@ -149,6 +179,7 @@ mod tests {
         assert_eq!(sparq("").index, IndexDtype::Cache);
         assert_eq!(sparq("--k-index int8").index, IndexDtype::Int8);
         assert_eq!(sparq("--k-index int4").index, IndexDtype::Int4);
+        assert_eq!(sparq("--dense-below auto").dense_below, 0);
     }
 
     #[test]
@@ -156,6 +187,7 @@ mod tests {
         for flags in [
             "--compression-ratio 8 --sparq-rank 16 --sparq-top-k 64",
             "--sparq-rank 16",
+            "--dense-below never",
             "--sparq-top-k 16",
             "--attention sparse",
             "--min-top-k 3 --sparq-rank 16 --sparq-top-k 64",

@@ -39,22 +39,23 @@ pub(crate) enum DtypeArg {
 }
 
 impl DtypeArg {
-    /// The dtype to load in.
-    pub(crate) fn resolve(self, checkpoint: &Checkpoint, device: &Device) -> anyhow::Result<DType> {
-        let dtype = match self {
-            Self::F32 => DType::F32,
+    /// The dtype itself; f32 for auto, where no checkpoint says another.
+    pub(crate) fn or_f32(self) -> DType {
+        match self {
+            Self::Auto | Self::F32 => DType::F32,
             Self::F16 => DType::F16,
             Self::Bf16 => DType::BF16,
-            Self::Auto => {
-                let stored = checkpoint.stored_dtype();
-                return Ok(match device::require_dtype(device, stored) {
-                    Ok(()) => stored,
-                    Err(_) => DType::F32,
-                });
-            }
-        };
-        device::require_dtype(device, dtype)?;
-        Ok(dtype)
+        }
+    }
+
+    /// The dtype to load in.
+    pub(crate) fn resolve(self, checkpoint: &Checkpoint, device: &Device) -> anyhow::Result<DType> {
+        let stored = checkpoint.stored_dtype();
+        if self == Self::Auto && device::require_dtype(device, stored).is_ok() {
+            return Ok(stored);
+        }
+        device::require_dtype(device, self.or_f32())?;
+        Ok(self.or_f32())
     }
 
     /// What `auto` came to and why, in one line; `None` where a dtype was asked for.

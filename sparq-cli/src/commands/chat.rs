@@ -37,6 +37,9 @@ pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     // On a terminal a mistake is reported and the conversation goes on; a script is to stop.
     let terminal = io::stdin().is_terminal();
     if terminal {
+        if let Some(note) = args.model.dtype.note(&checkpoint, &device, dtype) {
+            eprintln!("{note}");
+        }
         eprintln!("Type a message, /help for the commands, or /bye.");
     }
     let defaults = checkpoint.generation_config().clone();

@@ -13,6 +13,7 @@ use sparq_models::generate::{Event, GenerateOptions, TextModel};
 
 use crate::{
     args::GenerateArgs,
+    crossover,
     output::{Progress, Sink, summary},
 };
 
@@ -26,7 +27,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     if let Some(note) = args.model.dtype.note(&checkpoint, &device, dtype).filter(|_| !args.quiet) {
         eprintln!("{note}");
     }
-    let options = GenerateOptions {
+    let mut options = GenerateOptions {
         attention: args.attention.resolve(args.model.is_demo()),
         max_new_tokens: args.max_new_tokens,
         max_seq_len: args.max_seq_len,
@@ -38,6 +39,14 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let model = TextModel::load(&checkpoint, &device, dtype, &mut |done, total| progress.load(done, total))?;
     let load = start.elapsed();
+    if args.attention.measures_crossover(args.model.is_demo()) {
+        let longest = model.model().max_position_embeddings();
+        let seq_len = match args.max_seq_len {
+            Some(limit) => limit.min(longest),
+            None => longest.min(model.tokenizer().encode(&prompt, true)?.len() + args.max_new_tokens),
+        };
+        options.attention = crossover::settle(options.attention, model.model(), dtype, seq_len)?;
+    }
 
     let mut failure = None;
     let generation = model.generate(&prompt, &options, &mut |event| {

@@ -44,7 +44,10 @@ pub(crate) fn summary(stats: &Stats, load: Duration, device: &str, dtype: DType,
             bytes(stats.cache_bytes as f64),
         );
         if asked == MethodArg::Sparq && stats.traffic.moved.k_index.bytes == 0 {
-            let _ = writeln!(text, "           all steps ran dense: the context was shorter than top-k");
+            let _ = writeln!(
+                text,
+                "           all steps ran dense: the context was too short for SparQ to be faster"
+            );
         }
     }
     text
@@ -52,9 +55,14 @@ pub(crate) fn summary(stats: &Stats, load: Duration, device: &str, dtype: DType,
 
 fn method(method: &Method) -> String {
     match method {
-        Method::Sparq(SparqConfig { rank, top_k, local_window, mean_value, .. }) => format!(
-            "sparq, rank r = {rank}, top-k = {top_k}, local window = {local_window}, mean value {}",
-            if *mean_value { "on" } else { "off" }
+        Method::Sparq(SparqConfig { rank, top_k, local_window, mean_value, dense_below, .. }) => format!(
+            "sparq, rank r = {rank}, top-k = {top_k}, local window = {local_window}, mean value {}{}",
+            if *mean_value { "on" } else { "off" },
+            match *dense_below {
+                0 => String::new(),
+                usize::MAX => ", dense at any length".to_owned(),
+                tokens => format!(", dense below {tokens} tokens"),
+            }
         ),
         _ => "dense".to_owned(),
     }
@@ -71,7 +79,7 @@ fn finish(finish: Finish) -> &'static str {
 }
 
 /// A number of bytes with a decimal unit.
-pub(super) fn bytes(count: f64) -> String {
+pub(crate) fn bytes(count: f64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
     let mut value = count;
     let mut unit = 0;

@@ -51,7 +51,10 @@ fn no_config() {
 fn no_weights() {
     let folder = copy_of_llama();
     fs::rename(folder.path().join("model.safetensors"), folder.path().join("weights.safetensors")).unwrap();
-    verify_fails(&folder, &["model.safetensors", "pytorch_model.bin", "hint: found ", "weights.safetensors: rename"]);
+    verify_fails(
+        &folder,
+        &["model.safetensors", "pytorch_model.bin", "hint: found ", "weights.safetensors: rename"],
+    );
 }
 
 #[test]

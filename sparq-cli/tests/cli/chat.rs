@@ -15,7 +15,7 @@ use tempfile::TempDir;
 /// Standard output and standard error of a conversation that succeeds.
 fn chat(args: &[&str], lines: &str) -> (String, String) {
     let assert = sparq()
-        .args(["chat", "--temperature", "0", "-n", "12"])
+        .args(["chat", "--temperature", "0", "-n", "12", "--dense-below", "0"])
         .args(args)
         .write_stdin(lines)
         .assert()
@@ -127,7 +127,18 @@ fn the_models_own_template_is_used() {
     assert_ne!(with, without);
     // The prompt is what the template writes, with one beginning of text.
     let direct = sparq()
-        .args(["generate", "--temperature", "0", "-n", "12", "-m", path, "Question: Who are you?\nAnswer:"])
+        .args([
+            "generate",
+            "--temperature",
+            "0",
+            "-n",
+            "12",
+            "--dense-below",
+            "0",
+            "-m",
+            path,
+            "Question: Who are you?\nAnswer:",
+        ])
         .assert()
         .success();
     let direct = String::from_utf8(direct.get_output().stdout.clone()).unwrap();
@@ -138,7 +149,7 @@ fn the_models_own_template_is_used() {
 fn a_template_that_fails_shows_its_line_and_the_way_out() {
     let refusing = folder(Some("{{ bos_token }}\n{{ raise_exception('System role not supported') }}"));
     sparq()
-        .args(["chat", "--system", "Be brief.", "-m"])
+        .args(["chat", "--dense-below", "0", "--system", "Be brief.", "-m"])
         .arg(refusing.path())
         .write_stdin("Hello\n")
         .assert()
@@ -152,7 +163,11 @@ fn a_template_that_fails_shows_its_line_and_the_way_out() {
     let broken = folder(Some("{% if %}"));
     let command = |args: &[&str]| {
         let mut command = sparq();
-        command.args(["chat", "-n", "3", "-m"]).arg(broken.path()).args(args).write_stdin("Hello\n");
+        command
+            .args(["chat", "-n", "3", "--dense-below", "0", "-m"])
+            .arg(broken.path())
+            .args(args)
+            .write_stdin("Hello\n");
         command
     };
     command(&[]).assert().code(1).stderr(contains("syntax error").and(contains("line 1")));

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 /// The program, away from the settings of whoever runs the tests.
 pub(crate) fn sparq() -> Command {
     let mut command = Command::cargo_bin("sparq").unwrap();
-    command.env_remove("RUST_LOG").env("NO_COLOR", "1");
+    command.env_remove("RUST_LOG").env("NO_COLOR", "1").env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 

@@ -35,7 +35,18 @@ fn a_model_by_name_is_fetched_once_and_then_runs_offline() {
     let (server, home) = (server(), TempDir::new().unwrap());
     let generate = || {
         let mut command = with_hub(&server.address, &home);
-        command.args(["generate", "-m", "org/name", "Once upon a time", "-n", "4", "--temperature", "0"]);
+        command.args([
+            "generate",
+            "-m",
+            "org/name",
+            "Once upon a time",
+            "-n",
+            "4",
+            "--temperature",
+            "0",
+            "--dense-below",
+            "0",
+        ]);
         command
     };
     let first = generate().assert().success();

@@ -63,3 +63,30 @@ fn pytorch_weights_that_are_no_state_dict() {
         .stderr(contains("pytorch_model.bin` is not a PyTorch state dict").and(contains("hint: ")))
         .stdout(predicate::str::is_empty());
 }
+
+#[test]
+fn the_length_from_which_sparq_is_faster_is_measured_once_and_can_be_stated() {
+    let (cache, folder) = (tempfile::TempDir::new().unwrap(), copy_of_llama());
+    let tokenizer = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/tokenizer.json");
+    let text = std::fs::read_to_string(tokenizer).unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), text).unwrap();
+    // The vocabulary of the tokenizer is larger than the model's: what is measured comes before the text.
+    let known = cache.path().join("sparq-rs/crossover.json");
+    let generate = |flags: &[&str]| {
+        let mut command = sparq();
+        command
+            .env("XDG_CACHE_HOME", cache.path())
+            .args(["generate", "x", "-n", "2", "-m"])
+            .arg(folder.path());
+        command.args(flags).output().unwrap()
+    };
+    generate(&["--dense-below", "0"]);
+    assert!(!known.exists());
+    generate(&["--attention", "dense"]);
+    assert!(!known.exists());
+    generate(&[]);
+    let first = std::fs::read_to_string(&known).unwrap();
+    assert!(first.contains("flex") && first.contains("tokens"), "{first}");
+    generate(&[]);
+    assert_eq!(std::fs::read_to_string(&known).unwrap(), first);
+}

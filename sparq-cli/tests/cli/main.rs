@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // In tests, helpers included.
 
 mod bad_input;
+mod bench;
 mod chat;
 mod common;
 mod docs;

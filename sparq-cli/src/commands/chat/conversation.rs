@@ -22,6 +22,7 @@ use sparq_models::{
 
 use crate::{
     args::{ChatArgs, ChatSettings, MethodArg},
+    crossover,
     output::{Progress, Sink, summary},
 };
 
@@ -142,7 +143,7 @@ impl<'a> Conversation<'a> {
 
     fn write_answer(&mut self, progress: &mut Progress) -> anyhow::Result<String> {
         let ids = self.format.encode(self.model.tokenizer(), &self.messages)?;
-        let options = self.options();
+        let options = self.options()?;
         let mut sink = Sink::open(None)?;
         let mut failure = None;
         let mut begun = false;
@@ -181,17 +182,24 @@ impl<'a> Conversation<'a> {
         Ok(generation.text)
     }
 
-    fn options(&self) -> GenerateOptions {
+    fn options(&self) -> anyhow::Result<GenerateOptions> {
         let mut stop = self.settings.stop.clone();
         stop.extend(self.format.stops());
-        GenerateOptions {
-            attention: self.settings.attention.resolve(self.args.model.is_demo()),
+        let is_demo = self.args.model.is_demo();
+        let mut attention = self.settings.attention.resolve(is_demo);
+        if self.settings.attention.measures_crossover(is_demo) {
+            let run_len = self.session.cached_tokens().len() + self.settings.max_new_tokens;
+            let run_len = run_len.min(self.session.max_seq_len());
+            attention = crossover::settle(attention, self.model.model(), self.model.dtype(), run_len)?;
+        }
+        Ok(GenerateOptions {
+            attention,
             max_new_tokens: self.settings.max_new_tokens,
             max_seq_len: None, // The session has its own.
             sampler: self.settings.sampling.resolve(&self.defaults),
             stop,
             ignore_eos: false,
-        }
+        })
     }
 
     fn stats(&self) -> String {

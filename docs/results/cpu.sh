@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Measures what docs/benchmarks.md states about the CPU, in pieces that each take a minute or two:
+#
+#   docs/results/cpu.sh all                       # everything, then the chart
+#   docs/results/cpu.sh layer                     # one piece: layer, short, linear, pytorch, model, chart
+#
+# SPARQ names the program (default: target/release/sparq), PYTHON a Python with torch (for `pytorch`;
+# `pip install torch==2.15.0 numpy==2.4.6`), OUT the folder for results (default: cpu, beside this file).
+# Nothing else should run on the machine meanwhile.
+set -euo pipefail
+cd "$(dirname "$0")"
+sparq=${SPARQ:-../../target/release/sparq}
+python=${PYTHON:-python3}
+out=${OUT:-cpu}
+threads=$(nproc)
+export RAYON_NUM_THREADS=$threads OMP_NUM_THREADS=$threads
+mkdir -p "$out"
+
+# Runs a command and keeps its output once it is complete.
+keep() {
+  local name=$1
+  shift
+  "$@" >"$out/$name.tmp"
+  mv "$out/$name.tmp" "$out/$name.json"
+  echo "$out/$name.json"
+}
+
+machine() {
+  {
+    echo "cpu:     $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $threads threads"
+    echo "caches:  $(lscpu | sed -n 's/^\(L[123][di]* cache\): *\(.*\)/\1 \2/p' | paste -sd ';')"
+    echo "memory:  $(sed -n 's/^MemTotal: *//p' /proc/meminfo)"
+    echo "system:  $(uname -sr)"
+    echo "sparq:   $("$sparq" --version), commit $(git rev-parse --short HEAD)"
+    echo "rustc:   $(rustc --version)"
+  } >"$out/machine.txt"
+  cat "$out/machine.txt"
+}
+
+layer() {
+  for dtype in f32 f16 bf16; do
+    keep "layer-$dtype" "$sparq" bench attention -s 16384 --heads 32,32/8 --dtype "$dtype" -r 15 -o json
+  done
+}
+short() { keep short "$sparq" bench attention -s 512,1024,2048,4096 --heads 32,32/8 --dtype f32,bf16 -r 31 -o json; }
+linear() { keep linear "$sparq" bench linear --size 4096x4096,4096x14336 --dtype f32,f16,bf16 -r 15 -o json; }
+pytorch() { keep pytorch "$python" pytorch.py --threads "$threads"; }
+model() {
+  keep model "$sparq" bench --shape llama-2-7b --layers 4 --dtype bf16 -p 0 -n 16 -d 16384 --random-cache \
+    --attention dense,sparq:r=32:k=128 -r 3 -o json
+}
+chart() { "$python" chart.py "$out"; }
+
+case ${1:-all} in
+  all) machine; layer; short; linear; pytorch; model; chart ;;
+  machine | layer | short | linear | pytorch | model | chart) "$1" ;;
+  *) echo "no such piece: $1" >&2; exit 2 ;;
+esac

@@ -1,0 +1,312 @@
+//! What to measure.
+
+use clap::{Args, Subcommand, ValueEnum};
+use sparq_models::{
+    attention::{Attention, SparqOptions, SparqSize},
+    core::IndexDtype,
+};
+
+use super::{DtypeArg, ModelArgs};
+
+/// A decode method to measure.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct BenchMethod {
+    pub(crate) attention: Attention,
+    /// SparQ without a size of its own.
+    pub(crate) is_open: bool,
+}
+
+impl BenchMethod {
+    pub(crate) fn is_dense(&self) -> bool {
+        self.attention == Attention::Dense
+    }
+
+    /// SparQ with this rank and top-k, and its transposed keys stored like that.
+    pub(crate) fn sized(rank: usize, top_k: usize, index: IndexDtype) -> Self {
+        let size = SparqSize::Explicit { rank, top_k };
+        let attention = Attention::Sparq(SparqOptions { size, index, ..SparqOptions::default() });
+        Self { attention, is_open: false }
+    }
+
+    /// How SparQ's transposed keys are stored.
+    pub(crate) fn index(&self) -> IndexDtype {
+        match self.attention {
+            Attention::Sparq(options) => options.index,
+            Attention::Dense => IndexDtype::Cache,
+        }
+    }
+}
+
+/// `dense`, `sparq` or `sparq:r=32:k=128`, the latter two perhaps with `:index=int8`.
+fn method(text: &str) -> Result<BenchMethod, String> {
+    let form = "expected dense, sparq or sparq:r=R:k=K, the latter two perhaps with :index=int8 or :index=int4";
+    let (text, index) = match text.split_once(":index=") {
+        None => (text, IndexDtype::Cache),
+        Some((text, "int8")) => (text, IndexDtype::Int8),
+        Some((text, "int4")) => (text, IndexDtype::Int4),
+        Some(_) => return Err(form.to_owned()),
+    };
+    let number = |part: &str, key| part.strip_prefix(key).ok_or(form.to_owned()).and_then(positive);
+    let parts: Vec<&str> = text.split(':').collect();
+    match parts[..] {
+        ["dense"] if index == IndexDtype::Cache => {
+            Ok(BenchMethod { attention: Attention::Dense, is_open: false })
+        }
+        ["sparq"] => {
+            let attention = Attention::Sparq(SparqOptions { index, ..SparqOptions::default() });
+            Ok(BenchMethod { attention, is_open: true })
+        }
+        ["sparq", rank, top_k] => {
+            Ok(BenchMethod::sized(number(rank, "r=")?, number(top_k, "k=")?, index))
+        }
+        _ => Err(form.to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) layer: Option<BenchCommand>,
+
+    #[command(flatten)]
+    pub(crate) model: BenchModelArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Measure the attention layer alone, on random queries, keys and values
+    Attention(BenchAttentionArgs),
+    /// Measure a linear layer alone, on random weights
+    Linear(BenchLinearArgs),
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A Markdown table
+    Md,
+    /// Comma-separated values
+    Csv,
+    /// One JSON list
+    Json,
+    /// A JSON object per line
+    Jsonl,
+}
+
+/// Lists are separated by commas. End-of-text tokens never end a run.
+#[derive(Debug, Args)]
+pub(crate) struct BenchModelArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    /// Measure a model of this shape with random weights, without a checkpoint: llama-2-7b,
+    /// llama-2-13b, llama-3-8b, llama-3.2-1b, mistral-7b, gemma-7b, qwen2.5-7b or pythia-6.9b
+    #[arg(long, value_name = "NAME", conflicts_with = "model")]
+    pub(crate) shape: Option<String>,
+
+    /// Make weights up for the folder's config.json; no weight file is read
+    #[arg(long, requires = "model")]
+    pub(crate) random_weights: bool,
+
+    /// Layers of the model [default: those of the shape; needs --shape or --random-weights]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) layers: Option<u64>,
+
+    /// Decode methods to compare, dense first: dense, sparq (one part in eight) or sparq:r=R:k=K, the
+    /// latter two perhaps with :index=int8
+    #[arg(long, value_name = "METHODS", default_value = "dense,sparq", value_delimiter = ',',
+          value_parser = method)]
+    pub(crate) attention: Vec<BenchMethod>,
+
+    /// Tokens of the prompts to measure; 0 measures none
+    #[arg(short = 'p', long, value_name = "N", default_value = "512", value_delimiter = ',')]
+    pub(crate) n_prompt: Vec<usize>,
+
+    /// Tokens of the generations to measure; 0 measures none
+    #[arg(short = 'n', long, value_name = "N", default_value = "128", value_delimiter = ',')]
+    pub(crate) n_gen: Vec<usize>,
+
+    /// Depths: tokens that the cache holds before each of them
+    #[arg(short = 'd', long, value_name = "N", default_value = "0", value_delimiter = ',')]
+    pub(crate) n_depth: Vec<usize>,
+
+    /// Reach depths by filling the cache with random keys and values instead of a prefill
+    #[arg(long)]
+    pub(crate) random_cache: bool,
+
+    /// Repetitions of each test
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) repetitions: u64,
+
+    /// Leave out the run before each test that is not counted
+    #[arg(long)]
+    pub(crate) no_warmup: bool,
+
+    /// How to write the results
+    #[arg(short, long, value_enum, default_value_t = Format::Md)]
+    pub(crate) output: Format,
+}
+
+/// Lists are separated by commas; every combination is measured, dense attention first.
+#[derive(Debug, Args)]
+pub(crate) struct BenchAttentionArgs {
+    /// Cached tokens S
+    #[arg(short, long, value_name = "S", default_value = "1024,4096,16384", value_delimiter = ',',
+          value_parser = positive)]
+    pub(crate) seq_len: Vec<usize>,
+
+    /// Sequences B
+    #[arg(short, long, value_name = "B", default_value = "1", value_delimiter = ',', value_parser = positive)]
+    pub(crate) batch: Vec<usize>,
+
+    /// Query heads and key/value heads, such as 32 or 32/8
+    #[arg(long, value_name = "H[/HKV]", default_value = "32", value_delimiter = ',', value_parser = heads)]
+    pub(crate) heads: Vec<(usize, usize)>,
+
+    /// Components per head d
+    #[arg(long, value_name = "D", default_value = "128", value_delimiter = ',', value_parser = positive)]
+    pub(crate) head_dim: Vec<usize>,
+
+    /// Decode methods: dense, sparq:r=R:k=K, or sparq with --rank and --top-k, the latter two perhaps
+    /// with :index=int8
+    #[arg(long, value_name = "METHODS", default_value = "dense,sparq", value_delimiter = ',',
+          value_parser = method)]
+    pub(crate) attention: Vec<BenchMethod>,
+
+    /// SparQ: rank r
+    #[arg(long, value_name = "R", default_value = "32", value_delimiter = ',')]
+    pub(crate) rank: Vec<usize>,
+
+    /// SparQ: top-k
+    #[arg(long, value_name = "K", default_value = "128", value_delimiter = ',')]
+    pub(crate) top_k: Vec<usize>,
+
+    /// Storage dtypes of the cache
+    #[arg(long, value_enum, default_value = "f32", value_delimiter = ',')]
+    pub(crate) dtype: Vec<DtypeArg>,
+
+    /// Device to compute on, as of `sparq generate`
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub(crate) device: String,
+
+    /// Steps to time
+    #[arg(short, long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) repetitions: u64,
+
+    /// How to write the results
+    #[arg(short, long, value_enum, default_value_t = Format::Md)]
+    pub(crate) output: Format,
+}
+
+/// Lists are separated by commas; every combination is measured.
+#[derive(Debug, Args)]
+pub(crate) struct BenchLinearArgs {
+    /// Inputs and outputs
+    #[arg(long, value_name = "INxOUT", default_value = "4096x4096,4096x14336", value_delimiter = ',',
+          value_parser = size)]
+    pub(crate) size: Vec<(usize, usize)>,
+
+    /// Tokens at once
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) tokens: usize,
+
+    /// Storage dtypes of the weights
+    #[arg(long, value_enum, default_value = "f32", value_delimiter = ',')]
+    pub(crate) dtype: Vec<DtypeArg>,
+
+    /// Device to compute on, as of `sparq generate`
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub(crate) device: String,
+
+    /// Calls to time
+    #[arg(short, long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) repetitions: u64,
+
+    /// How to write the results
+    #[arg(short, long, value_enum, default_value_t = Format::Md)]
+    pub(crate) output: Format,
+}
+
+/// `4096x14336`.
+fn size(text: &str) -> Result<(usize, usize), String> {
+    let (inputs, outputs) = text.split_once('x').ok_or("expected two numbers with an x between them")?;
+    Ok((positive(inputs)?, positive(outputs)?))
+}
+
+/// A number of at least one.
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(0) => Err("expected a number above 0".to_owned()),
+        parsed => parsed.map_err(|error| error.to_string()),
+    }
+}
+
+/// `32` or `32/8`.
+fn heads(text: &str) -> Result<(usize, usize), String> {
+    match text.split_once('/') {
+        Some((heads, kv_heads)) => Ok((positive(heads)?, positive(kv_heads)?)),
+        None => Ok((positive(text)?, positive(text)?)),
+    }
+}
+
+impl BenchModelArgs {
+    /// The folder with the configuration, or the name of the shape.
+    pub(crate) fn name(&self) -> String {
+        match (&self.shape, &self.model.model) {
+            (Some(shape), _) => shape.clone(),
+            (None, Some(folder)) => folder.display().to_string(),
+            (None, None) => "embedded model".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn parse(flags: &str) -> Result<BenchArgs, clap::Error> {
+        let words = ["sparq", "bench"].into_iter().chain(flags.split_whitespace());
+        match Cli::try_parse_from(words)?.command {
+            Command::Bench(args) => Ok(*args),
+            _ => unreachable!("bench was typed"),
+        }
+    }
+
+    #[test]
+    fn lists_and_heads_are_read() {
+        let args = parse("--shape llama-2-7b --layers 4 -p 0 -n 16,32 -d 0,4096 -r 3 -o jsonl").unwrap();
+        let model = args.model;
+        assert_eq!((model.n_prompt, model.n_gen, model.n_depth), (vec![0], vec![16, 32], vec![0, 4096]));
+        assert_eq!((model.repetitions, model.output, model.layers), (3, Format::Jsonl, Some(4)));
+        let args = parse("attention --heads 32,32/8 --dtype f32,bf16 -s 64 --rank 8,16").unwrap();
+        let Some(BenchCommand::Attention(layer)) = args.layer else { panic!("a subcommand") };
+        assert_eq!(layer.heads, [(32, 32), (32, 8)]);
+        assert_eq!((layer.dtype.len(), layer.rank), (2, vec![8, 16]));
+        let args = parse("--attention dense,sparq:r=8:k=64:index=int8").unwrap();
+        let int8 = BenchMethod::sized(8, 64, IndexDtype::Int8);
+        assert_eq!((args.model.attention[0].is_dense(), &args.model.attention[1]), (true, &int8));
+    }
+
+    #[test]
+    fn contradictions_are_usage_errors() {
+        for flags in [
+            "--shape llama-2-7b -m folder",
+            "--random-weights",
+            "-r 0",
+            "attention --heads x",
+            "attention --heads 8/",
+            "attention --heads 8/0",
+            "attention -s 0",
+            "linear --size 4096",
+            "--attention sparse",
+            "--attention dense:index=int8",
+            "--attention sparq:r=4",
+        ] {
+            assert_eq!(parse(flags).unwrap_err().exit_code(), 2, "{flags}");
+        }
+    }
+}
