@@ -126,7 +126,7 @@ fn the_layer_alone() {
         assert!(number(with_sparq, "bytes_per_step") < number(dense, "bytes_per_step"));
         assert_eq!(dense["speedup_over_dense"], 1.0);
     }
-    let (table, _) = run(&["attention", "-s", "64", "--heads", "4", "--head-dim", "16", "-r", "1"]);
+    let (table, _) = run(&["attention", "-s", "64", "--heads", "4", "--head-dim", "64", "-r", "1"]);
     assert!(table.starts_with("| dtype | B | heads | d | S | attention | time | bytes | GB/s"), "{table}");
 }
 
