@@ -32,14 +32,15 @@ impl BenchMethod {
     pub(crate) fn index(&self) -> IndexDtype {
         match self.attention {
             Attention::Sparq(options) => options.index,
-            Attention::Dense => IndexDtype::Cache,
+            _ => IndexDtype::Cache,
         }
     }
 }
 
 /// `dense`, `sparq` or `sparq:r=32:k=128`, the latter two perhaps with `:index=int8`.
 fn method(text: &str) -> Result<BenchMethod, String> {
-    let form = "expected dense, sparq or sparq:r=R:k=K, the latter two perhaps with :index=int8 or :index=int4";
+    let form =
+        "expected dense, sparq or sparq:r=R:k=K, the latter two perhaps with :index=int8 or :index=int4";
     let (text, index) = match text.split_once(":index=") {
         None => (text, IndexDtype::Cache),
         Some((text, "int8")) => (text, IndexDtype::Int8),
@@ -56,9 +57,7 @@ fn method(text: &str) -> Result<BenchMethod, String> {
             let attention = Attention::Sparq(SparqOptions { index, ..SparqOptions::default() });
             Ok(BenchMethod { attention, is_open: true })
         }
-        ["sparq", rank, top_k] => {
-            Ok(BenchMethod::sized(number(rank, "r=")?, number(top_k, "k=")?, index))
-        }
+        ["sparq", rank, top_k] => Ok(BenchMethod::sized(number(rank, "r=")?, number(top_k, "k=")?, index)),
         _ => Err(form.to_owned()),
     }
 }

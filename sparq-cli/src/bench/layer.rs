@@ -111,9 +111,9 @@ fn methods(args: &BenchAttentionArgs, case: &Case) -> anyhow::Result<Vec<Method>
     let mut methods: Vec<BenchMethod> = vec![];
     for method in &args.attention {
         match method.is_open {
-            true => methods.extend(
-                sizes().map(|(rank, top_k)| BenchMethod::sized(rank, top_k, method.index())),
-            ),
+            true => {
+                methods.extend(sizes().map(|(rank, top_k)| BenchMethod::sized(rank, top_k, method.index())))
+            }
             false => methods.push(method.clone()),
         }
     }
