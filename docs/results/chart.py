@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 WIDTH, BAR, GAP, LEFT, RIGHT, TOP = 760, 15, 14, 150, 90, 46
-COLOURS = {"torch": "#9aa0a6", "dense": "#4878a8", "sparq": "#d9822b"}
+COLOURS = {"torch": "#9aa0a6", "dense": "#4878a8", "sparq": "#d9822b", "sparq int8": "#b3541e", "sparq int4": "#7f3b12"}
 
 
 def load(folder: Path, name: str) -> list[dict]:
@@ -20,7 +20,10 @@ def heads(record: dict) -> str:
 
 
 def kind(record: dict) -> str:
-    return "torch" if record["attention"].startswith("sdpa") else record["attention"]
+    if record["attention"].startswith("sdpa"):
+        return "torch"
+    index = record.get("sparq_index") or "cache"
+    return record["attention"] + ("" if index == "cache" else f" {index}")
 
 
 def groups(folder: Path, seq_len: int) -> dict[tuple[str, str], dict[str, dict]]:
@@ -50,9 +53,9 @@ def svg(found: dict, title: str) -> str:
             rows.append(f'<text x="{LEFT + time * scale + 6:.1f}" y="{y + 11}">{time / 1e6:.2f} ms</text>')
             y += BAR
         y += GAP
-    labels = {"torch": "PyTorch SDPA", "dense": "dense", "sparq": "SparQ r = 32, k = 128"}
+    labels = {"torch": "PyTorch SDPA", "dense": "dense", "sparq": "SparQ r = 32, k = 128", "sparq int8": "int8 index", "sparq int4": "int4 index"}
     for i, (name, label) in enumerate(labels.items()):
-        x = LEFT + 170 * i
+        x = 20 + 150 * i
         rows.append(f'<rect x="{x}" y="26" width="11" height="11" fill="{COLOURS[name]}"/>')
         rows.append(f'<text x="{x + 17}" y="36">{label}</text>')
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y}" font-family="sans-serif" font-size="12">'
@@ -71,12 +74,13 @@ def table(folder: Path, found: dict) -> list[str]:
         for name in COLOURS:
             if (r := group.get(name)) is None:
                 continue
+            speedup = f"{torch_ns / r['median_ns']:.2f}" if torch_ns else "–"
             over = lambda key, form: form(r[key]) if r.get(key) is not None else "–"
             lines.append(
-                f"| {dtype} | {shape} | {r['attention']} | {r['median_ns'] / 1e6:.2f} ms | {r['gb_per_s']:.1f} | "
+                f"| {dtype} | {shape} | {r['attention'] if name == 'torch' else name} | {r['median_ns'] / 1e6:.2f} ms | {r['gb_per_s']:.1f} | "
                 f"{over('bandwidth_fraction', percent)} | {over('speedup_over_dense', '{:.2f}'.format)} | "
                 f"{over('speedup_by_bytes', '{:.2f}'.format)} | "
-                f"{f'{torch_ns / r['median_ns']:.2f}' if torch_ns else '–'} |"
+                f"{speedup} |"
             )
     return lines
 

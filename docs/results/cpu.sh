@@ -39,7 +39,8 @@ machine() {
 
 layer() {
   for dtype in f32 f16 bf16; do
-    keep "layer-$dtype" "$sparq" bench attention -s 16384 --heads 32,32/8 --dtype "$dtype" -r 15 -o json
+    keep "layer-$dtype" "$sparq" bench attention -s 16384 --heads 32,32/8 --dtype "$dtype" -r 15 -o json \
+      --attention dense,sparq,sparq:index=int8,sparq:index=int4
   done
 }
 short() { keep short "$sparq" bench attention -s 512,1024,2048,4096 --heads 32,32/8 --dtype f32,bf16 -r 31 -o json; }
