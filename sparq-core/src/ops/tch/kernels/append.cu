@@ -21,7 +21,6 @@ struct AppendArgs {
 
 #if KERNEL == APPEND
 extern "C" __global__ void __launch_bounds__(APPEND_THREADS) append(AppendArgs a, Places places) {
-    overlap_next();
     wait_for_previous();
     int4 place = places.of[blockIdx.z];
     int skip = place.x, take = place.y, at = place.z;

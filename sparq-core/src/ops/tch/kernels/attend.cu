@@ -1,5 +1,5 @@
 // Attention over rows of K and V: over all live ones (dense decode), or over the rows that SparQ
-// selected. Blocks split the rows; the last block to finish merges what they found (no block ever
+// selected. Blocks split the rows; the last block to finish adds up what they found (no block ever
 // waits for another).
 
 #ifndef ATTEND_THREADS
@@ -8,8 +8,9 @@
 #ifndef ATTEND_ROWS
 #define ATTEND_ROWS 4 // loads of K, and of V, that a thread has in flight
 #endif
+// Blocks per multiprocessor that registers must leave room for: more would spill.
 #ifndef ATTEND_BLOCKS
-#define ATTEND_BLOCKS 1 // blocks per multiprocessor that registers must leave room for
+#define ATTEND_BLOCKS (ATTEND_THREADS <= 256 && HEADS * VPL * EV <= 32 ? 2 : 1)
 #endif
 constexpr int ATTEND_WARPS = ATTEND_THREADS / 32;
 
@@ -87,54 +88,57 @@ __device__ __forceinline__ float online(
     return factor;
 }
 
-// `n` rows, row `i` of them at `row(i)`, shared out over the warps of the block.
+// `n` rows, row `i` of them at `row(i)`, shared out over the warps of the block. Values are on their way
+// while scores are computed, and the next keys while values are added up.
 template <bool MASS, class Row>
 __device__ __forceinline__ void attend_rows(
     const scalar* k, const scalar* v, Row row, int n, const Queries& exact, const Queries* approx,
     float softcap, Share<MASS>& share) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int vec = lane % LANES;
     constexpr int BATCH = ATTEND_ROWS * ROWS;
-    for (int i0 = warp * BATCH; i0 < n; i0 += ATTEND_WARPS * BATCH) {
-        uint4 keys[ATTEND_ROWS][VPL], values[ATTEND_ROWS][VPL];
-        bool live[ATTEND_ROWS];
-        size_t at[ATTEND_ROWS];
+    int i0 = warp * BATCH;
+    if (i0 >= n) return;
+    auto load = [&](const scalar* from, int first, uint4 (&raw)[ATTEND_ROWS][VPL]) {
 #pragma unroll
         for (int u = 0; u < ATTEND_ROWS; u++) {
-            int i = i0 + u * ROWS + lane / LANES;
-            live[u] = i < n;
-            at[u] = (size_t)row(live[u] ? i : n - 1) * HEAD_DIM;
+            int i = min(first + u * ROWS + lane / LANES, n - 1);
+            const scalar* at = from + (size_t)row(i) * HEAD_DIM;
+#pragma unroll
+            for (int w = 0; w < VPL; w++) raw[u][w] = load_row(at, lane % LANES + w * LANES);
         }
+    };
+    uint4 keys[ATTEND_ROWS][VPL], values[ATTEND_ROWS][VPL];
+    load(k, i0, keys);
+    for (;;) {
+        load(v, i0, values);
+        bool live[ATTEND_ROWS];
 #pragma unroll
-        for (int u = 0; u < ATTEND_ROWS; u++)
-#pragma unroll
-            for (int w = 0; w < VPL; w++) keys[u][w] = load_row(k + at[u], vec + w * LANES);
-#pragma unroll
-        for (int u = 0; u < ATTEND_ROWS; u++)
-#pragma unroll
-            for (int w = 0; w < VPL; w++) values[u][w] = load_row(v + at[u], vec + w * LANES);
-
+        for (int u = 0; u < ATTEND_ROWS; u++) live[u] = i0 + u * ROWS + lane / LANES < n;
         float weight[HEADS][ATTEND_ROWS];
 #pragma unroll
         for (int h = 0; h < HEADS; h++) {
 #pragma unroll
             for (int u = 0; u < ATTEND_ROWS; u++) weight[h][u] = dot_lanes(keys[u], exact[h]);
-            Sums& of = share.of[h];
-            float factor = online(weight[h], live, softcap, of.top, of.sum);
-#pragma unroll
-            for (int w = 0; w < VPL; w++)
-#pragma unroll
-                for (int e = 0; e < EV; e++) share.value[h][w][e] *= factor;
             if (MASS) {
                 float score[ATTEND_ROWS];
 #pragma unroll
                 for (int u = 0; u < ATTEND_ROWS; u++) score[u] = dot_lanes(keys[u], (*approx)[h]);
-                online(score, live, softcap, of.approx_top, of.approx_sum);
+                online(score, live, softcap, share.of[h].approx_top, share.of[h].approx_sum);
             }
+        }
+        i0 += ATTEND_WARPS * BATCH;
+        if (i0 < n) load(k, i0, keys);
+#pragma unroll
+        for (int h = 0; h < HEADS; h++) {
+            float factor = online(weight[h], live, softcap, share.of[h].top, share.of[h].sum);
+#pragma unroll
+            for (int w = 0; w < VPL; w++)
+#pragma unroll
+                for (int e = 0; e < EV; e++) share.value[h][w][e] *= factor;
         }
 #pragma unroll
         for (int u = 0; u < ATTEND_ROWS; u++) {
-            if (!live[u]) continue; // what the last row repeats may be infinite: 0 · ∞
+            if (!live[u]) continue; // a repeated row may be infinite, and 0 · ∞ is no number
 #pragma unroll
             for (int w = 0; w < VPL; w++) {
                 float x[EV];
@@ -146,21 +150,31 @@ __device__ __forceinline__ void attend_rows(
                         share.value[h][w][e] = fmaf(weight[h][u], x[e], share.value[h][w][e]);
             }
         }
+        if (i0 >= n) break;
     }
 }
 
-// One head's sums of several warps, and room to add them up.
-struct Merge {
-    Sums of[ATTEND_WARPS];
-    float value[ATTEND_WARPS][PADDED_DIM];
+// Room to add up what warps found: of several heads at a time, then over splits.
+__host__ __device__ constexpr int at_least_1(int n) { return n < 1 ? 1 : n; }
+constexpr int TOGETHER = largest_divisor(HEADS, at_least_1(24576 / (ATTEND_WARPS * PADDED_DIM * 4)));
+constexpr int HELPERS = at_least_1(ATTEND_WARPS / HEADS); // warps per head that gather splits
+union Merge {
+    struct {
+        Sums of[TOGETHER][ATTEND_WARPS];
+        float value[TOGETHER][ATTEND_WARPS][PADDED_DIM];
+    } warps;
+    struct {
+        Sums of[HEADS][HELPERS];
+        float value[HEADS][HELPERS][PADDED_DIM];
+    } splits;
 };
 
 __device__ __forceinline__ float share_factor(float top, float highest) {
     return top > NEG_INF ? exp2_fast(top - highest) : 0.f;
 }
 
-// Adds one lane group's sums to another's; `x` and `value` end up relative to the common maximum.
-__device__ __forceinline__ void merge_pair(float& top, float& sum, float& factor, int distance) {
+// Adds what lanes `distance` away found; `factor` brings this lane's values to the common maximum.
+__device__ __forceinline__ void merge_lanes(float& top, float& sum, float& factor, int distance) {
     float highest = fmaxf(top, __shfl_xor_sync(FULL, top, distance));
     factor = share_factor(top, highest);
     sum *= factor;
@@ -168,28 +182,25 @@ __device__ __forceinline__ void merge_pair(float& top, float& sum, float& factor
     top = highest;
 }
 
-// The warps' sums in `merge`, added up. Every thread gets the sums; thread c < HEAD_DIM element c (the
-// threads above that further elements, with `c` as the caller's loop says).
-__device__ __forceinline__ Sums merged_sums(const Merge& merge) {
+// Sums of N parts, and component `c` of their values, relative to the common maximum.
+template <int N>
+__device__ __forceinline__ Sums merge_parts(
+    const Sums (&of)[N], const float (&value)[N][PADDED_DIM], int c, float& component) {
     Sums all = {NEG_INF, 0.f, NEG_INF, 0.f};
 #pragma unroll
-    for (int w = 0; w < ATTEND_WARPS; w++) {
-        all.top = fmaxf(all.top, merge.of[w].top);
-        all.approx_top = fmaxf(all.approx_top, merge.of[w].approx_top);
+    for (int w = 0; w < N; w++) {
+        all.top = fmaxf(all.top, of[w].top);
+        all.approx_top = fmaxf(all.approx_top, of[w].approx_top);
     }
+    component = 0.f;
 #pragma unroll
-    for (int w = 0; w < ATTEND_WARPS; w++) {
-        all.sum += merge.of[w].sum * share_factor(merge.of[w].top, all.top);
-        all.approx_sum += merge.of[w].approx_sum * share_factor(merge.of[w].approx_top, all.approx_top);
+    for (int w = 0; w < N; w++) {
+        float factor = share_factor(of[w].top, all.top);
+        all.sum += of[w].sum * factor;
+        component += value[w][c] * factor;
+        all.approx_sum += of[w].approx_sum * share_factor(of[w].approx_top, all.approx_top);
     }
     return all;
-}
-
-__device__ __forceinline__ float merged_value(const Merge& merge, float highest, int c) {
-    float sum = 0.f;
-#pragma unroll
-    for (int w = 0; w < ATTEND_WARPS; w++) sum += merge.value[w][c] * share_factor(merge.of[w].top, highest);
-    return sum;
 }
 
 struct AttendArgs {
@@ -204,50 +215,56 @@ struct AttendArgs {
     float softcap;        // 0 for none
 };
 
-// Finishes a block: merges its warps, and, in the last block of a head tile, all splits. `write(head
-// in the tile, sums)` gets the factor for the values and what to add: see its two callers.
-template <bool MASS, class Finish>
+// Finishes a block: adds up its warps, and, in the last block of a head tile, all splits. Calls
+// `write(head of the tile, component, sums, value)` with the value relative to `sums.top`.
+template <bool MASS, class Write>
 __device__ __forceinline__ void finish(
-    const AttendArgs& a, Share<MASS>& share, Merge& merge, int group, int tile, int split, int splits,
-    bool& last, Finish write) {
+    const AttendArgs& a, Share<MASS>& share, Merge& merge, int group, int tile, Write write) {
+    __shared__ bool last;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int head0 = group * GROUP + tile * HEADS;
+    int splits = gridDim.x;
+    size_t head0 = (size_t)group * GROUP + tile * HEADS;
 #pragma unroll
-    for (int h = 0; h < HEADS; h++) {
-        Sums of = share.of[h];
+    for (int h0 = 0; h0 < HEADS; h0 += TOGETHER) {
+        __syncthreads(); // the room is free
 #pragma unroll
-        for (int o = LANES; o < 32; o *= 2) {
-            float factor, unused;
-            merge_pair(of.top, of.sum, factor, o);
-            if (MASS) merge_pair(of.approx_top, of.approx_sum, unused, o);
+        for (int t = 0; t < TOGETHER; t++) {
+            Sums of = share.of[h0 + t];
+            float(&value)[VPL][EV] = share.value[h0 + t];
 #pragma unroll
-            for (int w = 0; w < VPL; w++)
+            for (int o = LANES; o < 32; o *= 2) {
+                float factor, unused;
+                merge_lanes(of.top, of.sum, factor, o);
+                if (MASS) merge_lanes(of.approx_top, of.approx_sum, unused, o);
 #pragma unroll
-                for (int e = 0; e < EV; e++) {
-                    float x = share.value[h][w][e] * factor;
-                    share.value[h][w][e] = x + __shfl_xor_sync(FULL, x, o);
-                }
+                for (int w = 0; w < VPL; w++)
+#pragma unroll
+                    for (int e = 0; e < EV; e++) {
+                        float x = value[w][e] * factor;
+                        value[w][e] = x + __shfl_xor_sync(FULL, x, o);
+                    }
+            }
+            if (lane < LANES) {
+#pragma unroll
+                for (int w = 0; w < VPL; w++)
+#pragma unroll
+                    for (int e = 0; e < EV; e++)
+                        merge.warps.value[t][warp][(lane + w * LANES) * EV + e] = value[w][e];
+            }
+            if (lane == 0) merge.warps.of[t][warp] = of;
         }
-        __syncthreads(); // the head before is read
-        if (lane < LANES) {
-#pragma unroll
-            for (int w = 0; w < VPL; w++)
-#pragma unroll
-                for (int e = 0; e < EV; e++)
-                    merge.value[warp][(lane + w * LANES) * EV + e] = share.value[h][w][e];
-        }
-        if (lane == 0) merge.of[warp] = of;
         __syncthreads();
-        Sums all = merged_sums(merge);
-        int head = head0 + h;
-        if (splits == 1) {
-            write(h, all, merge);
-        } else {
-            size_t part = (size_t)head * splits + split;
-            for (int c = threadIdx.x; c < HEAD_DIM; c += ATTEND_THREADS)
-                a.part_values[part * HEAD_DIM + c] = merged_value(merge, all.top, c);
-            if (threadIdx.x == 0)
-                a.part_sums[part] = make_float4(all.top, all.sum, all.approx_top, all.approx_sum);
+        for (int i = threadIdx.x; i < TOGETHER * HEAD_DIM; i += ATTEND_THREADS) {
+            int t = i / HEAD_DIM, c = i % HEAD_DIM;
+            float value;
+            Sums all = merge_parts(merge.warps.of[t], merge.warps.value[t], c, value);
+            if (splits == 1) {
+                write(h0 + t, c, all, value);
+            } else {
+                size_t part = (head0 + h0 + t) * splits + blockIdx.x;
+                a.part_values[part * HEAD_DIM + c] = value;
+                if (c == 0) a.part_sums[part] = make_float4(all.top, all.sum, all.approx_top, all.approx_sum);
+            }
         }
     }
     if (splits == 1) return;
@@ -262,43 +279,48 @@ __device__ __forceinline__ void finish(
     __syncthreads();
     if (!last) return;
     __threadfence();
-    for (int h = 0; h < HEADS; h++) {
-        int head = head0 + h;
+    int helper = warp % HELPERS;
+    for (int h = warp / HELPERS; h < HEADS; h += at_least_1(ATTEND_WARPS / HELPERS)) {
+        const float4* part_sums = a.part_sums + (head0 + h) * splits;
+        const float* part_values = a.part_values + (head0 + h) * splits * HEAD_DIM;
         Sums of = {NEG_INF, 0.f, NEG_INF, 0.f};
-        for (int s = warp; s < splits; s += ATTEND_WARPS) {
-            float4 x = __ldcg(a.part_sums + (size_t)head * splits + s);
+        for (int s = helper; s < splits; s += HELPERS) {
+            float4 x = __ldcg(part_sums + s);
             of.top = fmaxf(of.top, x.x);
             of.approx_top = fmaxf(of.approx_top, x.z);
         }
         constexpr int PER_LANE = (HEAD_DIM + 31) / 32;
         float value[PER_LANE] = {};
-#pragma unroll 4
-        for (int s = warp; s < splits; s += ATTEND_WARPS) {
-            size_t part = (size_t)head * splits + s;
-            float4 x = __ldcg(a.part_sums + part);
+#pragma unroll 8
+        for (int s = helper; s < splits; s += HELPERS) {
+            float4 x = __ldcg(part_sums + s);
             float factor = share_factor(x.x, of.top);
             of.sum += x.y * factor;
             of.approx_sum += x.w * share_factor(x.z, of.approx_top);
 #pragma unroll
             for (int e = 0; e < PER_LANE; e++) {
                 int c = lane + e * 32;
-                if (c < HEAD_DIM) value[e] += __ldcg(a.part_values + part * HEAD_DIM + c) * factor;
+                if (c < HEAD_DIM) value[e] += __ldcg(part_values + (size_t)s * HEAD_DIM + c) * factor;
             }
         }
-        __syncthreads();
 #pragma unroll
         for (int e = 0; e < PER_LANE; e++)
-            if (lane + e * 32 < HEAD_DIM) merge.value[warp][lane + e * 32] = value[e];
-        if (lane == 0) merge.of[warp] = of;
-        __syncthreads();
-        write(h, merged_sums(merge), merge);
+            if (lane + e * 32 < HEAD_DIM) merge.splits.value[h][helper][lane + e * 32] = value[e];
+        if (lane == 0) merge.splits.of[h][helper] = of;
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < HEADS * HEAD_DIM; i += ATTEND_THREADS) {
+        int h = i / HEAD_DIM, c = i % HEAD_DIM;
+        float value;
+        Sums all = merge_parts(merge.splits.of[h], merge.splits.value[h], c, value);
+        write(h, c, all, value);
     }
 }
 
-__device__ __forceinline__ void load_queries(const float* q, int tile, Queries& queries) {
+__device__ __forceinline__ void load_queries(const float* q, int tile, float scale, Queries& queries) {
     for (int i = threadIdx.x; i < HEADS * PADDED_DIM; i += ATTEND_THREADS) {
         int h = i / PADDED_DIM, c = i % PADDED_DIM;
-        queries[h][c] = c < HEAD_DIM ? q[(tile * HEADS + h) * HEAD_DIM + c] * rsqrtf((float)HEAD_DIM) : 0.f;
+        queries[h][c] = c < HEAD_DIM ? q[(tile * HEADS + h) * HEAD_DIM + c] * scale : 0.f;
     }
 }
 
@@ -308,30 +330,25 @@ extern "C" __global__ void __launch_bounds__(ATTEND_THREADS, ATTEND_BLOCKS)
 attend_dense(AttendArgs a, Spans spans) {
     __shared__ __align__(16) Queries exact;
     __shared__ Merge merge;
-    __shared__ bool last;
     int tile = blockIdx.y % TILES;
     int group = blockIdx.z * (gridDim.y / TILES) + blockIdx.y / TILES;
     int2 span = spans.of[blockIdx.z];
-    int splits = gridDim.x, split = blockIdx.x;
-    int each = (span.y - span.x + splits - 1) / splits;
-    int first = span.x + split * each;
+    int each = (span.y - span.x + gridDim.x - 1) / gridDim.x;
+    int first = span.x + blockIdx.x * each;
     int n = max(0, min(each, span.y - first));
 
-    overlap_next();
     wait_for_previous();
-    load_queries(a.q + (size_t)group * GROUP * HEAD_DIM, tile, exact);
+    load_queries(a.q + (size_t)group * GROUP * HEAD_DIM, tile, rsqrtf((float)HEAD_DIM), exact);
     __syncthreads();
     Share<false> share;
     share.clear();
     size_t rows = (size_t)group * a.capacity + first;
+    auto in_order = [](int i) { return i; };
     attend_rows<false>(
-        a.k + rows * HEAD_DIM, a.v + rows * HEAD_DIM, [](int i) { return i; }, n, exact, nullptr, a.softcap, share);
-    finish<false>(a, share, merge, group, tile, split, splits, last,
-        [&](int h, const Sums& all, const Merge& merge) {
-            size_t head = (size_t)group * GROUP + tile * HEADS + h;
-            float inverse = all.sum > 0.f ? 1.f / all.sum : 0.f;
-            for (int c = threadIdx.x; c < HEAD_DIM; c += ATTEND_THREADS)
-                a.out[head * HEAD_DIM + c] = merged_value(merge, all.top, c) * inverse;
-        });
+        a.k + rows * HEAD_DIM, a.v + rows * HEAD_DIM, in_order, n, exact, nullptr, a.softcap, share);
+    finish<false>(a, share, merge, group, tile, [&](int h, int c, const Sums& all, float value) {
+        size_t head = (size_t)group * GROUP + tile * HEADS + h;
+        a.out[head * HEAD_DIM + c] = all.sum > 0.f ? value / all.sum : 0.f;
+    });
 }
 #endif

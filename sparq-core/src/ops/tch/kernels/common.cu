@@ -137,59 +137,12 @@ __device__ __forceinline__ float soft_cap(float x, float cap) {
     return cap > 0.f ? cap * tanhf(x / cap) : x;
 }
 
-// Lets the next kernel of the stream start its blocks, and waits for the results of the one before.
-// Both do nothing where the launch did not ask for the overlap.
-__device__ __forceinline__ void overlap_next() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
+// Waits for the results of the kernel before, and lets the next kernel of the stream start its blocks:
+// in this order, so that the next one can read what the one before this wrote without waiting. Both do
+// nothing where the launch did not ask for the overlap.
 __device__ __forceinline__ void wait_for_previous() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
-}
-
-// Step 1 of SparQ, for all heads of a group: the `rank` channels where the group's Σ|q| is largest
-// (ties: the lower channel), and 1/τ of each head. All threads of the block call it.
-struct Chosen {
-    u32 magnitude[HEAD_DIM]; // bits: they order like the numbers, and a NaN has its place
-    int channel[HEAD_DIM];
-    float inv_tau[GROUP];
-};
-
-__device__ __forceinline__ void choose_channels(const float* q, int rank, Chosen& chosen) {
-    for (int c = threadIdx.x; c < HEAD_DIM; c += blockDim.x) {
-        float sum = 0.f;
-#pragma unroll
-        for (int g = 0; g < GROUP; g++) sum += fabsf(q[g * HEAD_DIM + c]);
-        chosen.magnitude[c] = __float_as_uint(sum);
-    }
-    __syncthreads();
-    for (int c = threadIdx.x; c < HEAD_DIM; c += blockDim.x) {
-        u32 mine = chosen.magnitude[c];
-        int before = 0;
-#pragma unroll 16
-        for (int o = 0; o < HEAD_DIM; o++) {
-            u32 other = chosen.magnitude[o];
-            before += other > mine || (other == mine && o < c);
-        }
-        if (before < rank) chosen.channel[before] = c;
-    }
-    __syncthreads();
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    for (int g = warp; g < GROUP; g += blockDim.x / 32) {
-        float all = 0.f, kept = 0.f;
-        for (int c = lane; c < HEAD_DIM; c += 32) all += fabsf(q[g * HEAD_DIM + c]);
-        for (int j = lane; j < rank; j += 32) kept += fabsf(q[g * HEAD_DIM + chosen.channel[j]]);
-#pragma unroll
-        for (int o = 16; o > 0; o /= 2) {
-            all += __shfl_xor_sync(FULL, all, o);
-            kept += __shfl_xor_sync(FULL, kept, o);
-        }
-        // Guards ‖q‖₁ = 0; τ² ≥ 1 for any other query.
-        float tau2 = kept / fmaxf(all, 1.17549435e-38f) * HEAD_DIM;
-        if (lane == 0) chosen.inv_tau[g] = rsqrtf(fmaxf(tau2, 1.f));
-    }
-    __syncthreads();
 }

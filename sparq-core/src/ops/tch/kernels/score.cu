@@ -9,34 +9,42 @@
 #define SCORE_THREADS 128
 #endif
 #ifndef SCORE_ROWS
-#define SCORE_ROWS 8
+#define SCORE_ROWS 16 // loads that a thread has in flight
 #endif
+constexpr int SCORE_WARPS = SCORE_THREADS / 32;
 constexpr int BUCKET = 8;
-constexpr int VECS = BUCKET / EV;
-
-// Kept beside the output where α or the softmax is wanted: maximum and sum of exponentials, in units
-// of log2, per warp of the score kernel.
-constexpr int STATS_SPAN = 32 * BUCKET;
-
-__device__ __forceinline__ u32 order_key(float x) {
-    u32 bits = __float_as_uint(x + 0.f); // -0 and 0 are one score
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
+// Positions of one block. Where α or the softmax is wanted, each block leaves the maximum and the sum
+// of exponentials of every head, in units of log2.
+constexpr int CHUNK = SCORE_THREADS * BUCKET;
 
 struct ScoreArgs {
     const float* q;         // [batch, kv_heads, GROUP, HEAD_DIM]
     const scalar* index;    // [batch, kv_heads, HEAD_DIM, capacity]
     u32* keys;              // [batch, kv_heads, stride]
-    u32* maxima;            // [batch, kv_heads, stride / BUCKET]
-    float2* stats;          // [batch, kv_heads, GROUP, stride / STATS_SPAN rounded up + 1]
+    u32* maxima;            // [batch, kv_heads, stride / BUCKET rounded up to 4]
+    float2* stats;          // [batch, kv_heads, GROUP, chunks]
+    float* approx;          // [batch, kv_heads, GROUP, HEAD_DIM]: the query as step 1 sees it, or null
     float* logits;          // [batch, kv_heads, GROUP, stride], for the softmax rule
     int capacity;
     int stride;             // positions, a multiple of BUCKET
-    int stats_stride;
+    int chunks;
     int rank;
     int local_window;
     float softcap;          // 0 for none
 };
+
+// Bucket maxima per group: read four at a time.
+__device__ __forceinline__ size_t maxima_stride(int stride) { return (stride / BUCKET + 3) / 4 * 4; }
+
+// Chunks of a sequence; the first begins at the bucket of its first live position.
+__device__ __forceinline__ int chunks_of(int2 span) {
+    return (span.y - span.x / BUCKET * BUCKET + CHUNK - 1) / CHUNK;
+}
+
+__device__ __forceinline__ u32 order_key(float x) {
+    u32 bits = __float_as_uint(x + 0.f); // -0 and 0 are one score
+    return max(bits & 0x80000000u ? ~bits : bits | 0x80000000u, 1u);
+}
 
 __device__ __forceinline__ void write_keys(
     const ScoreArgs& a, int group, int first, const float (&score)[BUCKET], int2 span) {
@@ -51,152 +59,226 @@ __device__ __forceinline__ void write_keys(
     uint4* to = (uint4*)(a.keys + (size_t)group * a.stride + first);
     to[0] = make_uint4(key[0], key[1], key[2], key[3]);
     to[1] = make_uint4(key[4], key[5], key[6], key[7]);
-    a.maxima[((size_t)group * a.stride + first) / BUCKET] = top;
+    a.maxima[group * maxima_stride(a.stride) + first / BUCKET] = top;
 }
 
-// STATS: scores of each head, not only of their sum. WRITE: of each head, and no keys.
-template <bool STATS, bool WRITE, bool ALIGNED>
-__device__ __forceinline__ void score(const ScoreArgs& a, const Spans& spans) {
-    constexpr int N = STATS ? HEADS : 1;
-    constexpr int TURNS = STATS ? TILES : 1;
-    __shared__ Chosen chosen;
-    __shared__ u32 offset[HEAD_DIM];
-    __shared__ float weight[TURNS * N][HEAD_DIM];
+// The (maximum, sum of exponentials) of two sets.
+__device__ __forceinline__ float2 join(float2 x, float2 y) {
+    float top = fmaxf(x.x, y.x);
+    float base = top > NEG_INF ? top : 0.f;
+    return make_float2(top, x.y * exp2_fast(x.x - base) + y.y * exp2_fast(y.x - base));
+}
 
-    int2 span = spans.of[blockIdx.z];
-    int base = span.x & ~(BUCKET - 1);
-    int first = base + (blockIdx.x * SCORE_THREADS + threadIdx.x) * BUCKET;
-    overlap_next();
-    wait_for_previous();
-    if (base + (int)(blockIdx.x * SCORE_THREADS * BUCKET) >= span.y) return;
-
-    int group = blockIdx.z * gridDim.y + blockIdx.y;
-    const float* q = a.q + (size_t)group * GROUP * HEAD_DIM;
-    choose_channels(q, a.rank, chosen);
-    for (int j = threadIdx.x; j < a.rank; j += SCORE_THREADS) {
-        int c = chosen.channel[j];
-        offset[j] = (u32)c * a.capacity;
-        float sum = 0.f;
+__device__ __forceinline__ float2 join_warp(float2 x) {
 #pragma unroll
-        for (int g = 0; g < GROUP; g++) {
-            float w = q[g * HEAD_DIM + c] * chosen.inv_tau[g];
-            if (STATS) weight[g][j] = w;
-            sum += w;
+    for (int o = 16; o > 0; o /= 2)
+        x = join(x, make_float2(__shfl_xor_sync(FULL, x.x, o), __shfl_xor_sync(FULL, x.y, o)));
+    return x;
+}
+
+#if KERNEL == SCORE_SUM || KERNEL == SCORE_STATS || KERNEL == SCORE_HEADS
+constexpr int VECS = BUCKET / EV;
+constexpr bool PER_HEAD = KERNEL != SCORE_SUM; // scores of each head, not only of their sum
+constexpr int SCORED = PER_HEAD ? HEADS : 1;   // at a time
+constexpr int TURNS = PER_HEAD ? TILES : 1;
+
+struct ScoreRoom {
+    float query[GROUP][HEAD_DIM];
+    float weight[SCORED * TURNS][HEAD_DIM]; // by row
+    u32 offset[HEAD_DIM];                   // of the row
+    int channel[HEAD_DIM];                  // of the row
+    uint4 magnitude[(HEAD_DIM + 3) / 4];    // Σ|q|, as bits: they order like the numbers, NaN included
+    float inv_tau[GROUP];
+    float2 stats[SCORE_WARPS][SCORED];
+};
+
+// The `rank` channels where the group's Σ|q| is largest (ties: the lower channel), with their weights:
+// the components there over τ.
+__device__ __forceinline__ void choose_rows(const ScoreArgs& a, int group, ScoreRoom& room) {
+    const float* q = a.q + (size_t)group * GROUP * HEAD_DIM;
+    u32* magnitude = (u32*)room.magnitude;
+    for (int c = threadIdx.x; c < (HEAD_DIM + 3) / 4 * 4; c += SCORE_THREADS) {
+        float sum = 0.f;
+        if (c < HEAD_DIM) {
+            float x[GROUP];
+#pragma unroll
+            for (int g = 0; g < GROUP; g++) x[g] = q[g * HEAD_DIM + c];
+#pragma unroll
+            for (int g = 0; g < GROUP; g++) {
+                room.query[g][c] = x[g];
+                sum += fabsf(x[g]);
+            }
         }
-        if (!STATS) weight[0][j] = sum;
+        magnitude[c] = __float_as_uint(sum);
     }
     __syncthreads();
+    constexpr int PARTS = HEAD_DIM * 2 <= SCORE_THREADS ? 2 : 1; // threads per channel, neighbours
+    for (int i = threadIdx.x; i < HEAD_DIM * PARTS; i += SCORE_THREADS) {
+        int c = i / PARTS;
+        u32 mine = magnitude[c];
+        int before = 0;
+#pragma unroll 8
+        for (int v = i % PARTS; v < (HEAD_DIM + 3) / 4; v += PARTS) {
+            uint4 other = room.magnitude[v];
+            before += other.x > mine || (other.x == mine && v * 4 < c);
+            before += other.y > mine || (other.y == mine && v * 4 + 1 < c);
+            before += other.z > mine || (other.z == mine && v * 4 + 2 < c);
+            before += other.w > mine || (other.w == mine && v * 4 + 3 < c);
+        }
+        if (PARTS == 2) before += __shfl_xor_sync(__activemask(), before, 1);
+        if (before < a.rank && i % PARTS == 0) {
+            room.channel[before] = c;
+            room.offset[before] = (u32)c * a.capacity;
+        }
+    }
+    __syncthreads();
+    int lane = threadIdx.x % 32;
+    for (int g = threadIdx.x / 32; g < GROUP; g += SCORE_WARPS) {
+        float all = 0.f, kept = 0.f;
+        for (int c = lane; c < HEAD_DIM; c += 32) all += fabsf(room.query[g][c]);
+        for (int j = lane; j < a.rank; j += 32) kept += fabsf(room.query[g][room.channel[j]]);
+#pragma unroll
+        for (int o = 16; o > 0; o /= 2) {
+            all += __shfl_xor_sync(FULL, all, o);
+            kept += __shfl_xor_sync(FULL, kept, o);
+        }
+        // Guards ‖q‖₁ = 0; τ² ≥ 1 for any other query.
+        float tau2 = kept / fmaxf(all, 1.17549435e-38f) * HEAD_DIM;
+        float inv_tau = rsqrtf(fmaxf(tau2, 1.f));
+        if (lane == 0) room.inv_tau[g] = inv_tau;
+        if (PER_HEAD)
+            for (int j = lane; j < a.rank; j += 32) room.weight[g][j] = room.query[g][room.channel[j]] * inv_tau;
+    }
+    __syncthreads();
+    if (!PER_HEAD) {
+        for (int j = threadIdx.x; j < a.rank; j += SCORE_THREADS) {
+            float sum = 0.f;
+#pragma unroll
+            for (int g = 0; g < GROUP; g++) sum += room.query[g][room.channel[j]] * room.inv_tau[g];
+            room.weight[0][j] = sum;
+        }
+        __syncthreads();
+    } else if (a.approx && blockIdx.x == 0) {
+        float* approx = a.approx + (size_t)group * GROUP * HEAD_DIM;
+        for (int i = threadIdx.x; i < GROUP * HEAD_DIM; i += SCORE_THREADS) approx[i] = 0.f;
+        __syncthreads();
+        for (int i = threadIdx.x; i < GROUP * a.rank; i += SCORE_THREADS)
+            approx[i / a.rank * HEAD_DIM + room.channel[i % a.rank]] = room.weight[i / a.rank][i % a.rank];
+    }
+}
 
-    const scalar* rows = a.index + (size_t)group * HEAD_DIM * a.capacity + first;
-    bool mine = first < span.y;
-    int count = span.y - first;
-    float total[BUCKET] = {};
-    for (int turn = 0; turn < TURNS; turn++) {
-        float acc[N][BUCKET] = {};
-        if (mine) {
-            for (int j0 = 0; j0 < a.rank; j0 += SCORE_ROWS) {
-                uint4 raw[SCORE_ROWS][VECS];
+// Scores of a thread's bucket for SCORED heads. `count`: elements left in a row that is not aligned.
+template <bool ALIGNED>
+__device__ __forceinline__ void score_bucket(
+    const ScoreArgs& a, const ScoreRoom& room, const scalar* rows, int count, int turn,
+    float (&acc)[SCORED][BUCKET]) {
+    for (int j0 = 0; j0 < a.rank; j0 += SCORE_ROWS) {
+        uint4 raw[SCORE_ROWS][VECS];
 #pragma unroll
-                for (int u = 0; u < SCORE_ROWS; u++) {
+        for (int u = 0; u < SCORE_ROWS; u++)
 #pragma unroll
-                    for (int v = 0; v < VECS; v++) {
-                        raw[u][v] = make_uint4(0, 0, 0, 0);
-                        if (j0 + u < a.rank) {
-                            const scalar* from = rows + offset[j0 + u];
-                            raw[u][v] = ALIGNED ? load_once(from + v * EV) : load_singly(from, v * EV, count);
-                        }
-                    }
+            for (int v = 0; v < VECS; v++) {
+                raw[u][v] = make_uint4(0, 0, 0, 0);
+                if (j0 + u < a.rank) {
+                    const scalar* from = rows + room.offset[j0 + u];
+                    raw[u][v] = ALIGNED ? load_once(from + v * EV) : load_singly(from, v * EV, count);
                 }
+            }
 #pragma unroll
-                for (int u = 0; u < SCORE_ROWS; u++) {
-                    if (j0 + u < a.rank) {
+        for (int u = 0; u < SCORE_ROWS; u++) {
+            if (j0 + u >= a.rank) break;
 #pragma unroll
-                        for (int v = 0; v < VECS; v++) {
-                            float x[EV];
-                            unpack(raw[u][v], x);
+            for (int v = 0; v < VECS; v++) {
+                float x[EV];
+                unpack(raw[u][v], x);
 #pragma unroll
-                            for (int n = 0; n < N; n++) {
-                                float w = weight[turn * N + n][j0 + u];
+                for (int n = 0; n < SCORED; n++) {
+                    float w = room.weight[turn * SCORED + n][j0 + u];
 #pragma unroll
-                                for (int e = 0; e < EV; e++)
-                                    acc[n][v * EV + e] = fmaf(w, x[e], acc[n][v * EV + e]);
-                            }
-                        }
-                    }
+                    for (int e = 0; e < EV; e++) acc[n][v * EV + e] = fmaf(w, x[e], acc[n][v * EV + e]);
                 }
             }
         }
+    }
+}
+
+__device__ __forceinline__ void score(const ScoreArgs& a, const Spans& spans) {
+    __shared__ ScoreRoom room;
+    int2 span = spans.of[blockIdx.z];
+    int first = span.x / BUCKET * BUCKET + (blockIdx.x * SCORE_THREADS + threadIdx.x) * BUCKET;
+    wait_for_previous();
+    if ((int)blockIdx.x >= chunks_of(span)) return;
+    int group = blockIdx.z * gridDim.y + blockIdx.y;
+    choose_rows(a, group, room);
+
+    const scalar* rows = a.index + (size_t)group * HEAD_DIM * a.capacity + first;
+    bool mine = first < span.y;
+    float total[BUCKET] = {};
+    for (int turn = 0; turn < TURNS; turn++) {
+        float acc[SCORED][BUCKET] = {};
+        if (mine) {
+            if (a.capacity % BUCKET == 0)
+                score_bucket<true>(a, room, rows, 0, turn, acc);
+            else
+                score_bucket<false>(a, room, rows, span.y - first, turn, acc);
+        }
 #pragma unroll
-        for (int n = 0; n < N; n++) {
-            if (STATS) {
-                int head = group * GROUP + turn * N + n;
-                if (WRITE && mine) {
-                    float4* to = (float4*)(a.logits + (size_t)head * a.stride + first);
+        for (int n = 0; n < SCORED; n++) {
+            if (PER_HEAD) {
+                if (KERNEL == SCORE_HEADS && mine) {
+                    size_t head = (size_t)group * GROUP + turn * SCORED + n;
+                    float4* to = (float4*)(a.logits + head * a.stride + first);
                     to[0] = make_float4(acc[n][0], acc[n][1], acc[n][2], acc[n][3]);
                     to[1] = make_float4(acc[n][4], acc[n][5], acc[n][6], acc[n][7]);
                 }
-                float capped[BUCKET], top = NEG_INF, sum = 0.f;
+                float capped[BUCKET];
+                float2 stats = make_float2(NEG_INF, 0.f);
 #pragma unroll
                 for (int e = 0; e < BUCKET; e++) {
                     int p = first + e;
                     bool live = p >= span.x && p < span.y;
                     capped[e] = live ? soft_cap(acc[n][e], a.softcap) * LOG2E : NEG_INF;
-                    top = fmaxf(top, capped[e]);
+                    stats.x = fmaxf(stats.x, capped[e]);
                 }
+                float base = stats.x > NEG_INF ? stats.x : 0.f;
 #pragma unroll
-                for (int o = 16; o > 0; o /= 2) top = fmaxf(top, __shfl_xor_sync(FULL, top, o));
-                if (top > NEG_INF) {
-#pragma unroll
-                    for (int e = 0; e < BUCKET; e++) sum += exp2_fast(capped[e] - top);
-                }
-#pragma unroll
-                for (int o = 16; o > 0; o /= 2) sum += __shfl_xor_sync(FULL, sum, o);
-                if (threadIdx.x % 32 == 0 && mine)
-                    a.stats[(size_t)head * a.stats_stride + (first - base) / STATS_SPAN] = make_float2(top, sum);
+                for (int e = 0; e < BUCKET; e++) stats.y += exp2_fast(capped[e] - base);
+                stats = join_warp(stats);
+                if (threadIdx.x % 32 == 0) room.stats[threadIdx.x / 32][n] = stats;
             }
 #pragma unroll
             for (int e = 0; e < BUCKET; e++) total[e] += acc[n][e];
         }
+        if (PER_HEAD) {
+            __syncthreads();
+            int n = threadIdx.x;
+            if (n < SCORED) {
+                float2 stats = room.stats[0][n];
+                for (int w = 1; w < SCORE_WARPS; w++) stats = join(stats, room.stats[w][n]);
+                size_t head = (size_t)group * GROUP + turn * SCORED + n;
+                a.stats[head * a.chunks + blockIdx.x] = stats;
+            }
+            if (TURNS > 1) __syncthreads();
+        }
     }
-    if (!WRITE && mine) write_keys(a, group, first, total, span);
+    if (KERNEL != SCORE_HEADS && mine) write_keys(a, group, first, total, span);
 }
 
-#define SCORE_KERNEL(name, stats, write)                                                     \
-    extern "C" __global__ void __launch_bounds__(SCORE_THREADS) name(ScoreArgs a, Spans s) { \
-        if (a.capacity % BUCKET == 0)                                                        \
-            score<stats, write, true>(a, s);                                                 \
-        else                                                                                 \
-            score<stats, write, false>(a, s);                                                \
-    }
 #if KERNEL == SCORE_SUM
-SCORE_KERNEL(score_sum, false, false)
+extern "C" __global__ void __launch_bounds__(SCORE_THREADS) score_sum(ScoreArgs a, Spans s) { score(a, s); }
 #elif KERNEL == SCORE_STATS
-SCORE_KERNEL(score_stats, true, false)
-#elif KERNEL == SCORE_HEADS
-SCORE_KERNEL(score_heads, true, true)
+extern "C" __global__ void __launch_bounds__(SCORE_THREADS) score_stats(ScoreArgs a, Spans s) { score(a, s); }
+#else
+extern "C" __global__ void __launch_bounds__(SCORE_THREADS) score_heads(ScoreArgs a, Spans s) { score(a, s); }
+#endif
 #endif
 
-// Merges the (maximum, sum) pairs of one head, read by one warp; valid in all lanes.
-__device__ __forceinline__ float2 merge_stats(const float2* stats, int count) {
-    float top = NEG_INF, sum = 0.f;
-    for (int i = threadIdx.x % 32; i < count; i += 32) {
-        float2 x = stats[i];
-        float higher = fmaxf(top, x.x);
-        if (higher > NEG_INF) sum = sum * exp2_fast(top - higher) + x.y * exp2_fast(x.x - higher);
-        top = higher;
-    }
-    float highest = top;
-#pragma unroll
-    for (int o = 16; o > 0; o /= 2) highest = fmaxf(highest, __shfl_xor_sync(FULL, highest, o));
-    sum = highest > NEG_INF ? sum * exp2_fast(top - highest) : 0.f;
-#pragma unroll
-    for (int o = 16; o > 0; o /= 2) sum += __shfl_xor_sync(FULL, sum, o);
-    return make_float2(highest, sum);
-}
-
-// Pairs that the score kernel wrote for a sequence.
-__device__ __forceinline__ int stats_count(int2 span) {
-    return (span.y - (span.x & ~(BUCKET - 1)) + STATS_SPAN - 1) / STATS_SPAN;
+// What all chunks of one head come to, read by one warp; valid in all lanes.
+__device__ __forceinline__ float2 whole_stats(const float2* stats, int chunks, int head, int2 span) {
+    stats += (size_t)head * chunks;
+    float2 all = make_float2(NEG_INF, 0.f);
+    for (int i = threadIdx.x % 32; i < chunks_of(span); i += 32) all = join(all, stats[i]);
+    return join_warp(all);
 }
 
 #if KERNEL == SUM_SOFTMAX
@@ -204,14 +286,12 @@ __device__ __forceinline__ int stats_count(int2 span) {
 extern "C" __global__ void __launch_bounds__(SCORE_THREADS) sum_softmax(ScoreArgs a, Spans spans) {
     __shared__ float2 whole[GROUP];
     int2 span = spans.of[blockIdx.z];
-    int base = span.x & ~(BUCKET - 1);
-    int first = base + (blockIdx.x * SCORE_THREADS + threadIdx.x) * BUCKET;
-    overlap_next();
+    int first = span.x / BUCKET * BUCKET + (blockIdx.x * SCORE_THREADS + threadIdx.x) * BUCKET;
     wait_for_previous();
-    if (base + (int)(blockIdx.x * SCORE_THREADS * BUCKET) >= span.y) return;
+    if ((int)blockIdx.x >= chunks_of(span)) return;
     int group = blockIdx.z * gridDim.y + blockIdx.y;
-    for (int g = threadIdx.x / 32; g < GROUP; g += SCORE_THREADS / 32) {
-        float2 x = merge_stats(a.stats + (size_t)(group * GROUP + g) * a.stats_stride, stats_count(span));
+    for (int g = threadIdx.x / 32; g < GROUP; g += SCORE_WARPS) {
+        float2 x = whole_stats(a.stats, a.chunks, group * GROUP + g, span);
         if (threadIdx.x % 32 == 0) whole[g] = x;
     }
     __syncthreads();

@@ -15,20 +15,27 @@ constexpr int BINS = 2048;
 struct Select {
     u32 histogram[BINS];
     u32 warp_count[2][ATTEND_WARPS];
-    u32 digit, above;
+    u32 digit, above, within;
     int bucket[MAX_BUCKETS];
-    u32 key[MAX_BUCKETS * BUCKET];
+    uint4 key[MAX_BUCKETS * BUCKET / 4];
 };
 
-// The bin, counted from the highest, that holds item number `want` (1 is the first), and how many
-// items lie in higher bins.
+__device__ __forceinline__ void clear_histogram(Select& s) {
+    for (int i = threadIdx.x; i < BINS; i += ATTEND_THREADS) s.histogram[i] = 0;
+}
+
+// The bin, counted from the highest, that holds item number `want` (1 is the first), how many items
+// lie in higher bins, and how many in this one. Leaves the histogram clear.
 __device__ __forceinline__ void find_bin(Select& s, u32 want) {
     constexpr int EACH = BINS / ATTEND_THREADS;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int top = BINS - 1 - threadIdx.x * EACH;
     u32 count[EACH], mine = 0;
 #pragma unroll
-    for (int j = 0; j < EACH; j++) mine += count[j] = s.histogram[top - j];
+    for (int j = 0; j < EACH; j++) {
+        mine += count[j] = s.histogram[top - j];
+        s.histogram[top - j] = 0;
+    }
     u32 upto = mine;
 #pragma unroll
     for (int o = 1; o < 32; o *= 2) {
@@ -37,7 +44,8 @@ __device__ __forceinline__ void find_bin(Select& s, u32 want) {
     }
     if (lane == 31) s.warp_count[0][warp] = upto;
     __syncthreads();
-    for (int w = 0; w < warp; w++) upto += s.warp_count[0][w];
+#pragma unroll
+    for (int w = 0; w < ATTEND_WARPS; w++) upto += w < warp ? s.warp_count[0][w] : 0;
     u32 before = upto - mine;
     if (before < want && want <= upto) {
 #pragma unroll
@@ -45,6 +53,7 @@ __device__ __forceinline__ void find_bin(Select& s, u32 want) {
             if (before < want && want <= before + count[j]) {
                 s.digit = top - j;
                 s.above = before;
+                s.within = count[j];
             }
             before += count[j];
         }
@@ -52,46 +61,57 @@ __device__ __forceinline__ void find_bin(Select& s, u32 want) {
     __syncthreads();
 }
 
-// Number `want` (1 is the largest) of the keys `key(0..n)`, by its first `passes` digits of 11, 11 and
-// 10 bits, the rest 0. `above`: how many keys have larger digits.
-template <class Key>
-__device__ __forceinline__ u32 nth_key(Key key, int n, u32 want, int passes, Select& s, u32& above) {
-    u32 found = 0, known = 0;
-    above = 0;
-    for (int pass = 0; pass < passes; pass++) {
+// Which keys to take: those above `threshold`, and the first `ties` of those equal to it.
+struct Cut { u32 threshold; int ties; };
+
+// The cut that takes the `want` largest keys, or a few more, up to `most`, where that is found sooner.
+// `keys(i)` gives four of them, for i in 0..n; a 0 is no candidate. A radix selection by digits of 11,
+// 11 and 10 bits. The histogram is clear before and after.
+template <class Keys>
+__device__ __forceinline__ Cut find_cut(Keys keys, int n, u32 want, u32 most, Select& s) {
+    u32 found = 0, known = 0, above = 0;
+    for (int pass = 0; pass < 3; pass++) {
         int shift = pass == 0 ? 21 : pass == 1 ? 10 : 0;
         u32 mask = pass == 2 ? 1023 : 2047;
-        for (int i = threadIdx.x; i < BINS; i += ATTEND_THREADS) s.histogram[i] = 0;
-        __syncthreads();
 #pragma unroll 4
         for (int i = threadIdx.x; i < n; i += ATTEND_THREADS) {
-            u32 x = key(i);
-            if ((x & known) == found) atomicAdd(&s.histogram[x >> shift & mask], 1u);
+            uint4 four = keys(i);
+            u32 x[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                if (x[j] && (x[j] & known) == found) atomicAdd(&s.histogram[x[j] >> shift & mask], 1u);
         }
         __syncthreads();
         find_bin(s, want - above);
         found |= s.digit << shift;
         known |= mask << shift;
+        if (above + s.above + s.within <= most) return Cut{max(found, 1u) - 1, 0};
         above += s.above;
-        __syncthreads();
     }
-    return found;
+    return Cut{found, (int)(want - above)};
 }
 
-// Calls `out(rank, i)` for each i in 0..n, in order, whose key is above `threshold` or is one of the
-// first `ties` equal to it. Returns how many there are.
-template <class Key, class Out>
-__device__ __forceinline__ int compact(Key key, int n, u32 threshold, int ties, Select& s, Out out) {
+// Calls `out(rank, 4 · i + j)`, in order, for each key that the cut takes. Returns how many.
+template <class Keys, class Out>
+__device__ __forceinline__ int compact(Keys keys, int n, Cut cut, Select& s, Out out) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int part = (n + ATTEND_THREADS - 1) / ATTEND_THREADS * 32;
     int from = min(n, warp * part), to = min(n, from + part);
     int above = 0, equal = 0;
 #pragma unroll 4
-    for (int i0 = from; i0 < to; i0 += 32) {
-        int i = i0 + lane;
-        u32 x = i < to ? key(i) : 0;
-        above += __popc(__ballot_sync(FULL, i < to && x > threshold));
-        equal += __popc(__ballot_sync(FULL, i < to && x == threshold));
+    for (int i = from + lane; i < to; i += 32) {
+        uint4 four = keys(i);
+        u32 x[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            above += x[j] > cut.threshold;
+            equal += x[j] == cut.threshold;
+        }
+    }
+#pragma unroll
+    for (int o = 16; o > 0; o /= 2) {
+        above += __shfl_xor_sync(FULL, above, o);
+        equal += __shfl_xor_sync(FULL, equal, o);
     }
     if (lane == 0) {
         s.warp_count[0][warp] = above;
@@ -100,127 +120,158 @@ __device__ __forceinline__ int compact(Key key, int n, u32 threshold, int ties, 
     __syncthreads();
     int all_above = 0, all_equal = 0;
     above = equal = 0;
+#pragma unroll
     for (int w = 0; w < ATTEND_WARPS; w++) {
         int x = s.warp_count[0][w], y = s.warp_count[1][w];
         if (w < warp) above += x, equal += y;
         all_above += x, all_equal += y;
     }
-    u32 below = (1u << lane) - 1;
+    u32 lower = (1u << lane) - 1;
+#pragma unroll 2
     for (int i0 = from; i0 < to; i0 += 32) {
         int i = i0 + lane;
-        u32 x = i < to ? key(i) : 0;
-        u32 higher = __ballot_sync(FULL, i < to && x > threshold);
-        u32 same = __ballot_sync(FULL, i < to && x == threshold);
-        if ((higher | same) == 0) continue;
-        int ups = above + __popc(higher & below), ones = equal + __popc(same & below);
-        if (higher >> lane & 1) out(ups + min(ones, ties), i);
-        if ((same >> lane & 1) && ones < ties) out(ups + ones, i);
-        above += __popc(higher);
-        equal += __popc(same);
+        uint4 four = i < to ? keys(i) : make_uint4(0, 0, 0, 0);
+        u32 x[4] = {four.x, four.y, four.z, four.w};
+        bool taken = false;
+#pragma unroll
+        for (int j = 0; j < 4; j++) taken |= x[j] > cut.threshold || (cut.ties > 0 && x[j] == cut.threshold);
+        if (!__any_sync(FULL, taken)) continue;
+        // This lane's ranks: what came before, then the lower lanes, then its own keys in order.
+        int ups = above, ones = equal;
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            u32 higher = __ballot_sync(FULL, i < to && x[j] > cut.threshold);
+            u32 same = __ballot_sync(FULL, i < to && x[j] == cut.threshold);
+            ups += __popc(higher & lower), ones += __popc(same & lower);
+            above += __popc(higher), equal += __popc(same);
+        }
+        if (!taken) continue;
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            if (x[j] > cut.threshold) out(ups++ + min(ones, cut.ties), 4 * i + j);
+            if (x[j] == cut.threshold && ones++ < cut.ties) out(ups + ones - 1, 4 * i + j);
+        }
     }
     __syncthreads();
-    return all_above + min(all_equal, ties);
+    return all_above + min(all_equal, cut.ties);
 }
 
 // The `want` best positions among the candidates, in order: `out(rank, position)`.
 template <class Out>
 __device__ __forceinline__ void select_positions(
     const u32* keys, const u32* maxima, int2 span, int want, Select& s, Out out) {
-    int first = span.x / BUCKET, buckets = (span.y + BUCKET - 1) / BUCKET - first;
-    keys += first * BUCKET;
-    maxima += first;
-    int found = MAX_BUCKETS + 1;
-    u32 above;
-    if (want < MAX_BUCKETS && want < buckets) {
-        // At least `want` candidates reach the bucket maximum of rank `want`, so none below it wins.
-        auto bucket_max = [&](int i) { return maxima[i]; };
-        u32 least = max(nth_key(bucket_max, buckets, want, 2, s, above), 1u);
-        found = compact(bucket_max, buckets, least - 1, 0, s, [&](int rank, int i) {
-            if (rank < MAX_BUCKETS) s.bucket[rank] = i;
+    int first = span.x / BUCKET, end = (span.y + BUCKET - 1) / BUCKET, buckets = end - first;
+    const uint4* all = (const uint4*)keys + first * 2;
+    int found = buckets;
+    if (buckets <= MAX_BUCKETS) {
+        for (int i = threadIdx.x; i < buckets; i += ATTEND_THREADS) s.bucket[i] = i;
+    } else if (want < MAX_BUCKETS) {
+        // At least `want` candidates reach the bucket maximum of rank `want`, so no bucket below it
+        // holds a winner.
+        int from = first / 4;
+        auto bucket_maxima = [&](int i) {
+            uint4 x = ((const uint4*)maxima)[from + i];
+            int b = (from + i) * 4;
+            if (b < first || b + 4 > end) {
+                x.x = b >= first && b < end ? x.x : 0;
+                x.y = b + 1 >= first && b + 1 < end ? x.y : 0;
+                x.z = b + 2 >= first && b + 2 < end ? x.z : 0;
+                x.w = b + 3 >= first && b + 3 < end ? x.w : 0;
+            }
+            return x;
+        };
+        int n = (end + 3) / 4 - from;
+        Cut cut = find_cut(bucket_maxima, n, want, min(2 * want + 32, MAX_BUCKETS), s);
+        if (cut.ties > 0) cut = Cut{max(cut.threshold, 1u) - 1, 0}; // all that are equal
+        found = compact(bucket_maxima, n, cut, s, [&](int rank, int i) {
+            if (rank < MAX_BUCKETS) s.bucket[rank] = from * 4 + i - first;
         });
     }
     if (found <= MAX_BUCKETS) {
-        for (int i = threadIdx.x; i < found * BUCKET; i += ATTEND_THREADS)
-            s.key[i] = keys[s.bucket[i / BUCKET] * BUCKET + i % BUCKET];
         __syncthreads();
-        auto key = [&](int i) { return s.key[i]; };
-        u32 least = nth_key(key, found * BUCKET, want, 3, s, above);
-        compact(key, found * BUCKET, least, want - above, s, [&](int rank, int i) {
+        for (int i = threadIdx.x; i < found * 2; i += ATTEND_THREADS) s.key[i] = all[s.bucket[i / 2] * 2 + i % 2];
+        __syncthreads();
+        auto few = [&](int i) { return s.key[i]; };
+        Cut cut = find_cut(few, found * 2, want, want, s);
+        compact(few, found * 2, cut, s, [&](int rank, int i) {
             out(rank, (first + s.bucket[i / BUCKET]) * BUCKET + i % BUCKET);
         });
     } else {
-        auto key = [&](int i) { return keys[i]; };
-        u32 least = nth_key(key, buckets * BUCKET, want, 3, s, above);
-        compact(key, buckets * BUCKET, least, want - above, s,
-            [&](int rank, int i) { out(rank, first * BUCKET + i); });
+        auto every = [&](int i) { return all[i]; };
+        Cut cut = find_cut(every, buckets * 2, want, want, s);
+        compact(every, buckets * 2, cut, s, [&](int rank, int i) { out(rank, first * BUCKET + i); });
     }
 }
+
+#if KERNEL == ATTEND_SELECTED || KERNEL == ATTEND_SELECTED_MASS
+constexpr bool MASS = KERNEL == ATTEND_SELECTED_MASS; // with α and, where it is on, the mean value
 
 struct SelectArgs {
     const u32* keys;        // see ScoreArgs
     const u32* maxima;
     const float2* stats;
+    const float* approx;
     const float* v_sum;     // [batch, kv_heads, HEAD_DIM]
     i64* positions;         // [batch, kv_heads, kept]
     float* mass;            // [batch, kv_heads, GROUP]
     int stride;
-    int stats_stride;
-    int rank;
+    int chunks;
     int kept;
     int local_window;
     int mean_value;
 };
 
-// Grid (splits, KV heads · TILES, sequences). MASS: with α and, where it is on, the mean value.
-template <bool MASS>
+// Grid (splits, KV heads · TILES, sequences).
 __device__ __forceinline__ void run_selected(const AttendArgs& a, const SelectArgs& b, const Spans& spans) {
     __shared__ __align__(16) Queries exact;
     __shared__ __align__(16) float approx_room[MASS ? HEADS * PADDED_DIM : 1];
+    __shared__ float mean[MASS ? HEAD_DIM : 1];
+    __shared__ float2 whole[MASS ? HEADS : 1];
     __shared__ union {
         Select select;
-        Chosen chosen;
         Merge merge;
     } room;
-    __shared__ int chosen_rows[MAX_SHARE];
-    __shared__ bool last;
+    __shared__ int rows[MAX_SHARE];
 
     int tile = blockIdx.y % TILES;
     int group = blockIdx.z * (gridDim.y / TILES) + blockIdx.y / TILES;
     int2 span = spans.of[blockIdx.z];
-    int splits = gridDim.x, split = blockIdx.x;
     int live = span.y - span.x;
     int kept = min(b.kept, live);
-    int each = (kept + splits - 1) / splits;
-    int first = split * each;
+    int each = (kept + gridDim.x - 1) / gridDim.x;
+    int first = blockIdx.x * each;
     int n = max(0, min(each, kept - first));
 
-    overlap_next();
+    // The kernel before this one is a score kernel. When it lets this one start, what came before it
+    // is complete, the queries among it.
+    size_t heads = (size_t)group * GROUP;
+    load_queries(a.q + heads * HEAD_DIM, tile, rsqrtf((float)HEAD_DIM), exact);
+    clear_histogram(room.select);
     wait_for_previous();
-    const float* q = a.q + (size_t)group * GROUP * HEAD_DIM;
-    load_queries(q, tile, exact);
+    __syncthreads();
     Queries* approx = (Queries*)approx_room;
     if (MASS) {
-        choose_channels(q, b.rank, room.chosen);
-        for (int i = threadIdx.x; i < HEADS * PADDED_DIM; i += ATTEND_THREADS) approx_room[i] = 0.f;
-        __syncthreads();
-        for (int i = threadIdx.x; i < HEADS * b.rank; i += ATTEND_THREADS) {
-            int h = i / b.rank, c = room.chosen.channel[i % b.rank], head = tile * HEADS + h;
-            (*approx)[h][c] = q[head * HEAD_DIM + c] * room.chosen.inv_tau[head];
+        load_queries(b.approx + heads * HEAD_DIM, tile, 1.f, *approx);
+        for (int c = threadIdx.x; c < HEAD_DIM; c += ATTEND_THREADS)
+            mean[c] = b.v_sum[(size_t)group * HEAD_DIM + c] / max(live, 1);
+        for (int h = threadIdx.x / 32; h < HEADS; h += ATTEND_WARPS) {
+            float2 x = whole_stats(b.stats, b.chunks, heads + tile * HEADS + h, span);
+            if (threadIdx.x % 32 == 0) whole[h] = x;
         }
-        __syncthreads();
     }
 
-    bool writes = split == 0 && tile == 0;
+    bool writes = blockIdx.x == 0 && tile == 0;
     i64* positions = b.positions + (size_t)group * b.kept;
     auto keep = [&](int rank, int position) {
         if (writes) positions[rank] = position;
-        if (rank >= first && rank < first + n) chosen_rows[rank - first] = position;
+        if (rank >= first && rank < first + n) rows[rank - first] = position;
     };
     int forced = kept == live ? kept : min(b.local_window, kept);
     int want = kept - forced;
     if (want > 0) {
-        size_t at = (size_t)group * b.stride;
-        select_positions(b.keys + at, b.maxima + at / BUCKET, span, want, room.select, keep);
+        const u32* keys = b.keys + (size_t)group * b.stride;
+        const u32* maxima = b.maxima + group * maxima_stride(b.stride);
+        select_positions(keys, maxima, span, want, room.select, keep);
     }
     for (int i = threadIdx.x; i < forced; i += ATTEND_THREADS) keep(want + i, span.y - forced + i);
     if (writes)
@@ -229,40 +280,29 @@ __device__ __forceinline__ void run_selected(const AttendArgs& a, const SelectAr
 
     Share<MASS> share;
     share.clear();
-    size_t rows = (size_t)group * a.capacity;
-    attend_rows<MASS>(
-        a.k + rows * HEAD_DIM, a.v + rows * HEAD_DIM, [&](int i) { return chosen_rows[i]; }, n, exact, approx,
-        a.softcap, share);
-    __syncthreads(); // room.select is free again
-    finish<MASS>(a, share, room.merge, group, tile, split, splits, last,
-        [&](int h, const Sums& all, const Merge& merge) {
-            int head = group * GROUP + tile * HEADS + h;
-            float alpha = 1.f;
-            if (MASS) {
-                float2 whole = merge_stats(b.stats + (size_t)head * b.stats_stride, stats_count(span));
-                alpha = share_factor(all.approx_top, whole.x) * all.approx_sum / whole.y;
-                alpha = whole.y > 0.f ? fminf(alpha, 1.f) : 1.f;
-                if (threadIdx.x == 0) b.mass[head] = alpha;
-            }
-            float inverse = all.sum > 0.f ? 1.f / all.sum : 0.f;
+    size_t base = (size_t)group * a.capacity * HEAD_DIM;
+    auto chosen = [&](int i) { return rows[i]; };
+    attend_rows<MASS>(a.k + base, a.v + base, chosen, n, exact, approx, a.softcap, share);
+    finish<MASS>(a, share, room.merge, group, tile, [&](int h, int c, const Sums& all, float value) {
+        size_t head = heads + tile * HEADS + h;
+        float y = all.sum > 0.f ? value / all.sum : 0.f;
+        if (MASS) {
+            float2 total = whole[h];
+            float alpha = share_factor(all.approx_top, total.x) * all.approx_sum / total.y;
+            alpha = total.y > 0.f ? fminf(alpha, 1.f) : 1.f;
+            if (c == 0) b.mass[head] = alpha;
             // Where a window leaves values out, their mean is not that of the live ones.
-            bool mix = MASS && b.mean_value && span.x == 0;
-            for (int c = threadIdx.x; c < HEAD_DIM; c += ATTEND_THREADS) {
-                float y = merged_value(merge, all.top, c) * inverse;
-                if (mix) {
-                    float mean = b.v_sum[(size_t)group * HEAD_DIM + c] / max(live, 1);
-                    y = alpha * y + (1.f - alpha) * mean;
-                }
-                a.out[(size_t)head * HEAD_DIM + c] = y;
-            }
-        });
+            if (b.mean_value && span.x == 0) y = alpha * y + (1.f - alpha) * mean[c];
+        }
+        a.out[head * HEAD_DIM + c] = y;
+    });
 }
 
-#define SELECT_KERNEL(name, mass)                                                \
-    extern "C" __global__ void __launch_bounds__(ATTEND_THREADS, ATTEND_BLOCKS)  \
-    name(AttendArgs a, SelectArgs b, Spans s) { run_selected<mass>(a, b, s); }
 #if KERNEL == ATTEND_SELECTED
-SELECT_KERNEL(attend_selected, false)
-#elif KERNEL == ATTEND_SELECTED_MASS
-SELECT_KERNEL(attend_selected_mass, true)
+extern "C" __global__ void __launch_bounds__(ATTEND_THREADS, ATTEND_BLOCKS)
+attend_selected(AttendArgs a, SelectArgs b, Spans s) { run_selected(a, b, s); }
+#else
+extern "C" __global__ void __launch_bounds__(ATTEND_THREADS, ATTEND_BLOCKS)
+attend_selected_mass(AttendArgs a, SelectArgs b, Spans s) { run_selected(a, b, s); }
+#endif
 #endif
