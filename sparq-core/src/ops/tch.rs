@@ -1,9 +1,11 @@
-//! Overrides for LibTorch: on the CPU the slice kernels, on the memory of its tensors.
+//! Overrides for LibTorch: on the CPU the slice kernels, on NVIDIA GPUs CUDA kernels ([`cuda`]), both
+//! on the memory of its tensors.
 //!
-//! On other devices the definitions run; torch's own operations are kernels there, and writing a
-//! part of a tensor that has one handle is in place. Burn drops this backend in its next release;
-//! deleting this file and the feature is all it takes.
+//! Where neither applies the definitions run, on torch's own operations. Burn drops this backend in
+//! its next release; deleting this file, its folder and the feature is all it takes.
 #![allow(deprecated)] // Supported on purpose for as long as Burn ships it.
+
+mod cuda;
 
 use burn::backend::{
     LibTorch, TensorMetadata,
@@ -26,7 +28,10 @@ impl SparqOps for LibTorch {
         rows: FloatTensor<Self>,
         plan: AppendPlan,
     ) -> FloatTensor<Self> {
-        match host::append_rows::<Self>(&mut cache, rows.clone(), &plan) {
+        let targets = cuda::Targets { k: Some(&mut cache), ..Default::default() };
+        let done = cuda::append(targets, Some(&rows), None, &plan)
+            .or_else(|| host::append_rows::<Self>(&mut cache, rows.clone(), &plan));
+        match done {
             Some(()) => cache,
             None => oracle::append_rows::<Self>(cache, rows, &plan),
         }
@@ -37,7 +42,10 @@ impl SparqOps for LibTorch {
         rows: FloatTensor<Self>,
         plan: AppendPlan,
     ) -> FloatTensor<Self> {
-        match host::append_columns::<Self>(&mut index, rows.clone(), &plan) {
+        let targets = cuda::Targets { k_index: Some(&mut index), ..Default::default() };
+        let done = cuda::append(targets, Some(&rows), None, &plan)
+            .or_else(|| host::append_columns::<Self>(&mut index, rows.clone(), &plan));
+        match done {
             Some(()) => index,
             None => oracle::append_columns::<Self>(index, rows, &plan),
         }
@@ -48,7 +56,10 @@ impl SparqOps for LibTorch {
         rows: FloatTensor<Self>,
         plan: AppendPlan,
     ) -> FloatTensor<Self> {
-        match host::accumulate::<Self>(&mut sum, rows.clone(), &plan) {
+        let targets = cuda::Targets { v_sum: Some(&mut sum), ..Default::default() };
+        let done = cuda::append(targets, None, Some(&rows), &plan)
+            .or_else(|| host::accumulate::<Self>(&mut sum, rows.clone(), &plan));
+        match done {
             Some(()) => sum,
             None => oracle::accumulate::<Self>(sum, rows, &plan),
         }
@@ -72,7 +83,9 @@ impl SparqOps for LibTorch {
         v: FloatTensor<Self>,
         step: DenseStep,
     ) -> FloatTensor<Self> {
-        match host::decode_dense::<Self>(q.clone(), &k, &v, &step) {
+        let done = cuda::decode_dense(&q, &k, &v, &step)
+            .or_else(|| host::decode_dense::<Self>(q.clone(), &k, &v, &step));
+        match done {
             Some(output) => output,
             None => oracle::decode_dense::<Self>(q, k, v, &step),
         }
@@ -86,7 +99,9 @@ impl SparqOps for LibTorch {
         v_sum: FloatTensor<Self>,
         step: SparqStep,
     ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
-        match host::decode_sparq::<Self>(q.clone(), [&k, &k_index, &v], v_sum.clone(), &step) {
+        let done = cuda::decode_sparq(&q, [&k, &k_index, &v], &v_sum, &step)
+            .or_else(|| host::decode_sparq::<Self>(q.clone(), [&k, &k_index, &v], v_sum.clone(), &step));
+        match done {
             Some(outputs) => outputs,
             None => oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step),
         }
