@@ -8,7 +8,6 @@
 mod driver;
 mod launch;
 
-
 use burn::{backend::TensorMetadata, tensor::DType};
 use burn_tch::TchTensor;
 use tch::{Device, Kind, Tensor};
@@ -91,7 +90,7 @@ pub(super) fn decode_dense(
     let gpu = gpu_of(&k.tensor)?;
     let (heads, batch) = problem(q, k)?;
     let q = q.tensor.contiguous();
-    let out = float_zeros_like(&q);
+    let out = output_like(&q);
     for first in (0..batch).step_by(SEQUENCES) {
         let spans = spans_from(step.spans.as_slice(), first);
         let part = |tensor: &Tensor| tensor.narrow(0, first as i64, spans.len() as i64);
@@ -128,7 +127,7 @@ pub(super) fn decode_sparq(
     let q = q.tensor.contiguous();
     let device = q.device();
     let kept = config.top_k.min(step.spans.max_end());
-    let out = float_zeros_like(&q);
+    let out = output_like(&q);
     let size = |sizes: [usize; 3]| sizes.map(|size| size as i64);
     let positions = Tensor::empty(size([batch, heads.kv_heads, kept]), (Kind::Int64, device));
     let mass = Tensor::empty([batch as i64, heads.heads() as i64], (Kind::Float, device));
@@ -205,8 +204,8 @@ fn sizes<const D: usize>(tensor: &Tensor) -> Option<[usize; D]> {
     Some(sizes.map(|size| size as usize))
 }
 
-fn float_zeros_like(q: &Tensor) -> Tensor {
-    // Every element is written; nothing needs zeros.
+/// Room for an output of the queries' shape; every element is written.
+fn output_like(q: &Tensor) -> Tensor {
     Tensor::empty(q.size(), (Kind::Float, q.device()))
 }
 

@@ -192,13 +192,11 @@ impl Gpu {
                 return Err(failure);
             }
         }
-        let mut functions = variants.iter().map(|variant| known.get(variant).copied().flatten());
-        let mut next = || functions.next().flatten();
-        let found: [Option<Function>; N] = std::array::from_fn(|_| next());
-        match found.iter().all(Option::is_some) {
-            true => Ok(found.map(|function| function.unwrap_or(Function(std::ptr::null_mut())))),
-            false => Err("a kernel could not be compiled before".into()),
-        }
+        let found: Option<Vec<Function>> =
+            variants.iter().map(|variant| known.get(variant).copied().flatten()).collect();
+        found
+            .and_then(|found| found.try_into().ok())
+            .ok_or_else(|| "a kernel could not be compiled before".into())
     }
 
     fn load(&self, variant: Variant, image: &[u8]) -> Result<Function, Failure> {

@@ -15,22 +15,21 @@ constexpr int BINS = 2048;
 struct Select {
     u32 histogram[BINS];
     u32 warp_count[2][ATTEND_WARPS];
-    u32 digit, above, within, low, high;
+    u32 digit, above, within;
     int bucket[MAX_BUCKETS];
     uint4 key[MAX_BUCKETS * BUCKET / 4];
 };
 
-__device__ __forceinline__ void clear(Select& s) {
+__device__ __forceinline__ void clear_histogram(Select& s) {
     for (int i = threadIdx.x; i < BINS; i += ATTEND_THREADS) s.histogram[i] = 0;
 }
 
 // The bin, counted from the highest, that holds item number `want` (1 is the first), how many items
-// lie in higher bins, and how many in this one; false where there are fewer. Leaves the histogram clear.
-__device__ __forceinline__ bool find_bin(Select& s, u32 want) {
+// lie in higher bins, and how many in this one. Leaves the histogram clear.
+__device__ __forceinline__ void find_bin(Select& s, u32 want) {
     constexpr int EACH = BINS / ATTEND_THREADS;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int top = BINS - 1 - threadIdx.x * EACH;
-    __syncthreads();
     u32 count[EACH], mine = 0;
 #pragma unroll
     for (int j = 0; j < EACH; j++) {
@@ -45,13 +44,8 @@ __device__ __forceinline__ bool find_bin(Select& s, u32 want) {
     }
     if (lane == 31) s.warp_count[0][warp] = upto;
     __syncthreads();
-    u32 total = 0;
 #pragma unroll
-    for (int w = 0; w < ATTEND_WARPS; w++) {
-        u32 x = s.warp_count[0][w];
-        upto += w < warp ? x : 0;
-        total += x;
-    }
+    for (int w = 0; w < ATTEND_WARPS; w++) upto += w < warp ? s.warp_count[0][w] : 0;
     u32 before = upto - mine;
     if (before < want && want <= upto) {
 #pragma unroll
@@ -65,76 +59,36 @@ __device__ __forceinline__ bool find_bin(Select& s, u32 want) {
         }
     }
     __syncthreads();
-    return want <= total;
-}
-
-// Keys that matter, both ends included, and how they map to bins: evenly, so that scores of one
-// magnitude do not all meet in one bin.
-struct Range {
-    u32 low, high;
-    __device__ __forceinline__ int shift() const { return max(0, 21 - __clz(high - low)); }
-    __device__ __forceinline__ void count(u32 x, Select& s) const {
-        if (x >= low && x <= high) atomicAdd(&s.histogram[(x - low) >> shift()], 1u);
-    }
-};
-
-// A range that holds the `want` largest keys. `keys(i)` gives four, for i in 0..n; a 0 is no candidate.
-template <class Keys>
-__device__ __forceinline__ Range survey(Keys keys, int n, u32 want, Select& s) {
-    if (threadIdx.x == 0) s.low = FULL, s.high = 0;
-    u32 low = FULL, high = 0;
-#pragma unroll 8
-    for (int i = threadIdx.x; i < n; i += ATTEND_THREADS) {
-        uint4 x = keys(i);
-        high = max(high, max(max(x.x, x.y), max(x.z, x.w)));
-        // A 0 wraps around to the largest number.
-        low = min(low, min(min(x.x - 1, x.y - 1), min(x.z - 1, x.w - 1)));
-    }
-    u32 mine = high;
-#pragma unroll
-    for (int o = 16; o > 0; o /= 2) {
-        low = min(low, __shfl_xor_sync(FULL, low, o));
-        high = max(high, __shfl_xor_sync(FULL, high, o));
-    }
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) {
-        atomicMin(&s.low, low);
-        atomicMax(&s.high, high);
-    }
-    __syncthreads();
-    Range all = {s.low + 1, s.high};
-    if (want * 2 > ATTEND_THREADS) return all;
-    // `want` threads found a key at least as large as the maximum of rank `want` among the threads.
-    all.count(mine, s);
-    if (find_bin(s, want)) all.low += s.digit << all.shift();
-    return all;
 }
 
 // Which keys to take: those above `threshold`, and the first `ties` of those equal to it.
 struct Cut { u32 threshold; int ties; };
 
-// The cut that takes the `want` largest keys, all of them in `range`, or a few more, up to `most`, where
-// that is found sooner. A radix selection, 11 bits of the range at a time.
+// The cut that takes the `want` largest keys, or a few more, up to `most`, where that is found sooner.
+// `keys(i)` gives four of them, for i in 0..n; a 0 is no candidate. A radix selection by digits of 11,
+// 11 and 10 bits. The histogram is clear before and after.
 template <class Keys>
-__device__ __forceinline__ Cut find_cut(Keys keys, int n, u32 want, u32 most, Range range, Select& s) {
-    u32 above = 0;
-    for (;;) {
+__device__ __forceinline__ Cut find_cut(Keys keys, int n, u32 want, u32 most, Select& s) {
+    u32 found = 0, known = 0, above = 0;
+    for (int pass = 0; pass < 3; pass++) {
+        int shift = pass == 0 ? 21 : pass == 1 ? 10 : 0;
+        u32 mask = pass == 2 ? 1023 : 2047;
 #pragma unroll 4
         for (int i = threadIdx.x; i < n; i += ATTEND_THREADS) {
-            uint4 x = keys(i);
-            range.count(x.x, s);
-            range.count(x.y, s);
-            range.count(x.z, s);
-            range.count(x.w, s);
+            uint4 four = keys(i);
+            u32 x[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                if (x[j] && (x[j] & known) == found) atomicAdd(&s.histogram[x[j] >> shift & mask], 1u);
         }
-        if (!find_bin(s, want - above)) return Cut{0, 0}; // there are fewer: all
-        int shift = range.shift();
-        range.low += s.digit << shift;
-        range.high = min(range.high, range.low + ((1u << shift) - 1));
-        if (above + s.above + s.within <= most) return Cut{range.low - 1, 0};
+        __syncthreads();
+        find_bin(s, want - above);
+        found |= s.digit << shift;
+        known |= mask << shift;
+        if (above + s.above + s.within <= most) return Cut{max(found, 1u) - 1, 0};
         above += s.above;
-        if (shift == 0) return Cut{range.low, (int)(want - above)};
     }
+    return Cut{found, (int)(want - above)};
 }
 
 // Calls `out(rank, 4 · i + j)`, in order, for each key that the cut takes. Returns how many.
@@ -202,25 +156,23 @@ __device__ __forceinline__ int compact(Keys keys, int n, Cut cut, Select& s, Out
     return all_above + min(all_equal, cut.ties);
 }
 
-// The `want` best positions among the candidates, in order: `out(rank, position)`.
+// The `want` best positions among the `candidates` (no fewer), in order: `out(rank, position)`.
 template <class Out>
 __device__ __forceinline__ void select_positions(
-    const u32* keys, const u32* maxima, int2 span, int want, Select& s, Out out) {
+    const u32* keys, const u32* maxima, int2 span, int want, int candidates, Select& s, Out out) {
     int first = span.x / BUCKET, end = (span.y + BUCKET - 1) / BUCKET, buckets = end - first;
     const uint4* all = (const uint4*)keys + first * 2;
     int found = buckets;
-    bool surveyed = false;
-    Range range;
     if (buckets <= MAX_BUCKETS) {
         for (int i = threadIdx.x; i < buckets; i += ATTEND_THREADS) s.bucket[i] = i;
-    } else if (want < MAX_BUCKETS) {
-        // At least `want` candidates reach the bucket maximum of rank `want`, so no bucket below it
-        // holds a winner.
-        int from = first / 4, n = (end + 3) / 4 - from;
+    } else if (want < MAX_BUCKETS && want <= candidates / BUCKET) {
+        // At least `want` buckets hold a candidate. So at least `want` candidates reach the bucket
+        // maximum of rank `want`, and no bucket below it holds a winner.
+        int from = first / 4;
         auto bucket_maxima = [&](int i) {
             uint4 x = ((const uint4*)maxima)[from + i];
             int b = (from + i) * 4;
-            if (b < first || b + 4 > end) { // what lies outside was never written
+            if (b < first || b + 4 > end) {
                 x.x = b >= first && b < end ? x.x : 0;
                 x.y = b + 1 >= first && b + 1 < end ? x.y : 0;
                 x.z = b + 2 >= first && b + 2 < end ? x.z : 0;
@@ -228,13 +180,10 @@ __device__ __forceinline__ void select_positions(
             }
             return x;
         };
-        range = survey(bucket_maxima, n, want, s);
-        surveyed = true;
-        if (want * 2 > ATTEND_THREADS) {
-            Cut cut = find_cut(bucket_maxima, n, want, MAX_BUCKETS, range, s);
-            range.low = max(cut.threshold + (cut.ties == 0), 1u);
-        }
-        found = compact(bucket_maxima, n, Cut{range.low - 1, 0}, s, [&](int rank, int i) {
+        int n = (end + 3) / 4 - from;
+        Cut cut = find_cut(bucket_maxima, n, want, min(2 * want + 32, MAX_BUCKETS), s);
+        if (cut.ties > 0) cut = Cut{max(cut.threshold, 1u) - 1, 0}; // all that are equal
+        found = compact(bucket_maxima, n, cut, s, [&](int rank, int i) {
             if (rank < MAX_BUCKETS) s.bucket[rank] = from * 4 + i - first;
         });
     }
@@ -243,15 +192,13 @@ __device__ __forceinline__ void select_positions(
         for (int i = threadIdx.x; i < found * 2; i += ATTEND_THREADS) s.key[i] = all[s.bucket[i / 2] * 2 + i % 2];
         __syncthreads();
         auto few = [&](int i) { return s.key[i]; };
-        if (!surveyed) range = survey(few, found * 2, want, s);
-        Cut cut = find_cut(few, found * 2, want, want, range, s);
+        Cut cut = find_cut(few, found * 2, want, want, s);
         compact(few, found * 2, cut, s, [&](int rank, int i) {
             out(rank, (first + s.bucket[i / BUCKET]) * BUCKET + i % BUCKET);
         });
     } else {
         auto every = [&](int i) { return all[i]; };
-        range = survey(every, buckets * 2, want, s);
-        Cut cut = find_cut(every, buckets * 2, want, want, range, s);
+        Cut cut = find_cut(every, buckets * 2, want, want, s);
         compact(every, buckets * 2, cut, s, [&](int rank, int i) { out(rank, first * BUCKET + i); });
     }
 }
@@ -299,7 +246,7 @@ __device__ __forceinline__ void run_selected(const AttendArgs& a, const SelectAr
     // is complete, the queries among it.
     size_t heads = (size_t)group * GROUP;
     load_queries(a.q + heads * HEAD_DIM, tile, rsqrtf((float)HEAD_DIM), exact);
-    clear(room.select);
+    clear_histogram(room.select);
     wait_for_previous();
     __syncthreads();
     Queries* approx = (Queries*)approx_room;
@@ -324,7 +271,7 @@ __device__ __forceinline__ void run_selected(const AttendArgs& a, const SelectAr
     if (want > 0) {
         const u32* keys = b.keys + (size_t)group * b.stride;
         const u32* maxima = b.maxima + group * maxima_stride(b.stride);
-        select_positions(keys, maxima, span, want, room.select, keep);
+        select_positions(keys, maxima, span, want, live - forced, room.select, keep);
     }
     for (int i = threadIdx.x; i < forced; i += ATTEND_THREADS) keep(want + i, span.y - forced + i);
     if (writes)
