@@ -56,7 +56,7 @@ pub fn main(backend: &str, open: impl FnOnce() -> Result<Device, String>) -> Exi
     });
     let open = device.as_ref().ok();
     if let Some(device) = open {
-        let apart = |check: &&Check| check.alone || is_gpu(device);
+        let apart = |check: &&Check| check.alone || !is_processor(device);
         run_apart(&wanted.iter().filter(apart).collect::<Vec<_>>(), device, |outcome| {
             let place = wanted.iter().position(|check| check.name == outcome.check);
             if let Some(place) = place {
@@ -83,8 +83,9 @@ fn is_wanted(args: &Arguments, check: &Check) -> bool {
     !args.is_filtered_out(&Trial::test(check.name.clone(), || Ok(())))
 }
 
-fn is_gpu(device: &Device) -> bool {
-    ["wgpu", "cuda", "libtorch-cuda"].contains(&describe(device).as_str())
+/// Whether the device is the processor, with the slice kernels; anything else may be a GPU.
+pub(crate) fn is_processor(device: &Device) -> bool {
+    ["flex", "ndarray", "libtorch"].contains(&describe(device).as_str())
 }
 
 /// One trial per check: what is known of it already, else what it gives on the device.

@@ -17,7 +17,13 @@ use crate::{
     tolerance::{assert_close, f32},
 };
 
-pub(crate) const PATHS: [Path; 2] = [Path::Oracle, Path::Product];
+/// Both ways to solve a problem; the product's alone where a step takes seconds.
+pub(crate) fn paths() -> Vec<Path> {
+    match is_slow() {
+        true => vec![Path::Product],
+        false => vec![Path::Oracle, Path::Product],
+    }
+}
 
 /// A shape, a width, and a seed.
 pub(crate) fn sizes() -> impl Strategy<Value = (AttentionShape, usize, u64)> {
@@ -48,8 +54,9 @@ pub(crate) fn config(shape: &AttentionShape, rank: usize, top_k: usize, local: u
 
 /// Runs `test` on many random values; panics with the smallest failing one.
 pub(crate) fn check<S: Strategy>(strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
-    let cases = if is_slow() { 3 } else { 24 };
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    // A smaller failing input is not worth minutes.
+    let (cases, max_shrink_iters) = if is_slow() { (2, 0) } else { (24, 100) };
+    let config = Config { cases, max_shrink_iters, failure_persistence: None, ..Config::default() };
     // The default generator is seeded by chance; a failure prints its input, which is all it takes.
     if let Err(failure) = TestRunner::new(config).run(&strategy, test) {
         panic!("{failure}");
@@ -60,7 +67,7 @@ pub(crate) fn check<S: Strategy>(strategy: S, test: impl Fn(S::Value) -> Result<
 /// are one, so the mean value has no weight.
 pub fn everything_kept_is_dense(device: &Device) {
     check((padded(), any::<bool>()), |(problem, mean_value)| {
-        for path in PATHS {
+        for path in paths() {
             for group_scores in [GroupScores::ScaledLogits, GroupScores::Softmax] {
                 let all = SparqConfig {
                     mean_value,
@@ -100,7 +107,7 @@ pub fn a_ragged_batch_equals_one_by_one(device: &Device) {
 }
 
 fn equals_one_by_one(problem: &Problem, config: SparqConfig, device: &Device) {
-    for path in PATHS {
+    for path in paths() {
         let together = problem.sparq(path, config, DType::F32, device);
         let dense = problem.dense(path, DType::F32, device);
         let per_sequence = problem.shape.heads * problem.shape.head_dim;
@@ -122,7 +129,7 @@ pub fn poisoned_padding_leaves_outputs_finite(device: &Device) {
         let config = SparqConfig { mean_value: true, ..config(&problem.shape, r, k, 1) };
         let mut poisoned = problem.clone();
         poisoned.poison_padding(1e9, f32::INFINITY);
-        for path in PATHS {
+        for path in paths() {
             let clean = problem.sparq(path, config, DType::F32, device).output;
             assert_close(&poisoned.sparq(path, config, DType::F32, device).output, &clean, 0.0, "sparq");
             let clean = problem.dense(path, DType::F32, device);
@@ -145,7 +152,7 @@ pub fn poisoned_padding_leaves_outputs_finite(device: &Device) {
 pub fn kept_positions_are_counted(device: &Device) {
     check((padded(), 0usize..99, 0usize..99, 0usize..99), |(problem, r, k, l)| {
         let config = config(&problem.shape, r, k, l);
-        for path in PATHS {
+        for path in paths() {
             let solution = problem.sparq(path, config, DType::F32, device);
             for (head, positions) in solution.positions.iter().enumerate() {
                 let len = problem.tokens.valid()[head / problem.shape.kv_heads].len();
@@ -168,7 +175,7 @@ pub fn selection_ignores_the_scale_of_the_query(device: &Device) {
         let config = config(&problem.shape, r, k, 1);
         let mut scaled = problem.clone();
         scaled.q.iter_mut().for_each(|x| *x *= 2f32.powi(power));
-        for path in PATHS {
+        for path in paths() {
             let one = problem.sparq(path, config, DType::F32, device).positions;
             prop_assert_eq!(one, scaled.sparq(path, config, DType::F32, device).positions);
         }
@@ -299,7 +306,7 @@ pub fn cutting_back_forgets(device: &Device) {
             } else if cut == 0 {
                 continue; // Nothing to attend to.
             }
-            for path in PATHS {
+            for path in paths() {
                 let (found, expected) = (
                     sparq(path, problem.queries(device), &cache, config),
                     sparq(path, problem.queries(device), &fresh, config),
@@ -315,7 +322,7 @@ pub fn cutting_back_forgets(device: &Device) {
 /// α grows with `top_k` and reaches one.
 pub fn retained_mass_grows_with_k(device: &Device) {
     check((padded(), 0usize..99), |(problem, r)| {
-        for path in PATHS {
+        for path in paths() {
             let mut before = vec![0.0; problem.batch() * problem.shape.heads];
             for top_k in [1, 2, 4, 8, 16, 80] {
                 let config = SparqConfig { local_window: 1, top_k, ..config(&problem.shape, r, 0, 0) };
@@ -342,7 +349,7 @@ pub fn order_of_the_cache_does_not_matter(device: &Device) {
                 head.iter_mut().zip(backwards).for_each(|(x, y)| *x = *y);
             }
         }
-        for path in PATHS {
+        for path in paths() {
             let expected = problem.sparq(path, config, DType::F32, device).output;
             assert_close(
                 &reversed.sparq(path, config, DType::F32, device).output,

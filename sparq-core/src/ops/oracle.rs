@@ -120,8 +120,9 @@ fn select_rows<B: Backend>(rows: FloatTensor<B>, indices: IntTensor<B>) -> Float
     let [_, n] = dims(&indices);
     let device = indices.device();
     let firsts: Vec<i64> = (0..groups).map(|group| (group * len) as i64).collect();
-    let firsts = B::int_from_data(TensorData::new(firsts, [groups, 1]), &device);
-    let firsts = B::int_cast(firsts, int_dtype::<B>(&device));
+    // Converted here: not every GPU has 64-bit integers to convert from.
+    let firsts = TensorData::new(firsts, [groups, 1]).convert_dtype(int_dtype::<B>(&device).into());
+    let firsts = B::int_from_data(firsts, &device);
     let flat = B::int_add(indices, B::int_expand(firsts, Shape::new([groups, n])));
     let flat = B::int_reshape(flat, Shape::new([groups * n]));
     let picked = B::float_select(reshape::<B, 2>(rows, [groups * len, width]), 0, flat);
