@@ -230,15 +230,26 @@ impl LayerCache {
             // Near the limit of the device only what is needed.
             self.reserve(roomy).or_else(|_| self.reserve(needed.max(1)))?;
         }
-        if self.extras.mean_value {
-            self.v_sum = self.v_sum.take().map(|sum| ops::accumulate(sum, v.clone(), plan));
+        let mean_value = self.extras.mean_value;
+        match (self.k.take(), self.v.take(), self.k_index.take(), self.v_sum.take()) {
+            (Some(k_cache), Some(v_cache), Some(k_index), Some(v_sum)) => {
+                let cache = [k_cache, v_cache, k_index];
+                let ([k_cache, v_cache, k_index], v_sum) =
+                    ops::append_with_index(cache, v_sum, [k, v], plan, mean_value);
+                (self.k, self.v) = (Some(k_cache), Some(v_cache));
+                (self.k_index, self.v_sum) = (Some(k_index), Some(v_sum));
+            }
+            (Some(k_cache), Some(v_cache), k_index, v_sum) => {
+                self.k_index = k_index;
+                self.v_sum = match mean_value {
+                    true => v_sum.map(|sum| ops::accumulate(sum, v.clone(), plan)),
+                    false => v_sum,
+                };
+                let [k_cache, v_cache] = ops::append([k_cache, v_cache], [k, v], plan);
+                (self.k, self.v) = (Some(k_cache), Some(v_cache));
+            }
+            _ => return Err(Error::MissingInCache { missing: "keys and values" }),
         }
-        if self.keeps_plain_index() {
-            let k = k.clone();
-            self.k_index = self.k_index.take().map(|index| ops::append_columns(index, k, plan));
-        }
-        self.k = self.k.take().map(|cache| ops::append_rows(cache, k, plan));
-        self.v = self.v.take().map(|cache| ops::append_rows(cache, v, plan));
         if let Some((index, k)) = self.quantized.take().zip(self.k.clone()) {
             self.quantized = Some(ops::append_quantized(index, k, plan));
         }

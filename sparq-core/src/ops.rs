@@ -81,6 +81,7 @@ pub struct SparqStep {
 }
 
 #[allow(deprecated)] // NdArray and LibTorch are supported on purpose for as long as Burn ships them.
+#[allow(clippy::too_many_arguments)] // The tensors of a cache, one by one: the dispatch takes no others.
 mod dispatch {
     use super::*;
 
@@ -127,6 +128,40 @@ mod dispatch {
             plan: AppendPlan,
         ) -> FloatTensor<Self> {
             oracle::accumulate::<Self>(sum, rows, &plan)
+        }
+
+        /// [`SparqOps::append_rows`] on keys and on values, together.
+        #[fusion(meta = fusion::appended)]
+        fn append(
+            k: FloatTensor<Self>,
+            v: FloatTensor<Self>,
+            k_rows: FloatTensor<Self>,
+            v_rows: FloatTensor<Self>,
+            plan: AppendPlan,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+            (Self::append_rows(k, k_rows, plan.clone()), Self::append_rows(v, v_rows, plan))
+        }
+
+        /// [`SparqOps::append`], and [`SparqOps::append_columns`] on the transposed keys, and where
+        /// `mean_value` is set [`SparqOps::accumulate`] on the sum of values, together.
+        #[fusion(meta = fusion::appended_with_index)]
+        fn append_with_index(
+            k: FloatTensor<Self>,
+            v: FloatTensor<Self>,
+            k_index: FloatTensor<Self>,
+            v_sum: FloatTensor<Self>,
+            k_rows: FloatTensor<Self>,
+            v_rows: FloatTensor<Self>,
+            plan: AppendPlan,
+            mean_value: bool,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+            let v_sum = match mean_value {
+                true => Self::accumulate(v_sum, v_rows.clone(), plan.clone()),
+                false => v_sum,
+            };
+            let k_index = Self::append_columns(k_index, k_rows.clone(), plan.clone());
+            let (k, v) = Self::append(k, v, k_rows, v_rows, plan);
+            (k, v, k_index, v_sum)
         }
 
         /// Causal attention of new tokens over the cache that already holds them.
@@ -218,6 +253,38 @@ pub fn append_columns(index: Tensor<4>, rows: Tensor<4>, plan: &AppendPlan) -> T
 pub fn accumulate(sum: Tensor<3>, rows: Tensor<4>, plan: &AppendPlan) -> Tensor<3> {
     let (sum, rows) = (sum.into_dispatch(), rows.into_dispatch());
     Tensor::from_dispatch(<Dispatch as SparqOps>::accumulate(sum, rows, plan.clone()))
+}
+
+/// [`append_rows`] on keys and on values, together: `cache` and `rows` are keys, then values.
+pub fn append(cache: [Tensor<4>; 2], rows: [Tensor<4>; 2], plan: &AppendPlan) -> [Tensor<4>; 2] {
+    let ([k, v], [k_rows, v_rows]) = (cache.map(Tensor::into_dispatch), rows.map(Tensor::into_dispatch));
+    let (k, v) = <Dispatch as SparqOps>::append(k, v, k_rows, v_rows, plan.clone());
+    [k, v].map(Tensor::from_dispatch)
+}
+
+/// [`append`] with the other parts of a cache: `cache` are keys, values and transposed keys. The sum
+/// of values takes part where `mean_value` is set.
+pub fn append_with_index(
+    cache: [Tensor<4>; 3],
+    v_sum: Tensor<3>,
+    rows: [Tensor<4>; 2],
+    plan: &AppendPlan,
+    mean_value: bool,
+) -> ([Tensor<4>; 3], Tensor<3>) {
+    let ([k, v, k_index], [k_rows, v_rows]) =
+        (cache.map(Tensor::into_dispatch), rows.map(Tensor::into_dispatch));
+    let v_sum = v_sum.into_dispatch();
+    let (k, v, k_index, v_sum) = <Dispatch as SparqOps>::append_with_index(
+        k,
+        v,
+        k_index,
+        v_sum,
+        k_rows,
+        v_rows,
+        plan.clone(),
+        mean_value,
+    );
+    ([k, v, k_index].map(Tensor::from_dispatch), Tensor::from_dispatch(v_sum))
 }
 
 /// Causal attention of `q: [batch, heads, width, head_dim]` over a cache that already holds the

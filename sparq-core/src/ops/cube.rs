@@ -1,7 +1,174 @@
-//! The GPU backends of CubeCL: wgpu and CUDA.
+//! Overrides for the Cube backends (wgpu, CUDA, …): kernels written once in CubeCL.
+//!
+//! Where a kernel does not cover a problem (its function returns `None`), the oracle runs.
 
-use burn_cubecl::CubeBackend;
+#![allow(clippy::too_many_arguments)] // A kernel's arguments are its buffers and sizes.
 
-use super::SparqOps;
+mod append;
+mod block;
+mod choice;
+mod combine;
+mod dense;
+mod limits;
+mod linear;
+mod prefill;
+mod scores;
+mod spans;
+mod sparq;
+mod team;
 
-impl SparqOps for CubeBackend {}
+use burn::{
+    backend::{
+        cubecl::dtype_to_storage_type,
+        tensor::{FloatTensor, IntTensor},
+    },
+    tensor::{DType, Shape},
+};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
+use cubecl::{ir::ElemType, prelude::BufferArg};
+
+use self::append::Part;
+use super::{DenseStep, PrefillStep, SparqOps, SparqStep, oracle};
+use crate::spans::AppendPlan;
+
+impl SparqOps for CubeBackend {
+    fn append_rows(cache: FloatTensor<Self>, rows: FloatTensor<Self>, plan: AppendPlan) -> FloatTensor<Self> {
+        match append::covers([&cache], [Part::K], [&rows; 2]) {
+            true => append_one(cache, Part::K, rows, &plan),
+            false => oracle::append_rows::<Self>(cache, rows, &plan),
+        }
+    }
+
+    fn append_columns(
+        index: FloatTensor<Self>,
+        rows: FloatTensor<Self>,
+        plan: AppendPlan,
+    ) -> FloatTensor<Self> {
+        match append::covers([&index], [Part::Index], [&rows; 2]) {
+            true => append_one(index, Part::Index, rows, &plan),
+            false => oracle::append_columns::<Self>(index, rows, &plan),
+        }
+    }
+
+    fn accumulate(sum: FloatTensor<Self>, rows: FloatTensor<Self>, plan: AppendPlan) -> FloatTensor<Self> {
+        match append::covers([&sum], [Part::Sum], [&rows; 2]) {
+            true => append_one(sum, Part::Sum, rows, &plan),
+            false => oracle::accumulate::<Self>(sum, rows, &plan),
+        }
+    }
+
+    fn append(
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        k_rows: FloatTensor<Self>,
+        v_rows: FloatTensor<Self>,
+        plan: AppendPlan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let parts = [Part::K, Part::V];
+        if !append::covers([&k, &v], parts, [&k_rows, &v_rows]) {
+            return (
+                oracle::append_rows::<Self>(k, k_rows, &plan),
+                oracle::append_rows::<Self>(v, v_rows, &plan),
+            );
+        }
+        let [k, v] = append::append([k, v], parts, k_rows, v_rows, &plan);
+        (k, v)
+    }
+
+    fn append_with_index(
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        k_index: FloatTensor<Self>,
+        v_sum: FloatTensor<Self>,
+        k_rows: FloatTensor<Self>,
+        v_rows: FloatTensor<Self>,
+        plan: AppendPlan,
+        mean_value: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let parts = [Part::K, Part::V, Part::Index, Part::Sum];
+        if !append::covers([&k, &v, &k_index, &v_sum], parts, [&k_rows, &v_rows]) {
+            let v_sum = match mean_value {
+                true => oracle::accumulate::<Self>(v_sum, v_rows.clone(), &plan),
+                false => v_sum,
+            };
+            return (
+                oracle::append_rows::<Self>(k, k_rows.clone(), &plan),
+                oracle::append_rows::<Self>(v, v_rows, &plan),
+                oracle::append_columns::<Self>(k_index, k_rows, &plan),
+                v_sum,
+            );
+        }
+        if mean_value {
+            let [k, v, k_index, v_sum] = append::append([k, v, k_index, v_sum], parts, k_rows, v_rows, &plan);
+            return (k, v, k_index, v_sum);
+        }
+        let parts = [Part::K, Part::V, Part::Index];
+        let [k, v, k_index] = append::append([k, v, k_index], parts, k_rows, v_rows, &plan);
+        (k, v, k_index, v_sum)
+    }
+
+    fn prefill(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        step: PrefillStep,
+    ) -> FloatTensor<Self> {
+        oracle::prefill_with::<Self>(q, k, v, &step, |scores, block| prefill::hide(scores, &step, block))
+    }
+
+    fn decode_dense(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        step: DenseStep,
+    ) -> FloatTensor<Self> {
+        let (q, k, v) = (into_contiguous(q), into_contiguous(k), into_contiguous(v));
+        match dense::decode(&q, &k, &v, &step) {
+            Some(output) => output,
+            None => oracle::decode_dense::<Self>(q, k, v, &step),
+        }
+    }
+
+    fn decode_sparq(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        k_index: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        v_sum: FloatTensor<Self>,
+        step: SparqStep,
+    ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
+        let (q, k, v) = (into_contiguous(q), into_contiguous(k), into_contiguous(v));
+        let (k_index, v_sum) = (into_contiguous(k_index), into_contiguous(v_sum));
+        match sparq::decode(&q, &k, &k_index, &v, &v_sum, &step) {
+            Some(outputs) => outputs,
+            None => oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step),
+        }
+    }
+
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, weight) = (into_contiguous(x), into_contiguous(weight));
+        match linear::linear(&x, &weight) {
+            Some(y) => y,
+            None => oracle::linear::<Self>(x, weight),
+        }
+    }
+}
+
+fn append_one(cache: CubeTensor, part: Part, rows: CubeTensor, plan: &AppendPlan) -> CubeTensor {
+    let [cache] = append::append([cache], [part], rows.clone(), rows, plan);
+    cache
+}
+
+/// A new tensor beside `like`, its contents undefined.
+fn empty(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
+    let handle = like.client.empty(shape.num_elements() * dtype.size());
+    CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, handle, dtype)
+}
+
+fn f32s(tensor: &CubeTensor) -> BufferArg {
+    tensor.clone().into_buffer_arg()
+}
+
+fn elem(dtype: DType) -> ElemType {
+    dtype_to_storage_type(dtype)
+}

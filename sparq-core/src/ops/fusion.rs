@@ -8,6 +8,32 @@ use burn::{
 use super::SparqStep;
 use crate::spans::AppendPlan;
 
+/// Keys and values of [`super::SparqOps::append`].
+pub(super) fn appended(
+    k: &TensorSpec,
+    v: &TensorSpec,
+    _k_rows: &TensorSpec,
+    _v_rows: &TensorSpec,
+    _plan: &AppendPlan,
+) -> (TensorSpec, TensorSpec) {
+    (k.clone(), v.clone())
+}
+
+/// The parts of [`super::SparqOps::append_with_index`].
+#[allow(clippy::too_many_arguments)] // As many as the operation has.
+pub(super) fn appended_with_index(
+    k: &TensorSpec,
+    v: &TensorSpec,
+    k_index: &TensorSpec,
+    v_sum: &TensorSpec,
+    _k_rows: &TensorSpec,
+    _v_rows: &TensorSpec,
+    _plan: &AppendPlan,
+    _mean_value: &bool,
+) -> (TensorSpec, TensorSpec, TensorSpec, TensorSpec) {
+    (k.clone(), v.clone(), k_index.clone(), v_sum.clone())
+}
+
 /// Output, positions and retained mass of [`super::SparqOps::decode_sparq`].
 pub(super) fn sparq_outputs(
     q: &TensorSpec,

@@ -18,6 +18,8 @@ use burn::{
 };
 
 pub use append::{accumulate, append_columns, append_rows};
+#[cfg(feature = "cube")]
+pub(super) use attention::{Block, prefill_with};
 pub use attention::{decode_dense, prefill};
 pub use quantized::{append_quantized, decode_sparq_quantized, dequantize};
 pub use sparq::{approximate_scores, attend_selected, decode_sparq, select_tokens};
@@ -26,7 +28,7 @@ use crate::spans::Spans;
 
 /// Stands for minus infinity: a sum over a group of heads stays finite, and a softmax over nothing
 /// but masked positions stays a number.
-const MASKED: f32 = -1e30;
+pub(super) const MASKED: f32 = -1e30;
 
 /// `x · weightᵀ`: see [`super::linear`].
 pub fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {

@@ -1,0 +1,239 @@
+//! Writing new tokens into the cache, in place, in one launch.
+
+use burn::{backend::TensorMetadata, tensor::DType};
+use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use cubecl::{cube, ir::ElemType, prelude::*};
+
+use super::{
+    elem, f32s,
+    spans::{Table, word},
+};
+use crate::spans::AppendPlan;
+
+/// Units per cube.
+pub(super) const UNITS: usize = 64;
+
+/// What a launch writes to. Known when a kernel is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Targets {
+    k: bool,
+    v: bool,
+    k_index: bool,
+    /// Only for one row per sequence: no two units add to the same element then.
+    v_sum: bool,
+    alike: bool,
+}
+
+/// A part of a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Keys `[batch, kv_heads, capacity, head_dim]`.
+    K,
+    /// Values `[batch, kv_heads, capacity, head_dim]`.
+    V,
+    /// Transposed keys `[batch, kv_heads, head_dim, capacity]`.
+    Index,
+    /// Sum of values `[batch, kv_heads, head_dim]`, f32.
+    Sum,
+}
+
+/// True for what [`append`] takes: f32 rows and sums, and parts of one dtype that it can write to.
+pub(super) fn covers<const N: usize>(
+    cache: [&CubeTensor; N],
+    parts: [Part; N],
+    rows: [&CubeTensor; 2],
+) -> bool {
+    let small = |tensor: &CubeTensor| tensor.shape().num_elements() <= u32::MAX as usize / 2;
+    let (sums, stored): (Vec<_>, Vec<_>) = cache.iter().zip(parts).partition(|(_, part)| *part == Part::Sum);
+    rows.iter().all(|rows| rows.dtype == DType::F32 && small(rows))
+        && cache
+            .iter()
+            .all(|cache| cache.is_contiguous() && cache.shape().num_elements() <= u32::MAX as usize)
+        && sums.iter().all(|(sum, _)| sum.dtype == DType::F32)
+        && stored.windows(2).all(|pair| pair[0].0.dtype == pair[1].0.dtype)
+}
+
+/// Writes `k` and `v`, both `[batch, kv_heads, width, head_dim]`, into the parts of a cache, which
+/// share a dtype but for the sum. A part that somebody else holds as well is copied first.
+pub(super) fn append<const N: usize>(
+    cache: [CubeTensor; N],
+    parts: [Part; N],
+    k: CubeTensor,
+    v: CubeTensor,
+    plan: &AppendPlan,
+) -> [CubeTensor; N] {
+    let (k, v) = (into_contiguous(k), into_contiguous(v));
+    let [batch, kv_heads, width, head_dim] = k.shape().dims();
+    let elements = batch * kv_heads * width * head_dim;
+    if elements == 0 {
+        return cache;
+    }
+    let cache = cache.map(|part| if part.can_mut() { part } else { part.copy() });
+    let find = |wanted| parts.iter().position(|part| *part == wanted).map(|i| &cache[i]);
+    let sum = find(Part::Sum);
+    if let (Some(sum), true) = (sum, width > 1 || N == 1) {
+        accumulate(sum, &v, plan);
+    }
+    let Some(stored) = [Part::K, Part::V, Part::Index].into_iter().find_map(find) else { return cache };
+    let capacity = match find(Part::K).or(find(Part::V)) {
+        Some(rows) => rows.shape()[2],
+        None => stored.shape()[3],
+    };
+    let table = Table::of_plan(plan);
+    let [skip, take, at] = table.words();
+    let targets = Targets {
+        k: parts.contains(&Part::K),
+        v: parts.contains(&Part::V),
+        k_index: parts.contains(&Part::Index),
+        v_sum: width == 1 && sum.is_some(),
+        alike: table.shared.is_some(),
+    };
+    // Where there is nothing to write, another of the written buffers is bound and left alone.
+    let target = |part| find(part).unwrap_or(stored).clone().into_buffer_arg();
+    #[allow(unsafe_code)]
+    // SAFETY: the plan was checked against the capacity; every other index follows from the shapes.
+    unsafe {
+        write::launch_unchecked(
+            &k.client,
+            cubes(elements),
+            CubeDim::new_1d(UNITS as u32),
+            f32s(&k),
+            f32s(&v),
+            target(Part::K),
+            target(Part::V),
+            target(Part::Index),
+            target(Part::Sum),
+            table.argument(&k),
+            skip,
+            take,
+            at,
+            elements as u32,
+            kv_heads as u32,
+            width as u32,
+            head_dim as u32,
+            capacity as u32,
+            targets,
+            elem(stored.dtype),
+        );
+    }
+    cache
+}
+
+/// Cubes for one unit per element, on two axes where one would be too long.
+pub(super) fn cubes(elements: usize) -> CubeCount {
+    let cubes = elements.div_ceil(UNITS);
+    let y = cubes.div_ceil(1 << 15);
+    CubeCount::Static(cubes.div_ceil(y) as u32, y as u32, 1)
+}
+
+/// One unit per element of the new rows.
+#[cube(launch_unchecked)]
+fn write<F: Float>(
+    k: &[f32],
+    v: &[f32],
+    k_cache: &mut [F],
+    v_cache: &mut [F],
+    k_index: &mut [F],
+    v_sum: &mut [f32],
+    table: &[u32],
+    skip: u32,
+    take: u32,
+    at: u32,
+    elements: u32,
+    kv_heads: u32,
+    width: u32,
+    head_dim: u32,
+    capacity: u32,
+    #[comptime] targets: Targets,
+    #[define(F)] _dtype: ElemType,
+) {
+    let unit = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * CUBE_DIM_X + UNIT_POS;
+    if unit >= elements {
+        terminate!();
+    }
+    let of_head = unit / (width * head_dim);
+    let b = (of_head / kv_heads) as usize;
+    let skip = word(table, b, skip, 0usize, targets.alike);
+    let take = word(table, b, take, 1usize, targets.alike);
+    let at = word(table, b, at, 2usize, targets.alike);
+    let c = unit % head_dim;
+    let t = unit / head_dim % width;
+    if t >= skip && t < skip + take {
+        let from = unit as usize;
+        let to = ((of_head * capacity + at + t - skip) * head_dim + c) as usize;
+        if comptime!(targets.k) {
+            k_cache[to] = F::cast_from(k[from]);
+        }
+        if comptime!(targets.v) {
+            v_cache[to] = F::cast_from(v[from]);
+        }
+        if comptime!(targets.v_sum) {
+            v_sum[(of_head * head_dim + c) as usize] += v[from];
+        }
+    }
+    if comptime!(targets.k_index) {
+        // Neighbouring units write neighbouring positions of a column.
+        let t = unit % width;
+        let c = unit / width % head_dim;
+        if t >= skip && t < skip + take {
+            let from = ((of_head * width + t) * head_dim + c) as usize;
+            k_index[((of_head * head_dim + c) * capacity + at + t - skip) as usize] = F::cast_from(k[from]);
+        }
+    }
+}
+
+/// Adds the real rows of `rows` to `sum: [batch, kv_heads, head_dim]`, in place.
+fn accumulate(sum: &CubeTensor, rows: &CubeTensor, plan: &AppendPlan) {
+    let [batch, kv_heads, width, head_dim] = rows.shape().dims();
+    let elements = batch * kv_heads * head_dim;
+    let table = Table::of_plan(plan);
+    let [skip, take, _] = table.words();
+    #[allow(unsafe_code)]
+    // SAFETY: the plan lies within `width`; every other index follows from the shapes.
+    unsafe {
+        add::launch_unchecked(
+            &sum.client,
+            cubes(elements),
+            CubeDim::new_1d(UNITS as u32),
+            f32s(rows),
+            f32s(sum),
+            table.argument(rows),
+            skip,
+            take,
+            elements as u32,
+            kv_heads as u32,
+            width as u32,
+            head_dim as u32,
+            table.shared.is_some(),
+        );
+    }
+}
+
+/// One unit per element of the sum.
+#[cube(launch_unchecked)]
+fn add(
+    rows: &[f32],
+    sum: &mut [f32],
+    table: &[u32],
+    skip: u32,
+    take: u32,
+    elements: u32,
+    kv_heads: u32,
+    width: u32,
+    head_dim: u32,
+    #[comptime] alike: bool,
+) {
+    let unit = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * CUBE_DIM_X + UNIT_POS;
+    if unit >= elements {
+        terminate!();
+    }
+    let of_head = unit / head_dim;
+    let b = (of_head / kv_heads) as usize;
+    let skip = word(table, b, skip, 0usize, alike);
+    let take = word(table, b, take, 1usize, alike);
+    let mut added = 0.0f32;
+    for t in skip..skip + take {
+        added += rows[((of_head * width + t) * head_dim + unit % head_dim) as usize];
+    }
+    sum[unit as usize] += added;
+}

@@ -1,0 +1,217 @@
+//! Online softmax over rows of a cache: each team of units takes rows of its own and keeps a running
+//! maximum, sum and output per query head; the teams of a cube merge at the end.
+
+use cubecl::{cube, prelude::*};
+
+use super::limits::Team;
+
+/// Rows that a team loads at a time, so that many loads are on their way at once.
+pub(super) const ROWS: usize = 4;
+/// Below any logit: stands for minus infinity, which WGSL does not promise to keep.
+pub(super) const LOWEST: f32 = -1e30;
+
+/// Running state of a unit: its lanes' part of the queries and outputs of each head.
+#[derive(CubeType)]
+pub(super) struct Online<N: Size> {
+    queries: Array<Vector<f32, N>>,
+    outputs: Array<Vector<f32, N>>,
+    maxima: Array<f32>,
+    sums: Array<f32>,
+}
+
+/// Starts with the queries `q` (in vectors) of the heads from `first_head` on, divided by √d.
+#[cube]
+pub(super) fn start<N: Size>(q: &[Vector<f32, N>], first_head: usize, #[comptime] team: Team) -> Online<N> {
+    let lane = UNIT_POS as usize % team.lanes;
+    let per_lane = comptime!(team.per_lane());
+    let vectors = comptime!(team.vectors());
+    let scale = comptime!(1.0 / (team.head_dim as f32).sqrt());
+    let mut queries = Array::<Vector<f32, N>>::new(comptime!(team.heads * per_lane));
+    let mut outputs = Array::<Vector<f32, N>>::new(comptime!(team.heads * per_lane));
+    let mut maxima = Array::<f32>::new(team.heads);
+    let mut sums = Array::<f32>::new(team.heads);
+    #[unroll]
+    for h in 0..team.heads {
+        maxima[h] = LOWEST;
+        sums[h] = 0.0f32;
+        #[unroll]
+        for i in 0..per_lane {
+            let c = lane + comptime!(i * team.lanes);
+            outputs[comptime!(h * per_lane + i)] = Vector::new(0.0f32);
+            let mut query = Vector::<f32, N>::new(0.0f32);
+            if c < vectors {
+                query = q[(first_head + h) * vectors + c] * Vector::new(scale);
+            }
+            queries[comptime!(h * per_lane + i)] = query;
+        }
+    }
+    Online::<N> { queries, outputs, maxima, sums }
+}
+
+/// The same value on all units of a team: the sum of theirs. All units of the cube must come here.
+#[cube]
+pub(super) fn team_sum(value: f32, exchange: &mut Shared<[f32]>, #[comptime] team: Team) -> f32 {
+    let mut sum = value;
+    if comptime!(team.planes) {
+        #[unroll]
+        for step in 0..comptime!(team.lanes.ilog2()) {
+            sum += plane_shuffle_xor(sum, comptime!(1u32 << step));
+        }
+    } else {
+        let unit = UNIT_POS as usize;
+        exchange[unit] = value;
+        sync_cube();
+        let first = unit / team.lanes * team.lanes;
+        sum = 0.0f32;
+        #[unroll]
+        for i in 0..team.lanes {
+            sum += exchange[first + i];
+        }
+        sync_cube();
+    }
+    sum
+}
+
+/// `cap · tanh(x / cap)` in a form that never overflows.
+#[cube]
+pub(super) fn soft_cap(x: f32, cap: f32, #[comptime] capped: bool) -> f32 {
+    let mut y = x;
+    if comptime!(capped) {
+        let shrink = f32::exp(-2.0f32 * f32::abs(x) / cap);
+        let size = cap * (1.0f32 - shrink) / (1.0f32 + shrink);
+        y = select(x < 0.0f32, -size, size);
+    }
+    y
+}
+
+/// Attends to [`ROWS`] rows: `rows[u]` is the first vector of row `u` in `k` and `v`, and only the
+/// first `live` of them count. Rows that do not count must still lie in the cache, on live positions
+/// if there are any. All units of the cube must come here.
+#[cube]
+pub(super) fn feed<F: Float, N: Size>(
+    online: &mut Online<N>,
+    k: &[Vector<F, N>],
+    v: &[Vector<F, N>],
+    rows: &Array<u32>,
+    live: u32,
+    cap: f32,
+    exchange: &mut Shared<[f32]>,
+    #[comptime] capped: bool,
+    #[comptime] team: Team,
+) {
+    let lane = UNIT_POS as usize % team.lanes;
+    let per_lane = comptime!(team.per_lane());
+    let vectors = comptime!(team.vectors());
+    let mut keys = Array::<Vector<F, N>>::new(comptime!(ROWS * per_lane));
+    let mut values = Array::<Vector<F, N>>::new(comptime!(ROWS * per_lane));
+    #[unroll]
+    for u in 0..ROWS {
+        #[unroll]
+        for i in 0..per_lane {
+            // A lane beyond the row reads its last vector again; its queries are zero.
+            let c = lane + comptime!(i * team.lanes);
+            let c = select(c < vectors, c, comptime!(vectors - 1).runtime());
+            keys[comptime!(u * per_lane + i)] = k[rows[u] as usize + c];
+            values[comptime!(u * per_lane + i)] = v[rows[u] as usize + c];
+        }
+    }
+    #[unroll]
+    for h in 0..team.heads {
+        let mut logits = Array::<f32>::new(ROWS);
+        let before = online.maxima[h];
+        let mut maximum = before;
+        #[unroll]
+        for u in 0..ROWS {
+            let mut partial = Vector::<f32, N>::new(0.0f32);
+            #[unroll]
+            for i in 0..per_lane {
+                let key = Vector::<f32, N>::cast_from(keys[comptime!(u * per_lane + i)]);
+                partial += online.queries[comptime!(h * per_lane + i)] * key;
+            }
+            let logit = team_sum(Vector::vector_sum(partial), exchange, team);
+            let logit = soft_cap(logit, cap, capped);
+            let logit = select((u as u32) < live, logit, LOWEST);
+            logits[u] = logit;
+            maximum = f32::max(maximum, logit);
+        }
+        let shrink = f32::exp(before - maximum);
+        let mut sum = online.sums[h] * shrink;
+        #[unroll]
+        for i in 0..per_lane {
+            online.outputs[comptime!(h * per_lane + i)] =
+                online.outputs[comptime!(h * per_lane + i)] * Vector::new(shrink);
+        }
+        #[unroll]
+        for u in 0..ROWS {
+            let weight = select((u as u32) < live, f32::exp(logits[u] - maximum), 0.0f32);
+            sum += weight;
+            #[unroll]
+            for i in 0..per_lane {
+                let value = Vector::<f32, N>::cast_from(values[comptime!(u * per_lane + i)]);
+                online.outputs[comptime!(h * per_lane + i)] += Vector::new(weight) * value;
+            }
+        }
+        online.maxima[h] = maximum;
+        online.sums[h] = sum;
+    }
+}
+
+/// Merges the teams' states of head `h`: maximum and sum of the cube on every unit, and in `merge`
+/// the scaled outputs `[teams, vectors]`, readable after this call. All units of the cube must come
+/// here.
+#[cube]
+pub(super) fn merge_head<N: Size>(
+    online: &Online<N>,
+    states: &mut Shared<[f32]>,
+    merge: &mut Shared<[Vector<f32, N>]>,
+    #[comptime] h: usize,
+    #[comptime] team: Team,
+) -> (f32, f32) {
+    let unit = UNIT_POS as usize;
+    let lane = unit % team.lanes;
+    let own = unit / team.lanes;
+    let per_lane = comptime!(team.per_lane());
+    let vectors = comptime!(team.vectors());
+    // What a former call left there has been read.
+    sync_cube();
+    if lane == 0 {
+        states[2 * own] = online.maxima[h];
+        states[2 * own + 1] = online.sums[h];
+    }
+    sync_cube();
+    let mut maximum = states[0];
+    #[unroll]
+    for t in 1..team.teams {
+        maximum = f32::max(maximum, states[2 * t]);
+    }
+    let mut sum = 0.0f32;
+    #[unroll]
+    for t in 0..team.teams {
+        sum += states[2 * t + 1] * f32::exp(states[2 * t] - maximum);
+    }
+    let shrink = f32::exp(online.maxima[h] - maximum);
+    #[unroll]
+    for i in 0..per_lane {
+        let c = lane + comptime!(i * team.lanes);
+        if c < vectors {
+            merge[own * vectors + c] = online.outputs[comptime!(h * per_lane + i)] * Vector::new(shrink);
+        }
+    }
+    sync_cube();
+    (maximum, sum)
+}
+
+/// Vector `c` of the cube's output, not yet divided by the sum of weights; after [`merge_head`].
+#[cube]
+pub(super) fn merged<N: Size>(
+    merge: &Shared<[Vector<f32, N>]>,
+    c: usize,
+    #[comptime] team: Team,
+) -> Vector<f32, N> {
+    let mut output = merge[c];
+    #[unroll]
+    for t in 1..team.teams {
+        output += merge[t * comptime!(team.vectors()) + c];
+    }
+    output
+}
