@@ -1,0 +1,146 @@
+//! Decode steps of one layer on a GPU, at the shapes of docs/kernels-gpu.md: one line of JSON each.
+//!
+//! `cargo bench -p sparq-core --bench device --features wgpu -- [DEVICE] [--quick]`. A step appends
+//! one token and attends. Steps are queued back to back and the device is waited for once, inside of
+//! the timed region; a figure is the median of several such runs, per step. Bytes are those that a
+//! step must move; they are set beside the bandwidth of a copy on the same device.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use burn::tensor::{DType, Device, Distribution, Tensor};
+use cubecl::logging::{LaunchObservation, LaunchObserver};
+use sparq_core::{AttentionShape, CacheConfig, LayerCache, Method, NewTokens, SparqConfig, device, ops};
+
+/// Runs of which the median is taken.
+const RUNS: usize = 11;
+/// Batch, KV heads (of 32 heads) and cached tokens.
+const SHAPES: [(usize, usize, usize); 7] = [
+    (16, 32, 16384),
+    (1, 32, 2048),
+    (1, 32, 16384),
+    (1, 32, 65536),
+    (1, 8, 2048),
+    (1, 8, 32768),
+    (1, 8, 131_072),
+];
+
+#[derive(Debug, Default)]
+struct Count(Mutex<usize>);
+
+impl LaunchObserver for Count {
+    fn launched(&self, _kernel: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let name = arguments.iter().find(|argument| !argument.starts_with("--")).map_or("wgpu", |name| name);
+    let device = device::parse(name).expect("a device");
+    let bandwidth = copy(&device, if quick { 1 << 20 } else { 1 << 28 });
+    println!(r#"{{"what": "copy", "device": "{name}", "gb_s": {bandwidth:.1}}}"#);
+    let shapes: &[_] = if quick { &[(1, 4, 512), (2, 4, 1024)] } else { &SHAPES };
+    for &(batch, kv_heads, len) in shapes {
+        let shape = AttentionShape { heads: if quick { 4 } else { 32 }, kv_heads, head_dim: 128 };
+        let methods = [("dense", Method::Dense), ("sparq", Method::Sparq(SparqConfig::new(&shape, 32, 128)))];
+        for (method_name, method) in methods {
+            let (time, bytes, launches) = step(shape, batch, len, &method, &device, quick);
+            let rate = bytes as f64 / time / 1e9;
+            println!(
+                r#"{{"what": "{method_name}", "batch": {batch}, "heads": {}, "kv_heads": {kv_heads}, "len": {len}, "us": {:.2}, "bytes": {bytes}, "launches": {launches}, "gb_s": {rate:.1}, "of_copy": {:.3}}}"#,
+                shape.heads,
+                time * 1e6,
+                rate / bandwidth,
+            );
+        }
+    }
+    let sizes: &[_] = if quick { &[(256, 256)] } else { &[(4096, 4096), (14336, 4096), (128_256, 4096)] };
+    for &(outputs, inputs) in sizes {
+        let weight = random([outputs, inputs], DType::F16, &device);
+        let x = random([1, inputs], DType::F32, &device);
+        let time =
+            median(&device, if quick { 2 } else { 20 }, || drop(ops::linear(x.clone(), weight.clone())));
+        let rate = (outputs * inputs * 2) as f64 / time / 1e9;
+        println!(
+            r#"{{"what": "linear", "out": {outputs}, "in": {inputs}, "us": {:.2}, "gb_s": {rate:.1}, "of_copy": {:.3}}}"#,
+            time * 1e6,
+            rate / bandwidth,
+        );
+    }
+}
+
+fn random<const D: usize>(shape: [usize; D], dtype: DType, device: &Device) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), (device, dtype))
+}
+
+/// Median seconds of one call, of which `calls` are queued before the device is waited for.
+fn median(device: &Device, calls: usize, mut call: impl FnMut()) -> f64 {
+    call();
+    device.sync().expect("a device that works");
+    let mut times: Vec<f64> = (0..RUNS)
+        .map(|_| {
+            let start = Instant::now();
+            (0..calls).for_each(|_| call());
+            device.sync().expect("a device that works");
+            start.elapsed().as_secs_f64() / calls as f64
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[RUNS / 2]
+}
+
+/// Bandwidth of an elementwise operation that reads and writes `elements` floats, in GB/s.
+fn copy(device: &Device, elements: usize) -> f64 {
+    let x = random([elements], DType::F32, device);
+    let time = median(device, 10, || drop(x.clone().add_scalar(1.0)));
+    (2 * 4 * elements) as f64 / time / 1e9
+}
+
+/// Median seconds of a step, bytes that it moves, kernels that it launches.
+fn step(
+    shape: AttentionShape,
+    batch: usize,
+    len: usize,
+    method: &Method,
+    device: &Device,
+    quick: bool,
+) -> (f64, u64, usize) {
+    let calls = if quick { 2 } else { 20 };
+    let room = len + calls * (RUNS + 2);
+    let config =
+        CacheConfig { layer: shape.into(), batch, max_len: room.next_multiple_of(256), dtype: DType::F16 };
+    let mut method = method.for_layer(&shape).expect("a valid method");
+    let mut cache = LayerCache::new(&config, method.cache_extras(), device).expect("a valid cache");
+    cache.reserve(config.max_len).expect("it fits");
+    // In pieces: the rows are f32.
+    let piece = (1 << 25) / (batch * shape.kv_heads * shape.head_dim);
+    for first in (0..len).step_by(piece) {
+        let width = piece.min(len - first);
+        let plan = cache.plan(&NewTokens::all(batch, width)).expect("it fits");
+        let rows = || random([batch, shape.kv_heads, width, shape.head_dim], DType::F32, device);
+        cache.append(rows(), rows(), &plan).expect("shapes fit");
+    }
+    let q = random([batch, shape.heads, 1, shape.head_dim], DType::F32, device);
+    let (k, v) = (
+        random([batch, shape.kv_heads, 1, shape.head_dim], DType::F32, device),
+        random([batch, shape.kv_heads, 1, shape.head_dim], DType::F32, device),
+    );
+    let mut moved = 0;
+    let mut call = || {
+        let plan = cache.plan(&NewTokens::all(batch, 1)).expect("it fits");
+        cache.append(k.clone(), v.clone(), &plan).expect("shapes fit");
+        moved = method.decode(q.clone(), &cache).expect("a step").transfer.total().bytes;
+    };
+    call();
+    let count = Arc::new(Count::default());
+    let watching = LaunchObservation::new(count.clone());
+    call();
+    drop(watching);
+    let time = median(device, calls, &mut call);
+    let launches = *count.0.lock().unwrap_or_else(PoisonError::into_inner);
+    (time, moved, launches)
+}
