@@ -57,6 +57,8 @@ pub(super) struct Limits {
     pub(super) busy: usize,
     lanes: usize,
     planes: bool,
+    /// Elements of the widest vector that the device has. Wider ones are taken apart, and on wgpu
+    /// (vectors of 4) eight halves then came back wrong.
     widest: usize,
 }
 
@@ -79,13 +81,14 @@ impl Limits {
             busy: hardware.num_streaming_multiprocessors.unwrap_or(132) as usize * 8,
             lanes: 1 << lanes.ilog2(),
             planes,
-            widest: if hardware.max_vector_size >= 4 { 128 } else { 32 },
+            widest: 1 << hardware.max_vector_size.max(1).ilog2(),
         })
     }
 
-    /// Elements per load of rows of `len` elements: 16 bytes where the rows' starts allow it.
+    /// Elements per load of rows of `len` elements: 16 bytes where the device's vectors and the rows'
+    /// starts allow it.
     pub(super) fn vector(&self, len: usize, dtype: DType) -> usize {
-        let mut vector = self.widest / 8 / dtype.size();
+        let mut vector = (16 / dtype.size()).min(self.widest);
         while !len.is_multiple_of(vector) {
             vector /= 2;
         }
