@@ -4,7 +4,7 @@
 #   docs/results/cpu.sh all                       # everything, then the chart
 #   docs/results/cpu.sh layer                     # one piece: layer, short, linear, pytorch, model, chart
 #
-# SPARQ names the program (default: target/release/sparq), PYTHON a Python with torch (for `pytorch`;
+# DTYPES limits `layer`. SPARQ names the program (default: target/release/sparq), PYTHON a Python with torch (for `pytorch`;
 # `pip install torch==2.15.0 numpy==2.4.6`), OUT the folder for results (default: cpu, beside this file).
 # Nothing else should run on the machine meanwhile.
 set -euo pipefail
@@ -38,7 +38,7 @@ machine() {
 }
 
 layer() {
-  for dtype in f32 f16 bf16; do
+  for dtype in ${DTYPES:-f32 f16 bf16}; do
     keep "layer-$dtype" "$sparq" bench attention -s 16384 --heads 32,32/8 --dtype "$dtype" -r 15 -o json \
       --attention dense,sparq,sparq:index=int8,sparq:index=int4
   done
