@@ -14,6 +14,7 @@
 //! - [`quantized`]: the same for transposed keys in few bits, and what they cost in quality;
 //! - [`properties`]: what must hold whatever the numbers are;
 //! - [`windows`]: the same for sliding windows and soft caps;
+//! - [`methods`]: the other decode methods;
 //! - [`layout`]: views of other tensors, caches that grow, long ones and those that are too large;
 //! - [`streams`]: work that runs twice, or beside other work;
 //! - [`memory`]: what a backend does with its memory;
@@ -25,6 +26,7 @@ pub mod families;
 pub mod harness;
 pub mod layout;
 pub mod memory;
+pub mod methods;
 pub mod model;
 pub mod overrides;
 pub mod problem;

@@ -50,7 +50,7 @@ pub fn gpt_neox_reference_logits(device: &Device, row: Tolerance) {
 /// selections.
 const TIED: (&str, &str) = ("gpt_neox", "sparq_k16_l4_r4_mean.decode_logits");
 
-/// Dense uncached, dense cached and all SparQ runs in f32; dense in the half types, where rounding
+/// Dense uncached, dense cached and the runs of all methods in f32; dense in the half types, where rounding
 /// may tip a selection.
 fn reference_logits(family: &str, device: &Device, row: Tolerance) {
     let model = load(family, row.dtype, device);
@@ -75,7 +75,7 @@ fn reference_logits(family: &str, device: &Device, row: Tolerance) {
         assert!(row.dtype != DType::F32 || agreeing == positions, "{what}: greedy {agreeing}/{positions}");
         compared += 1;
     }
-    assert!(compared >= if row.dtype == DType::F32 { 5 } else { 2 }, "{comparisons:?}");
+    assert!(compared >= if row.dtype == DType::F32 { 8 } else { 2 }, "{comparisons:?}");
 }
 
 /// A left-padded batch gives each sequence the logits that it gets alone: in a prefill in two

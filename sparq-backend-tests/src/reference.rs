@@ -23,7 +23,7 @@ pub fn folder() -> PathBuf {
     }
 }
 
-/// One case of a file. Methods that are not built yet carry other fields.
+/// One case of a file; other methods than SparQ carry other fields (see [`crate::methods`]).
 #[derive(Debug, Deserialize)]
 struct Case {
     method: String,
@@ -130,7 +130,7 @@ fn run_file(file: &PathBuf, path: Path, device: &Device, row: Tolerance) -> usiz
     done
 }
 
-fn read_problem(metadata: &HashMap<String, String>, tensors: &SafeTensors<'_>) -> Problem {
+pub(crate) fn read_problem(metadata: &HashMap<String, String>, tensors: &SafeTensors<'_>) -> Problem {
     let number = |key: &str| metadata[key].parse::<usize>().expect("a number");
     let pads: Vec<usize> = ints(tensors, "padding").iter().map(|&pad| pad as usize).collect();
     Problem {

@@ -96,6 +96,17 @@ checks! {
         windows::decoding_continues_a_limited_prefill
         windows::a_soft_cap_keeps_the_choice_of_one_head
         windows::a_window_limits_what_is_counted
+        methods::reference_vectors
+        methods::budgets_are_kept
+        methods::methods_that_keep_everything_are_dense
+        methods::a_padded_batch_equals_one_by_one
+        methods::going_back_forgets
+        methods::methods_meet_at_their_limits
+        methods::a_mass_of_one_is_sparq
+        methods::a_mass_budget_is_met
+        methods::the_oracle_is_a_bound
+        methods::transfers_match_the_formulas
+        methods::bad_sizes_are_refused
         streams::two_streams_do_not_disturb_each_other
         layout::a_cache_beyond_the_limit_is_refused
         model::greedy_tokens_with_sparq

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub(crate) use attention::{AttentionArgs, MethodArg};
+pub(crate) use attention::AttentionArgs;
 pub(crate) use bench::{
     BenchArgs, BenchAttentionArgs, BenchCommand, BenchLinearArgs, BenchMethod, BenchModelArgs, Format,
 };

@@ -42,6 +42,12 @@ pub enum Error {
         /// The missing part.
         missing: &'static str,
     },
+    /// A device did not hand out values.
+    #[error("a result could not be read back from the device: {message}")]
+    ReadBack {
+        /// What the backend reports.
+        message: String,
+    },
     /// A device cannot compute in a dtype.
     #[error("device `{device}` does not support {dtype:?}")]
     UnsupportedDtype {

@@ -57,6 +57,9 @@ pub use config::{AttentionLayer, AttentionShape, GroupScores, SparqConfig};
 pub use error::{Error, Result};
 pub use index::IndexDtype;
 pub use layer::LayerState;
-pub use method::{DecodeMethod, Decoded, Method, Selection};
+pub use method::{
+    DecodeMethod, Decoded, DoubleSparsityConfig, H2oConfig, LocalConfig, Method, QuestConfig, Selection,
+    SparqMassConfig, TopkConfig,
+};
 pub use spans::{AppendPlan, NewTokens, Span, Spans};
 pub use transfer::{Traffic, Transfer};

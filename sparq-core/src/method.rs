@@ -1,7 +1,16 @@
 //! Decode methods behind one seam: how a step attends to the cache of its layer.
 
+mod check;
 mod dense;
+mod double_sparsity;
+mod h2o;
+mod local;
+mod mass_meter;
+mod parts;
+mod quest;
 mod sparq;
+mod sparq_mass;
+mod topk;
 
 use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
@@ -15,7 +24,14 @@ use crate::{
 };
 
 pub use dense::{Dense, dense_transfer};
+pub use double_sparsity::{ChannelStatistics, DoubleSparsity, DoubleSparsityConfig};
+pub use h2o::{H2o, H2oConfig};
+pub use local::{Local, LocalConfig};
+pub use mass_meter::{MassMeter, RetainedMass};
+pub use quest::{Quest, QuestConfig};
 pub use sparq::Sparq;
+pub use sparq_mass::{SparqMass, SparqMassConfig};
+pub use topk::{Topk, TopkConfig};
 
 /// What a sparse method picked in one step.
 #[derive(Debug, Clone)]
@@ -83,12 +99,25 @@ pub trait DecodeMethod: std::fmt::Debug + Send {
 /// Which decode method to run, as plain data: one value makes the method of every layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Method {
     /// Read the whole cache.
     Dense,
     /// SparQ attention.
     Sparq(SparqConfig),
+    /// SparQ attention that keeps what holds a stated part of the attention.
+    SparqMass(SparqMassConfig),
+    /// Top-k of the exact weights, not renormalised (FlexGen).
+    ExactTopk(TopkConfig),
+    /// Top-k of the exact weights, renormalised, counted as if the choice came for free: a bound.
+    OracleTopk(TopkConfig),
+    /// The first and the last tokens (LM-Infinite).
+    Local(LocalConfig),
+    /// Eviction of what past queries ignored.
+    H2o(H2oConfig),
+    /// Pages chosen by an upper bound.
+    Quest(QuestConfig),
+    /// SparQ's first step with components that are chosen once.
+    DoubleSparsity(DoubleSparsityConfig),
 }
 
 impl Method {
@@ -97,6 +126,23 @@ impl Method {
         match self {
             Self::Dense => "dense",
             Self::Sparq(_) => "sparq",
+            Self::SparqMass(_) => "sparq-mass",
+            Self::ExactTopk(_) => "exact-topk",
+            Self::OracleTopk(_) => "oracle-topk",
+            Self::Local(_) => "local",
+            Self::H2o(_) => "h2o",
+            Self::Quest(_) => "quest",
+            Self::DoubleSparsity(_) => "double-sparsity",
+        }
+    }
+
+    /// True where the method has to see a prompt go through the model: it cannot take over a cache that
+    /// was filled under another one.
+    pub fn watches_prefill(&self) -> bool {
+        match self {
+            Self::H2o(_) => true,
+            Self::DoubleSparsity(config) => config.channels.is_empty(),
+            _ => false,
         }
     }
 
@@ -108,6 +154,13 @@ impl Method {
         Ok(match self {
             Self::Dense => Box::new(Dense),
             Self::Sparq(config) => Box::new(Sparq::new(*config, shape)?),
+            Self::SparqMass(config) => Box::new(SparqMass::new(*config, shape)?),
+            Self::ExactTopk(config) => Box::new(Topk::exact(*config)?),
+            Self::OracleTopk(config) => Box::new(Topk::oracle(*config)?),
+            Self::Local(config) => Box::new(Local::new(*config)?),
+            Self::H2o(config) => Box::new(H2o::new(*config)?),
+            Self::Quest(config) => Box::new(Quest::new(*config)?),
+            Self::DoubleSparsity(config) => Box::new(DoubleSparsity::new(config.clone(), shape)?),
         })
     }
 }

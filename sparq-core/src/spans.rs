@@ -175,6 +175,17 @@ impl AppendPlan {
         self.appends.iter().map(|append| append.at + append.take).collect()
     }
 
+    /// Positions that column `t` of sequence `b` sees causally, its own included, of which a window
+    /// leaves the last; padding sees nothing.
+    pub fn visible(&self, b: usize, t: usize, window: Option<usize>) -> Span {
+        let append = self.appends[b];
+        let end = match t < append.skip || t >= append.skip + append.take {
+            true => 0,
+            false => append.at + t - append.skip + 1,
+        };
+        Span { start: window.map_or(0, |window| end.saturating_sub(window)), end }
+    }
+
     /// Rotary position of each column `[batch, width]`, row-major. Padding gets position 0.
     pub fn positions(&self) -> Vec<usize> {
         let column = |append: &Append, t: usize| {

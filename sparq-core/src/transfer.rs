@@ -1,9 +1,10 @@
 //! How much a decode step reads and writes: the currency in which SparQ attention is judged.
 //!
-//! [`Transfer`] counts what a step of this implementation touches in the KV cache. The paper's
-//! formulas (section 4 and appendix F: elements per KV head and step) stand beside it, in
-//! [`paper_dense`] and [`paper_sparq`]; they differ in that the paper leaves out the write of the
-//! transposed key copy and always counts the mean value.
+//! [`Transfer`] counts what a step touches in the KV cache: for dense attention and SparQ what their
+//! kernels read and write, for the methods that are made of Burn ops what the method has to read and
+//! write, whatever the ops copy in between. The paper's formulas (section 4 and appendix F: elements
+//! per KV head and step) stand beside it, in [`paper_dense`] and [`paper_sparq`]; they differ in that
+//! the paper leaves out the write of the transposed key copy and always counts the mean value.
 
 use std::ops::{Add, AddAssign};
 
@@ -113,6 +114,34 @@ pub fn paper_dense(seq_len: usize, head_dim: usize) -> usize {
 /// The paper's count for SparQ attention, in elements per KV head and step: `S·r + 2·k·d + 4·d`.
 pub fn paper_sparq(seq_len: usize, head_dim: usize, rank: usize, top_k: usize) -> usize {
     seq_len * rank + 2 * top_k * head_dim + 4 * head_dim
+}
+
+/// The SparQ paper's count for exact top-k (FlexGen), in elements per KV head and step:
+/// `S·d + k·d + 2·d`.
+pub fn paper_exact_topk(seq_len: usize, head_dim: usize, top_k: usize) -> usize {
+    seq_len * head_dim + top_k * head_dim + 2 * head_dim
+}
+
+/// The SparQ paper's count for LM-Infinite, in elements per KV head and step: `2·k·d + 2·d`.
+pub fn paper_local(head_dim: usize, top_k: usize) -> usize {
+    2 * top_k * head_dim + 2 * head_dim
+}
+
+/// The SparQ paper's count for H2O, in elements per KV head and step: `2·k·d + 2·d + 2·S`.
+pub fn paper_h2o(seq_len: usize, head_dim: usize, top_k: usize) -> usize {
+    2 * top_k * head_dim + 2 * head_dim + 2 * seq_len
+}
+
+/// Quest's count in the same manner, in elements per KV head and step: two bounds of `S / page` pages,
+/// `top_k` keys and values, `2·⌈S/p⌉·d + 2·k·d + 2·d`. (Quest paper, section 3.4.)
+pub fn paper_quest(seq_len: usize, head_dim: usize, top_k: usize, page: usize) -> usize {
+    2 * seq_len.div_ceil(page) * head_dim + 2 * top_k * head_dim + 2 * head_dim
+}
+
+/// Double Sparsity's count in the same manner, in elements per KV head and step: `rank` label channels
+/// of all keys, `top_k` keys and values, `S·r + 2·k·d + 2·d + r`.
+pub fn paper_double_sparsity(seq_len: usize, head_dim: usize, rank: usize, top_k: usize) -> usize {
+    seq_len * rank + 2 * top_k * head_dim + 2 * head_dim + rank
 }
 
 #[cfg(test)]

@@ -1,9 +1,19 @@
 //! Which attention to decode with, as a user states it: sizes that depend on the model and on the
 //! length of the run are filled in later.
 
+mod profile;
+mod sizes;
+mod spec;
+
 use sparq_core::{AttentionLayer, AttentionShape, GroupScores, IndexDtype, Method, SparqConfig};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+pub use profile::{LayerMethod, Profile};
+pub use spec::{MethodName, MethodSpec};
+
+/// The compression ratio where none is stated.
+pub const COMPRESSION: f64 = 8.0;
 
 /// The decode attention of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +22,17 @@ pub enum Attention {
     Dense,
     /// SparQ attention.
     Sparq(SparqOptions),
+    /// Any method, sized by its notation.
+    Method(MethodSpec),
+    /// Dense attention in the first layers, another in the rest.
+    DenseFirst {
+        /// Layers that are attended densely.
+        layers: usize,
+        /// The others'.
+        rest: Box<Attention>,
+    },
+    /// Layer by layer.
+    Profile(Profile),
 }
 
 /// How much SparQ attention reads.
@@ -88,19 +109,45 @@ impl SparqOptions {
 }
 
 impl Attention {
-    /// The decode method for this layer in runs up to `seq_len` tokens. A sliding window counts as
-    /// the length where it is shorter.
+    /// The decode methods for a model's layers, in runs up to `seq_len` tokens. A sliding window counts
+    /// as the length where it is shorter.
     ///
     /// # Errors
-    /// [`crate::Error::Core`] for values out of range.
+    /// [`Error::Core`] for values out of range, [`Error::Compression`] for a ratio that a method cannot
+    /// reach, [`Error::ProfileLayers`] for the profile of another model.
+    pub fn methods(&self, layers: &[AttentionLayer], seq_len: usize) -> Result<Vec<Method>> {
+        match self {
+            Self::Profile(profile) => profile.methods(layers, seq_len),
+            Self::DenseFirst { layers: dense, rest } => {
+                let mut methods = rest.methods(layers, seq_len)?;
+                methods.iter_mut().take(*dense).for_each(|method| *method = Method::Dense);
+                Ok(methods)
+            }
+            _ => layers.iter().map(|layer| self.resolve(layer, seq_len)).collect(),
+        }
+    }
+
+    /// The decode method for a layer that has no place of its own in a map of layers, in runs up to
+    /// `seq_len` tokens.
+    ///
+    /// # Errors
+    /// As [`Attention::methods`]; [`Error::ProfileLayers`] for any profile.
     pub fn resolve(&self, layer: &AttentionLayer, seq_len: usize) -> Result<Method> {
         let live = layer.window.map_or(seq_len, |window| window.min(seq_len));
         Ok(match self {
             Self::Dense => Method::Dense,
             Self::Sparq(options) => Method::Sparq(options.resolve(&layer.shape, live)?),
+            Self::Method(spec) => spec.resolve(layer, seq_len, COMPRESSION)?,
+            Self::DenseFirst { rest, .. } => rest.resolve(layer, seq_len)?,
+            Self::Profile(profile) => {
+                return Err(Error::ProfileLayers { profile: profile.layers.len(), model: 1 });
+            }
         })
     }
 }
+
+#[cfg(test)]
+mod spec_tests;
 
 #[cfg(test)]
 mod tests {

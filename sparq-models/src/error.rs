@@ -42,6 +42,55 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// A file cannot be written.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+
+    /// The notation of a decode method cannot be read.
+    #[error("`{text}` names no decode method: {reason}")]
+    MethodSpec {
+        /// What was written.
+        text: String,
+        /// What is wrong with it, and what is allowed.
+        reason: String,
+    },
+
+    /// A decode method cannot move as little as it is asked to.
+    #[error(
+        "{method} cannot move one part in {ratio} of what dense attention moves: it stays above one in {least:.1}"
+    )]
+    Compression {
+        /// The method.
+        method: String,
+        /// Dense bytes over the bytes that it should move.
+        ratio: f64,
+        /// The ratio that it cannot reach.
+        least: f64,
+    },
+
+    /// A profile of decode methods does not have the form of one.
+    #[error("`{}` is no profile: {message}", path.display())]
+    Profile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+
+    /// A profile is made for a model of another depth.
+    #[error("the profile has {profile} layers, the model {model}")]
+    ProfileLayers {
+        /// Entries of the profile.
+        profile: usize,
+        /// Layers of the model.
+        model: usize,
+    },
+
     /// A file is not valid JSON.
     #[error("`{}` is not valid JSON", path.display())]
     Json {
@@ -259,6 +308,13 @@ impl Error {
             Error::ShardLacksTensor { .. } => {
                 Some("index and shards come from different downloads: download both again".into())
             }
+            Error::MethodSpec { .. } => {
+                Some("write NAME[@RATIO][:KEY=VALUE]…, such as sparq@8, sparq:r=16:k=64 or h2o:k=64".into())
+            }
+            Error::Compression { .. } => Some("ask for a smaller ratio, or state k".into()),
+            Error::ProfileLayers { .. } => {
+                Some("a profile is made for one model: it has an entry for each of its layers".into())
+            }
             Error::Weights(report) => report.hint(),
             Error::Template { .. } => Some(
                 "--no-chat-template does without it; a template that refuses the conversation may need one \
@@ -283,6 +339,8 @@ impl Error {
             | Error::ReadBack { .. }
             | Error::Reference { .. }
             | Error::Io { .. }
+            | Error::Write { .. }
+            | Error::Profile { .. }
             | Error::UnsupportedArchitecture { .. }
             | Error::Config { .. }
             | Error::Tokenizer { .. }

@@ -2,7 +2,7 @@
 
 use std::{ops::ControlFlow, time::Instant};
 
-use sparq_core::{AttentionLayer, Method};
+use sparq_core::Method;
 
 use crate::{
     attention::Attention,
@@ -148,10 +148,7 @@ impl<'a> Session<'a> {
     /// Caches that hold what they have in common with `ids`, and decode with `attention` at runs of
     /// `run_len` tokens.
     fn take(&mut self, ids: &[u32], attention: &Attention, run_len: usize) -> Result<Held> {
-        let layers = self.model.model().attention_layers();
-        let methods: Result<Vec<Method>> =
-            layers.iter().map(|layer| attention.resolve(layer, run_len)).collect();
-        let methods = methods?;
+        let methods = attention.methods(&self.model.model().attention_layers(), run_len)?;
         if let Some(mut held) = self.held.take() {
             let common = held.tokens.iter().zip(ids).take_while(|(held, new)| held == new).count();
             if held.set_methods(&methods)? && held.state.truncate(common).is_ok() {
@@ -160,9 +157,7 @@ impl<'a> Session<'a> {
             }
         }
         let config = StateConfig { batch: 1, max_len: self.max_len, dtype: self.model.dtype() };
-        let state = ModelState::per_layer(self.model.model(), &config, |layer: &AttentionLayer| {
-            attention.resolve(layer, run_len)
-        })?;
+        let state = ModelState::of_methods(self.model.model(), &config, &methods)?;
         Ok(Held { state, methods, tokens: vec![] })
     }
 
@@ -175,12 +170,10 @@ impl<'a> Session<'a> {
 }
 
 impl Held {
-    /// Goes on with other sizes of the same method. `false` where the caches cannot be kept.
+    /// Goes on with other methods. `false` where the caches cannot be kept.
     fn set_methods(&mut self, methods: &[Method]) -> Result<bool> {
         for ((layer, old), new) in self.state.layers_mut().iter_mut().zip(&self.methods).zip(methods) {
-            // SparQ has no state beside the cache; others are kept only as they are.
-            let sizes = matches!((old, new), (Method::Sparq(_), Method::Sparq(_)));
-            if old != new && !(sizes && layer.set_method(new)?) {
+            if old != new && (new.watches_prefill() || !layer.set_method(new)?) {
                 return Ok(false);
             }
         }

@@ -1,7 +1,9 @@
 //! What a model remembers of a batch of sequences: one cache and decode method per layer.
 
 use burn::tensor::DType;
-use sparq_core::{AppendPlan, AttentionLayer, CacheConfig, LayerState, Method, NewTokens, Traffic};
+use sparq_core::{
+    AppendPlan, AttentionLayer, CacheConfig, DecodeMethod, LayerState, Method, NewTokens, Traffic,
+};
 
 use crate::{error::Result, models::CausalModel};
 
@@ -41,12 +43,39 @@ impl ModelState {
         config: &StateConfig,
         method: impl Fn(&AttentionLayer) -> Result<Method>,
     ) -> Result<Self> {
+        Self::with_methods(model, config, |_, layer| Ok(method(layer)?.for_layer(&layer.shape)?))
+    }
+
+    /// An empty state for `model`, decoding with one method for each layer, as
+    /// [`crate::attention::Attention::methods`] gives them.
+    ///
+    /// # Errors
+    /// [`crate::Error::ProfileLayers`] for another number of methods than layers,
+    /// [`crate::Error::Core`] for hyper-parameters that do not fit the model.
+    pub fn of_methods(model: &dyn CausalModel, config: &StateConfig, methods: &[Method]) -> Result<Self> {
+        let layers = model.attention_layers().len();
+        if methods.len() != layers {
+            return Err(crate::Error::ProfileLayers { profile: methods.len(), model: layers });
+        }
+        Self::with_methods(model, config, |index, layer| Ok(methods[index].for_layer(&layer.shape)?))
+    }
+
+    /// An empty state for `model`, decoding each layer with a method of the caller's own, made from the
+    /// layer's index and shape.
+    ///
+    /// # Errors
+    /// Those of `method`, and [`crate::Error::Core`] for hyper-parameters that do not fit the model.
+    pub fn with_methods(
+        model: &dyn CausalModel,
+        config: &StateConfig,
+        method: impl Fn(usize, &AttentionLayer) -> Result<Box<dyn DecodeMethod>>,
+    ) -> Result<Self> {
         let StateConfig { batch, max_len, dtype } = *config;
-        let state = |layer: AttentionLayer| {
+        let state = |(index, layer): (usize, AttentionLayer)| {
             let config = CacheConfig { layer, batch, max_len, dtype };
-            Ok(LayerState::new(&config, &method(&layer)?, model.device())?)
+            Ok(LayerState::with_method(&config, method(index, &layer)?, model.device())?)
         };
-        let layers: Result<_> = model.attention_layers().into_iter().map(state).collect();
+        let layers: Result<_> = model.attention_layers().into_iter().enumerate().map(state).collect();
         Ok(Self { layers: layers?, max_len })
     }
 

@@ -5,8 +5,9 @@
 //! pass) and `<method>.decode_logits [1, N, V]` (tokens P … P + N − 1 fed one at a time after a
 //! dense prefill of the first P).
 //!
-//! Methods: `dense`; `sparq_k<k>_l<local_k>_r<rank>_<mean|nomean>`, counted as the authors' code
-//! does, the current token apart (see [`SparqConfig`]). Other names are listed as not built.
+//! Methods: `dense`; `sparq_k<k>_l<local_k>_r<rank>_<mean|nomean>` and `h2o_k<k>_l<local_k>`, counted
+//! as the authors' code does, the current token apart (see [`SparqConfig`]); `exact_topk_k<k>`;
+//! `local_k<k>_i<initial_k>`. Other names are listed as not built.
 //!
 //! Where positions have the same approximate score and only some of them can be kept, the reference
 //! file holds the outcome of PyTorch's choice. SparQ runs make the same choice in those selections
@@ -26,7 +27,9 @@ use std::{
 
 use burn::tensor::DType;
 use safetensors::{Dtype, SafeTensors};
-use sparq_core::{GroupScores, IndexDtype, LayerState, Method, NewTokens, SparqConfig};
+use sparq_core::{
+    GroupScores, H2oConfig, IndexDtype, LayerState, LocalConfig, Method, NewTokens, SparqConfig, TopkConfig,
+};
 
 use crate::{
     error::{Error, Result},
@@ -110,24 +113,32 @@ fn method(name: &str) -> Option<Method> {
     if name == "dense" {
         return Some(Method::Dense);
     }
-    let parts: Vec<&str> = name.split('_').collect();
-    let ["sparq", k, local_k, rank, mean] = parts[..] else {
-        return None;
-    };
     let number = |part: &str, prefix| part.strip_prefix(prefix)?.parse::<usize>().ok();
-    Some(Method::Sparq(SparqConfig {
-        rank: number(rank, 'r')?,
-        top_k: number(k, 'k')? + 1,
-        local_window: number(local_k, 'l')? + 1,
-        mean_value: match mean {
-            "mean" => true,
-            "nomean" => false,
-            _ => return None,
-        },
-        group_scores: GroupScores::ScaledLogits,
-        dense_below: 0,
-        index: IndexDtype::Cache,
-    }))
+    // Where the authors' code counts the current token apart, one more is counted here.
+    let parts: Vec<&str> = name.split('_').collect();
+    Some(match parts[..] {
+        ["sparq", k, local_k, rank, mean] => Method::Sparq(SparqConfig {
+            rank: number(rank, 'r')?,
+            top_k: number(k, 'k')? + 1,
+            local_window: number(local_k, 'l')? + 1,
+            mean_value: match mean {
+                "mean" => true,
+                "nomean" => false,
+                _ => return None,
+            },
+            group_scores: GroupScores::ScaledLogits,
+            dense_below: 0,
+            index: IndexDtype::Cache,
+        }),
+        ["exact", "topk", k] => Method::ExactTopk(TopkConfig { top_k: number(k, 'k')? }),
+        ["local", k, initial_k] => {
+            Method::Local(LocalConfig { top_k: number(k, 'k')?, initial: number(initial_k, 'i')? })
+        }
+        ["h2o", k, local_k] => {
+            Method::H2o(H2oConfig { top_k: number(k, 'k')? + 1, local_window: number(local_k, 'l')? + 1 })
+        }
+        _ => return None,
+    })
 }
 
 /// Logits of positions P − 1 … P + N − 1 in one pass.
@@ -239,7 +250,13 @@ mod tests {
         };
         assert_eq!((config.top_k, config.local_window, config.rank, config.mean_value), (17, 5, 8, false));
         assert_eq!(method("dense.decode_logits"), Some(Method::Dense));
-        for other in ["h2o_k24_l6.decode_logits", "local_k24_i4.decode_logits", "sparq_k1_l1.decode_logits"] {
+        let h2o = H2oConfig { top_k: 25, local_window: 7 };
+        assert_eq!(method("h2o_k24_l6.decode_logits"), Some(Method::H2o(h2o)));
+        let local = LocalConfig { top_k: 24, initial: 4 };
+        assert_eq!(method("local_k24_i4.decode_logits"), Some(Method::Local(local)));
+        let exact = TopkConfig { top_k: 16 };
+        assert_eq!(method("exact_topk_k16.decode_logits"), Some(Method::ExactTopk(exact)));
+        for other in ["snapkv_k24.decode_logits", "local_k24.decode_logits", "sparq_k1_l1.decode_logits"] {
             assert_eq!(method(other), None);
         }
     }

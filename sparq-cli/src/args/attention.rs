@@ -1,16 +1,13 @@
 //! How decode steps attend.
 
+use std::path::PathBuf;
+
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use sparq_models::{
-    attention::{Attention, SparqOptions, SparqSize},
+    attention::{Attention, MethodName, MethodSpec, Profile},
     core::{GroupScores, IndexDtype, SparqConfig},
 };
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum MethodArg {
-    Dense,
-    Sparq,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GroupScoresArg {
@@ -28,11 +25,13 @@ pub(crate) enum KeyIndexArg {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Attention")]
 pub(crate) struct AttentionArgs {
-    /// How decode steps attend to the cache; prompts are always attended densely
-    #[arg(long, value_enum, default_value_t = MethodArg::Sparq)]
-    pub(crate) attention: MethodArg,
+    /// How decode steps attend to the cache: dense, sparq, sparq-mass, exact-topk, oracle-topk, local,
+    /// h2o, quest or double-sparsity, with sizes behind it where they are not the default:
+    /// sparq:r=16:k=64, h2o:k=64 (see docs/methods.md); prompts are always attended densely
+    #[arg(long, value_name = "METHOD", default_value = "sparq", value_parser = MethodSpec::parse)]
+    pub(crate) attention: MethodSpec,
 
-    /// SparQ: read about one part in X of what dense attention reads [default: 8]
+    /// Read about one part in X of what dense attention reads [default: 8]
     #[arg(long, value_name = "X", conflicts_with_all = ["sparq_rank", "sparq_top_k"])]
     pub(crate) compression_ratio: Option<f64>,
 
@@ -49,7 +48,8 @@ pub(crate) struct AttentionArgs {
     #[arg(long, value_name = "K", requires = "sparq_rank")]
     pub(crate) sparq_top_k: Option<usize>,
 
-    /// SparQ: most recent positions that are always read [default: a quarter of k]
+    /// SparQ, H2O, Double Sparsity: most recent positions that are always read
+    /// [default: a quarter of k; 1 for Double Sparsity]
     #[arg(long, value_name = "L")]
     pub(crate) local_window: Option<usize>,
 
@@ -58,20 +58,31 @@ pub(crate) struct AttentionArgs {
     #[arg(long)]
     pub(crate) no_mean_value: bool,
 
-    /// SparQ: how the query heads of a group choose together
-    #[arg(long, value_enum, default_value_t = GroupScoresArg::Logits)]
-    pub(crate) group_scores: GroupScoresArg,
-
-    /// SparQ: how the copy of the keys that positions are chosen by is stored; auto keeps the dtype of
-    /// the KV cache, int8 and int4 take less memory and less time
-    #[arg(long, value_enum, default_value_t = KeyIndexArg::Auto)]
-    pub(crate) k_index: KeyIndexArg,
+    /// SparQ: how the query heads of a group choose together [default: logits]
+    #[arg(long, value_enum)]
+    pub(crate) group_scores: Option<GroupScoresArg>,
 
     /// SparQ: attend densely to contexts shorter than N tokens; auto measures from which length on
     /// SparQ is faster here, once for each shape [default: auto; 0 for the small model inside this
     /// program]
     #[arg(long, value_name = "auto|N", value_parser = dense_below)]
     pub(crate) dense_below: Option<DenseBelow>,
+
+    /// SparQ: how the copy of the keys that positions are chosen by is stored; auto keeps the dtype of
+    /// the KV cache, int8 and int4 take less memory and less time [default: auto]
+    #[arg(long, value_enum)]
+    pub(crate) k_index: Option<KeyIndexArg>,
+
+    /// Attend densely in the first N layers
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) dense_layers: usize,
+
+    /// Take the method of each layer from a file (see docs/methods.md)
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "attention", "compression_ratio", "min_top_k", "sparq_rank", "sparq_top_k", "local_window",
+        "no_mean_value", "group_scores", "dense_below", "k_index", "dense_layers",
+    ])]
+    pub(crate) profile: Option<PathBuf>,
 }
 
 /// Below which context length SparQ attends densely.
@@ -102,38 +113,90 @@ impl AttentionArgs {
 
     /// The attention of the run; `demo` for the small model inside the program, which is scaled
     /// down and so is its smallest top-k.
-    pub(crate) fn resolve(&self, demo: bool) -> Attention {
-        if self.attention == MethodArg::Dense {
-            return Attention::Dense;
+    pub(crate) fn resolve(&self, demo: bool) -> anyhow::Result<Attention> {
+        if let Some(path) = &self.profile {
+            return Ok(Attention::Profile(Profile::read(path)?));
         }
-        let size = match (self.sparq_rank, self.sparq_top_k) {
-            (Some(rank), Some(top_k)) => SparqSize::Explicit { rank, top_k },
-            _ => SparqSize::Ratio {
-                ratio: self.compression_ratio.unwrap_or(8.0),
-                min_top_k: self.min_top_k.unwrap_or(match demo {
-                    true => crate::demo::MIN_TOP_K,
-                    false => SparqConfig::MIN_TOP_K,
-                }),
-            },
+        let spec = self.method(demo)?;
+        let rest = match spec.name {
+            MethodName::Dense => Attention::Dense,
+            _ => Attention::Method(spec),
         };
-        Attention::Sparq(SparqOptions {
-            size,
-            local_window: self.local_window,
-            mean_value: self.no_mean_value.then_some(false),
-            group_scores: match self.group_scores {
-                GroupScoresArg::Logits => GroupScores::ScaledLogits,
-                GroupScoresArg::Softmax => GroupScores::Softmax,
-            },
-            index: match self.k_index {
-                KeyIndexArg::Auto => IndexDtype::Cache,
-                KeyIndexArg::Int8 => IndexDtype::Int8,
-                KeyIndexArg::Int4 => IndexDtype::Int4,
-            },
-            dense_below: match self.dense_below {
-                Some(DenseBelow::Tokens(tokens)) => tokens,
-                Some(DenseBelow::Auto) | None => 0,
-            },
+        Ok(match self.dense_layers {
+            0 => rest,
+            layers => Attention::DenseFirst { layers, rest: Box::new(rest) },
         })
+    }
+
+    /// Takes back what was said about the sizes of a method, but for the compression ratio.
+    pub(crate) fn forget_sizes(&mut self) {
+        self.min_top_k = None;
+        (self.sparq_rank, self.sparq_top_k) = (None, None);
+        self.local_window = None;
+        self.no_mean_value = false;
+        self.group_scores = None;
+        self.dense_below = None;
+        self.k_index = None;
+        self.profile = None;
+    }
+
+    /// The method of `--attention` with what the other flags say.
+    fn method(&self, demo: bool) -> anyhow::Result<MethodSpec> {
+        let mut spec = self.attention.clone();
+        let group_scores = self.group_scores.map(|group| match group {
+            GroupScoresArg::Logits => GroupScores::ScaledLogits,
+            GroupScoresArg::Softmax => GroupScores::Softmax,
+        });
+        let index = self.k_index.map(|index| match index {
+            KeyIndexArg::Auto => IndexDtype::Cache,
+            KeyIndexArg::Int8 => IndexDtype::Int8,
+            KeyIndexArg::Int4 => IndexDtype::Int4,
+        });
+        // What is to be measured is filled in by [`crate::crossover`].
+        let dense_below = self.dense_below.and_then(|dense_below| match dense_below {
+            DenseBelow::Auto => None,
+            DenseBelow::Tokens(tokens) => Some(tokens),
+        });
+        let flags = Flags { name: spec.name };
+        flags.set("--compression-ratio", "@", &mut spec.compression, self.compression_ratio)?;
+        flags.set("--sparq-rank", "r", &mut spec.rank, self.sparq_rank)?;
+        flags.set("--sparq-top-k", "k", &mut spec.top_k, self.sparq_top_k)?;
+        flags.set("--min-top-k", "min-k", &mut spec.min_top_k, self.min_top_k)?;
+        flags.set("--local-window", "l", &mut spec.local_window, self.local_window)?;
+        flags.set("--no-mean-value", "mean", &mut spec.mean_value, self.no_mean_value.then_some(false))?;
+        flags.set("--group-scores", "group", &mut spec.group_scores, group_scores)?;
+        flags.set("--dense-below", "dense-below", &mut spec.dense_below, dense_below)?;
+        flags.set("--k-index", "index", &mut spec.index, index)?;
+        if spec.name.keys().contains(&"min-k") && spec.rank.is_none() && spec.top_k.is_none() {
+            spec.min_top_k = spec.min_top_k.or(Some(match demo {
+                true => crate::demo::MIN_TOP_K,
+                false => SparqConfig::MIN_TOP_K,
+            }));
+        }
+        Ok(spec)
+    }
+}
+
+/// Flags that add to the notation of a method.
+struct Flags {
+    name: MethodName,
+}
+
+impl Flags {
+    /// Takes a flag's value. Dense attention takes none and ignores all, so that a command can be
+    /// repeated with `--attention dense` in it.
+    fn set<T>(&self, flag: &str, key: &str, place: &mut Option<T>, value: Option<T>) -> anyhow::Result<()> {
+        if value.is_none() || self.name == MethodName::Dense {
+            return Ok(());
+        }
+        if key != "@" && !self.name.keys().contains(&key) {
+            bail!("{flag} says nothing about --attention {}", self.name);
+        }
+        if place.is_some() {
+            bail!("{flag} and --attention both state `{key}`");
+        }
+        *place = value;
+        Ok(())
     }
 }
 
@@ -144,7 +207,7 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
 
-    fn parse(flags: &str) -> Result<Attention, clap::Error> {
+    fn parse(flags: &str) -> Result<anyhow::Result<Attention>, clap::Error> {
         let words = ["sparq", "generate", "text"].into_iter().chain(flags.split_whitespace());
         match Cli::try_parse_from(words)?.command {
             Command::Generate(args) => Ok(args.attention.resolve(true)),
@@ -152,34 +215,39 @@ mod tests {
         }
     }
 
-    fn sparq(flags: &str) -> SparqOptions {
-        match parse(flags).unwrap() {
-            Attention::Sparq(options) => options,
-            Attention::Dense => panic!("{flags} gave dense attention"),
+    fn notation(flags: &str) -> String {
+        match parse(flags).unwrap().unwrap() {
+            Attention::Method(spec) => spec.to_string(),
+            other => panic!("{flags} gave {other:?}"),
         }
     }
 
     #[test]
     fn each_flag_does_what_it_says() {
-        assert_eq!(parse("--attention dense").unwrap(), Attention::Dense);
-        assert_eq!(sparq("").size, SparqSize::Ratio { ratio: 8.0, min_top_k: crate::demo::MIN_TOP_K });
-        assert_eq!(
-            sparq("--compression-ratio 4 --min-top-k 32").size,
-            SparqSize::Ratio { ratio: 4.0, min_top_k: 32 }
-        );
-        assert_eq!(
-            sparq("--sparq-rank 16 --sparq-top-k 96").size,
-            SparqSize::Explicit { rank: 16, top_k: 96 }
-        );
-        assert_eq!(sparq("--local-window 7").local_window, Some(7));
-        assert_eq!(sparq("").mean_value, None);
-        assert_eq!(sparq("--no-mean-value").mean_value, Some(false));
-        assert_eq!(sparq("--group-scores softmax").group_scores, GroupScores::Softmax);
-        assert_eq!(sparq("--dense-below 512").dense_below, 512);
-        assert_eq!(sparq("").index, IndexDtype::Cache);
-        assert_eq!(sparq("--k-index int8").index, IndexDtype::Int8);
-        assert_eq!(sparq("--k-index int4").index, IndexDtype::Int4);
-        assert_eq!(sparq("--dense-below auto").dense_below, 0);
+        assert_eq!(parse("--attention dense").unwrap().unwrap(), Attention::Dense);
+        assert_eq!(parse("--attention dense --dense-below 9").unwrap().unwrap(), Attention::Dense);
+        let smallest = format!("min-k={}", crate::demo::MIN_TOP_K);
+        assert_eq!(notation(""), format!("sparq:{smallest}"));
+        assert_eq!(notation("--compression-ratio 4 --min-top-k 32"), "sparq@4:min-k=32");
+        assert_eq!(notation("--sparq-rank 16 --sparq-top-k 96"), "sparq:r=16:k=96");
+        assert_eq!(notation("--local-window 7"), format!("sparq:l=7:{smallest}"));
+        assert_eq!(notation("--no-mean-value"), format!("sparq:mean=off:{smallest}"));
+        assert_eq!(notation("--group-scores softmax"), format!("sparq:group=softmax:{smallest}"));
+        assert_eq!(notation("--dense-below 512"), format!("sparq:{smallest}:dense-below=512"));
+        assert_eq!(notation("--dense-below auto"), format!("sparq:{smallest}"));
+        assert_eq!(notation("--k-index int8"), format!("sparq:{smallest}:index=int8"));
+        assert_eq!(notation("--k-index auto"), format!("sparq:{smallest}:index=cache"));
+        for name in MethodName::ALL.into_iter().filter(|name| !name.keys().contains(&"min-k")).skip(1) {
+            assert_eq!(notation(&format!("--attention {name}")), name.as_str());
+        }
+        assert_eq!(notation("--attention sparq:r=16:k=64"), "sparq:r=16:k=64");
+        assert_eq!(notation("--attention h2o --compression-ratio 4 --local-window 3"), "h2o@4:l=3");
+        let Attention::DenseFirst { layers, rest } =
+            parse("--attention quest@4 --dense-layers 2").unwrap().unwrap()
+        else {
+            panic!("dense layers first");
+        };
+        assert_eq!((layers, *rest), (2, Attention::Method(MethodSpec::parse("quest@4").unwrap())));
     }
 
     #[test]
@@ -190,9 +258,21 @@ mod tests {
             "--dense-below never",
             "--sparq-top-k 16",
             "--attention sparse",
+            "--attention h2o:r=4",
             "--min-top-k 3 --sparq-rank 16 --sparq-top-k 64",
+            "--profile a.json --attention h2o",
+            "--profile a.json --dense-layers 2",
         ] {
             assert_eq!(parse(flags).unwrap_err().exit_code(), 2, "{flags}");
+        }
+        for flags in [
+            "--attention sparq@8 --compression-ratio 4",
+            "--attention sparq:r=4:k=8 --sparq-rank 4 --sparq-top-k 8",
+            "--attention h2o --no-mean-value",
+            "--attention quest --local-window 3",
+            "--profile no-such-file.json",
+        ] {
+            assert!(parse(flags).unwrap().is_err(), "{flags}");
         }
     }
 }

@@ -73,6 +73,9 @@ impl ChatSettings {
             anyhow::anyhow!(line)
         };
         let matches = command.try_get_matches_from(flags).map_err(one_line)?;
+        if matches.value_source("attention").is_some() {
+            self.attention.forget_sizes();
+        }
         // A ratio and explicit sizes exclude each other: what is set last holds.
         if matches.value_source("compression_ratio").is_some() || matches.value_source("min_top_k").is_some()
         {
@@ -109,7 +112,8 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::args::{Cli, Command, MethodArg};
+    use crate::args::{Cli, Command};
+    use sparq_models::attention::MethodName;
 
     fn settings() -> ChatSettings {
         let words =
@@ -126,16 +130,20 @@ mod tests {
         settings.set(&["top-p", "0.9", "max_new_tokens", "7"]).unwrap();
         assert_eq!((settings.sampling.top_p, settings.max_new_tokens), (Some(0.9), 7));
         assert_eq!(
-            (settings.sampling.temperature, settings.attention.attention),
-            (Some(0.5), MethodArg::Dense)
+            (settings.sampling.temperature, settings.attention.attention.name),
+            (Some(0.5), MethodName::Dense)
         );
         settings.set(&["attention", "sparq", "no-mean-value"]).unwrap();
-        assert!(settings.attention.no_mean_value && settings.attention.attention == MethodArg::Sparq);
+        assert!(settings.attention.no_mean_value && settings.attention.attention.name == MethodName::Sparq);
         assert_eq!(settings.attention.compression_ratio, Some(4.0));
         settings.set(&["sparq-rank", "16", "sparq-top-k", "64"]).unwrap();
         assert_eq!((settings.attention.compression_ratio, settings.attention.sparq_rank), (None, Some(16)));
         settings.set(&["compression-ratio", "8"]).unwrap();
         assert_eq!((settings.attention.compression_ratio, settings.attention.sparq_rank), (Some(8.0), None));
+        settings.set(&["attention", "h2o:l=2"]).unwrap();
+        assert!(!settings.attention.no_mean_value, "H2O has none");
+        assert_eq!(settings.attention.compression_ratio, Some(8.0));
+        assert!(settings.attention.resolve(true).is_ok());
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
         eprintln!("{note}");
     }
     let mut options = GenerateOptions {
-        attention: args.attention.resolve(args.model.is_demo()),
+        attention: args.attention.resolve(args.model.is_demo())?,
         max_new_tokens: args.max_new_tokens,
         max_seq_len: args.max_seq_len,
         sampler: args.sampling.resolve(checkpoint.generation_config()),
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     sink.finish()?;
     if !args.quiet {
         let stats = &generation.stats;
-        let text = summary(stats, load, &args.model.device, dtype, args.attention.attention);
+        let text = summary(stats, load, &args.model.device, dtype);
         io::stderr().write_all(text.as_bytes()).context("cannot write to standard error")?;
     }
     Ok(ExitCode::SUCCESS)

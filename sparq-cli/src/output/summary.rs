@@ -4,14 +4,13 @@ use std::{fmt::Write, time::Duration};
 
 use burn::tensor::DType;
 use sparq_models::{
-    core::{Method, SparqConfig},
+    attention::MethodSpec,
+    core::{Method, SparqConfig, Traffic},
     generate::{Finish, Stats},
 };
 
-use crate::args::MethodArg;
-
 /// A few lines for standard error: what ran, how fast, and what it moved.
-pub(crate) fn summary(stats: &Stats, load: Duration, device: &str, dtype: DType, asked: MethodArg) -> String {
+pub(crate) fn summary(stats: &Stats, load: Duration, device: &str, dtype: DType) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = writeln!(text, "\nload       {:.2} s to {device} in {}", load.as_secs_f64(), dtype.name());
@@ -43,11 +42,13 @@ pub(crate) fn summary(stats: &Stats, load: Duration, device: &str, dtype: DType,
             100.0 * moved / dense,
             bytes(stats.cache_bytes as f64),
         );
-        if asked == MethodArg::Sparq && stats.traffic.moved.k_index.bytes == 0 {
-            let _ = writeln!(
-                text,
-                "           all steps ran dense: the context was too short for SparQ to be faster"
-            );
+        let Traffic { moved, dense, .. } = stats.traffic;
+        if stats.method != Method::Dense && (moved.k, moved.v) == (dense.k, dense.v) {
+            let why = match stats.method {
+                Method::Sparq(_) => "the context was too short for SparQ to be faster",
+                _ => "the context was no longer than what the method reads",
+            };
+            let _ = writeln!(text, "           all steps ran dense: {why}");
         }
     }
     text
@@ -64,7 +65,7 @@ fn method(method: &Method) -> String {
                 tokens => format!(", dense below {tokens} tokens"),
             }
         ),
-        _ => "dense".to_owned(),
+        other => MethodSpec::from(other).to_string(),
     }
 }
 

@@ -12,4 +12,5 @@ mod generate;
 mod hub;
 mod inspect;
 mod loading;
+mod methods;
 mod verify;

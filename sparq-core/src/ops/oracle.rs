@@ -22,7 +22,7 @@ pub use append::{accumulate, append_columns, append_rows};
 pub(super) use attention::{Block, prefill_with};
 pub use attention::{decode_dense, prefill};
 pub use quantized::{append_quantized, decode_sparq_quantized, dequantize};
-pub use sparq::{approximate_scores, attend_selected, decode_sparq, select_tokens};
+pub use sparq::{approximate_scores, attend_selected, decode_sparq, reallocate_to_mean, select_tokens};
 
 use crate::spans::Spans;
 

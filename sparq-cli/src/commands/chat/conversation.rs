@@ -21,7 +21,7 @@ use sparq_models::{
 };
 
 use crate::{
-    args::{ChatArgs, ChatSettings, MethodArg},
+    args::{ChatArgs, ChatSettings},
     crossover,
     output::{Progress, Sink, summary},
 };
@@ -56,8 +56,8 @@ pub(super) struct Conversation<'a> {
     /// What the checkpoint recommends for sampling.
     defaults: GenerationConfig,
     messages: Vec<Message>,
-    /// The last answer, and the method that was asked for.
-    last: Option<(Stats, MethodArg)>,
+    /// The last answer.
+    last: Option<Stats>,
     load: Duration,
     /// True while Ctrl-C ends the program; an answer clears it, and stops when it is set.
     interrupted: Arc<AtomicBool>,
@@ -178,7 +178,7 @@ impl<'a> Conversation<'a> {
             Finish::Cancelled => eprintln!("(stopped)"),
             Finish::Eos | Finish::Stop => {}
         }
-        self.last = Some((generation.stats, self.settings.attention.attention));
+        self.last = Some(generation.stats);
         Ok(generation.text)
     }
 
@@ -186,7 +186,7 @@ impl<'a> Conversation<'a> {
         let mut stop = self.settings.stop.clone();
         stop.extend(self.format.stops());
         let is_demo = self.args.model.is_demo();
-        let mut attention = self.settings.attention.resolve(is_demo);
+        let mut attention = self.settings.attention.resolve(is_demo)?;
         if self.settings.attention.measures_crossover(is_demo) {
             let run_len = self.session.cached_tokens().len() + self.settings.max_new_tokens;
             let run_len = run_len.min(self.session.max_seq_len());
@@ -203,11 +203,11 @@ impl<'a> Conversation<'a> {
     }
 
     fn stats(&self) -> String {
-        let Some((stats, asked)) = &self.last else {
+        let Some(stats) = &self.last else {
             return "there is no answer yet\n".to_owned();
         };
         let cached = self.session.cached_tokens().len();
-        let figures = summary(stats, self.load, &self.args.model.device, self.model.dtype(), *asked);
+        let figures = summary(stats, self.load, &self.args.model.device, self.model.dtype());
         format!("{figures}context    {cached} of {} tokens\n", self.session.max_seq_len())
     }
 

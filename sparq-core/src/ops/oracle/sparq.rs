@@ -148,7 +148,10 @@ pub fn attend_selected<B: Backend>(
 
 /// Step 3: `α · y + (1 − α) · v̄`, with v̄ the mean of all values. Where a window leaves some of them
 /// out, their mean is not that of the live ones and `y` stays as it is.
-fn reallocate_to_mean<B: Backend>(
+///
+/// `output: [batch, kv_heads, g, head_dim]`, `v_sum: [batch, kv_heads, head_dim]`,
+/// `alpha: [batch, kv_heads, g, 1]`.
+pub fn reallocate_to_mean<B: Backend>(
     output: FloatTensor<B>,
     v_sum: FloatTensor<B>,
     alpha: FloatTensor<B>,

@@ -1,0 +1,490 @@
+//! The decode methods beside dense attention and SparQ: reference vectors, and what must hold whatever
+//! the numbers are. They are made of Burn ops, so a failure on one backend is a failure of an op there.
+
+use std::fs;
+
+use burn::tensor::{DType, Device, Tensor};
+use proptest::prelude::*;
+use safetensors::SafeTensors;
+use serde::Deserialize;
+use sparq_core::{
+    AttentionLayer, AttentionShape, CacheConfig, DoubleSparsityConfig, GroupScores, H2oConfig, IndexDtype,
+    LayerState, LocalConfig, Method, NewTokens, QuestConfig, SparqConfig, SparqMassConfig, TopkConfig,
+    Transfer, transfer,
+};
+
+use crate::{
+    problem::{Problem, floats, ints, tensor},
+    properties::{check, config, padded, sizes},
+    reference::{self, read_problem},
+    tolerance::{assert_close, f32},
+};
+
+/// A case of a reference file that is not SparQ's.
+#[derive(Debug, Deserialize)]
+struct Case {
+    method: String,
+    key: String,
+    k: Option<usize>,
+    initial_k: Option<usize>,
+}
+
+impl Case {
+    fn method(&self) -> Option<Method> {
+        match self.method.as_str() {
+            "sparq" => None,
+            "exact_topk" => Some(Method::ExactTopk(TopkConfig { top_k: self.k? })),
+            "local" => Some(Method::Local(LocalConfig { top_k: self.k?, initial: self.initial_k? })),
+            other => panic!("a case of an unknown method `{other}`"),
+        }
+    }
+}
+
+/// Every exact top-k and LM-Infinite case of the authors' vectors.
+pub fn reference_vectors(device: &Device) {
+    let folder = reference::folder().join("attention");
+    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut cases = 0;
+    for file in entries.map(|entry| entry.expect("a readable folder").path()) {
+        let bytes = fs::read(&file).expect("a readable file");
+        let (_, header) = SafeTensors::read_metadata(&bytes).expect("a safetensors header");
+        let metadata = header.metadata().as_ref().expect("metadata").clone();
+        let tensors = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+        let problem = read_problem(&metadata, &tensors);
+        let listed: Vec<Case> = serde_json::from_str(&metadata["cases"]).expect("a list of cases");
+        for case in listed {
+            let Some(method) = case.method() else { continue };
+            let expected = reference::floats(&tensors, &format!("{}.output", case.key));
+            let what = format!("{} {}", file.display(), case.key);
+            assert_close(&one_step(&problem, &method, device).output, &expected, f32().reference, &what);
+            cases += 1;
+        }
+    }
+    assert!(cases >= 10, "{cases} cases in {}", folder.display());
+}
+
+/// What a step gave, read back.
+#[derive(Debug, Clone, PartialEq)]
+struct Step {
+    /// `[batch, heads, d]`, row-major.
+    output: Vec<f32>,
+    /// Kept positions per sequence and KV head, ascending, fillers removed; all live ones where the
+    /// step ran dense.
+    positions: Vec<Vec<usize>>,
+    /// Sum of the weights per sequence and query head; 1 where the step ran dense.
+    weight: Vec<f32>,
+    /// Retained mass per sequence and query head, where the method states it; 1 where it ran dense.
+    mass: Option<Vec<f32>>,
+    transfer: Transfer,
+    dense: bool,
+}
+
+/// One decode step over the keys and values of a problem, without a prefill that a method could watch.
+fn one_step(problem: &Problem, method: &Method, device: &Device) -> Step {
+    let cache = problem.cache(DType::F32, device);
+    let mut method = method.for_layer(&problem.shape).expect("a valid configuration");
+    let decoded = method.decode(problem.queries(device), &cache).expect("a step");
+    read(decoded, cache.lens(), problem.layer())
+}
+
+fn read(decoded: sparq_core::Decoded, lens: &[usize], layer: AttentionLayer) -> Step {
+    let AttentionShape { heads, kv_heads, .. } = layer.shape;
+    let start = |len: usize| layer.window.map_or(0, |window| len.saturating_sub(window));
+    let everything = || -> Vec<Vec<usize>> {
+        lens.iter().flat_map(|&len| (0..kv_heads).map(move |_| (start(len)..len).collect())).collect()
+    };
+    let ones = vec![1.0; lens.len() * heads];
+    let (positions, weight, mass, dense) = match decoded.selection {
+        None => (everything(), ones.clone(), Some(ones), true),
+        Some(selection) => {
+            let [_, _, kept] = selection.positions.dims();
+            let positions = ints(selection.positions);
+            let live = |row: &[i64]| {
+                let mut live: Vec<usize> = row.iter().filter(|&&p| p >= 0).map(|&p| p as usize).collect();
+                live.sort_unstable();
+                live
+            };
+            let weights = selection.weights.map(floats);
+            let sums =
+                weights.map_or(ones, |weights| weights.chunks(kept).map(|row| row.iter().sum()).collect());
+            (positions.chunks(kept).map(live).collect(), sums, selection.retained_mass.map(floats), false)
+        }
+    };
+    Step { output: floats(decoded.output), positions, weight, mass, transfer: decoded.transfer, dense }
+}
+
+/// A text: a left-padded batch of prompts, and tokens to decode behind them.
+struct Text {
+    layer: AttentionLayer,
+    pads: Vec<usize>,
+    prompt: usize,
+    q: Vec<f32>,
+    problem: Problem,
+}
+
+impl Text {
+    /// `steps` tokens behind prompts of `prompt` columns.
+    fn random(layer: AttentionLayer, prompt: usize, pads: &[usize], steps: usize, seed: u64) -> Self {
+        let shape = layer.shape;
+        let width = prompt + steps;
+        let tokens = NewTokens::left_padded(width, pads).expect("padding within the prompt");
+        let problem = Problem::random(shape, tokens, seed);
+        let wide = AttentionShape { heads: shape.heads * width, kv_heads: 1, ..shape };
+        let q = Problem::random(wide, NewTokens::all(pads.len(), 1), seed ^ 1).q;
+        Self { layer, pads: pads.to_vec(), prompt, q, problem }
+    }
+
+    fn width(&self) -> usize {
+        self.problem.tokens.width()
+    }
+
+    /// The queries of sequence `b` without its padding, `[heads, tokens, d]`.
+    fn alone(&self, b: usize) -> Self {
+        let AttentionShape { heads, head_dim, .. } = self.layer.shape;
+        let (width, pad) = (self.width(), self.pads[b]);
+        let rows = (0..heads).flat_map(|head| {
+            let first = (b * heads + head) * width;
+            &self.q[(first + pad) * head_dim..(first + width) * head_dim]
+        });
+        Self {
+            layer: self.layer,
+            pads: vec![0],
+            prompt: self.prompt - pad,
+            q: rows.copied().collect(),
+            problem: self.problem.sequence(b),
+        }
+    }
+
+    /// Prefills in chunks and decodes the rest.
+    fn run(&self, method: &Method, chunk: usize, device: &Device) -> Vec<Step> {
+        self.run_from(self.state(method, device), 0, chunk, device)
+    }
+
+    fn state(&self, method: &Method, device: &Device) -> LayerState {
+        let config = CacheConfig {
+            layer: self.layer,
+            batch: self.pads.len(),
+            max_len: self.width() + 16,
+            dtype: DType::F32,
+        };
+        LayerState::new(&config, method, device).expect("a valid layer")
+    }
+
+    /// Goes on from column `first` of the prompt.
+    fn run_from(&self, mut state: LayerState, first: usize, chunk: usize, device: &Device) -> Vec<Step> {
+        let AttentionShape { heads, head_dim, .. } = self.layer.shape;
+        let batch = self.pads.len();
+        let q = tensor(self.q.clone(), [batch, heads, self.width(), head_dim], device);
+        let (k, v) = (self.problem.rows(&self.problem.k, device), self.problem.rows(&self.problem.v, device));
+        let part = |x: &Tensor<4>, first, count| x.clone().narrow(2, first, count);
+        for first in (first..self.prompt).step_by(chunk) {
+            let count = chunk.min(self.prompt - first);
+            let new = self.problem.tokens.columns(first, count);
+            let output =
+                state.prefill(part(&q, first, count), part(&k, first, count), part(&v, first, count), &new);
+            output.expect("it fits");
+        }
+        let step = |t: usize| {
+            let plan = state.cache().plan(&NewTokens::all(batch, 1)).expect("it fits");
+            let decoded = state.decode_planned(part(&q, t, 1), part(&k, t, 1), part(&v, t, 1), &plan);
+            read(decoded.expect("a step"), state.cache().lens(), self.layer)
+        };
+        (self.prompt..self.width()).map(step).collect()
+    }
+}
+
+/// Every method, so sized that it keeps at most `top_k` positions.
+fn methods(shape: &AttentionShape, top_k: usize) -> Vec<Method> {
+    let rank = (shape.head_dim / 2).max(1);
+    let sparq = SparqConfig { mean_value: false, ..SparqConfig::new(shape, rank, top_k) };
+    vec![
+        Method::Sparq(sparq),
+        Method::SparqMass(SparqMassConfig { sparq, mass: 0.9 }),
+        Method::SparqMass(SparqMassConfig {
+            sparq: SparqConfig { index: IndexDtype::Int8, ..sparq },
+            mass: 0.7,
+        }),
+        Method::ExactTopk(TopkConfig { top_k }),
+        Method::OracleTopk(TopkConfig { top_k }),
+        Method::Local(LocalConfig::new(top_k)),
+        Method::H2o(H2oConfig::new(top_k)),
+        Method::Quest(QuestConfig { top_k, page: 4.min(top_k) }),
+        Method::DoubleSparsity(DoubleSparsityConfig::new(rank, top_k)),
+        Method::DoubleSparsity(DoubleSparsityConfig {
+            channels: vec![(0..shape.head_dim).rev().collect(); shape.kv_heads],
+            ..DoubleSparsityConfig::new(rank, top_k)
+        }),
+    ]
+}
+
+const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 16 };
+
+/// Kept positions are different, live, no more than the budget, and hold the current token where the
+/// method promises that; weights sum to one, or to at most one where they are not renormalised.
+pub fn budgets_are_kept(device: &Device) {
+    for (window, softcap) in [(None, None), (Some(13), None), (None, Some(2.0))] {
+        let layer = AttentionLayer { shape: SHAPE, window, softcap };
+        let text = Text::random(layer, 30, &[0, 11, 27], 6, 61);
+        for method in methods(&SHAPE, 8) {
+            for (t, step) in text.run(&method, 7, device).into_iter().enumerate() {
+                for (row, positions) in step.positions.iter().enumerate() {
+                    let what = format!("{method:?} {window:?} step {t} row {row}: {positions:?}");
+                    let len = text.prompt - text.pads[row / SHAPE.kv_heads] + t + 1;
+                    let start = window.map_or(0, |window| len.saturating_sub(window));
+                    let live = len - start;
+                    assert!(positions.windows(2).all(|pair| pair[0] < pair[1]), "{what}");
+                    assert!(positions.iter().all(|&p| p >= start && p < len), "{what}");
+                    // An evicted token or a page may leave the window; a mass may need fewer.
+                    let exact = match &method {
+                        Method::SparqMass(_) | Method::Quest(_) => false,
+                        Method::H2o(_) => window.is_none(),
+                        _ => true,
+                    };
+                    let most = live.min(8);
+                    assert!(if exact { positions.len() == most } else { positions.len() <= most }, "{what}");
+                    if !matches!(method, Method::ExactTopk(_) | Method::OracleTopk(_)) {
+                        assert_eq!(positions.last(), Some(&(len - 1)), "{what}");
+                    }
+                }
+                for weight in &step.weight {
+                    let dropped = matches!(method, Method::ExactTopk(_));
+                    assert!(
+                        *weight < 1.0 + 1e-5 && (dropped || *weight > 1.0 - 1e-5),
+                        "{method:?}: {weight}"
+                    );
+                }
+                for mass in step.mass.iter().flatten() {
+                    assert!((0.0..1.0 + 1e-5).contains(mass), "{method:?}: {mass}");
+                }
+                assert!(step.output.iter().all(|x| x.is_finite()), "{method:?}");
+            }
+        }
+    }
+}
+
+/// A method that keeps everything is dense attention.
+pub fn methods_that_keep_everything_are_dense(device: &Device) {
+    for (window, softcap) in [(None, None), (Some(13), Some(2.0))] {
+        let layer = AttentionLayer { shape: SHAPE, window, softcap };
+        let text = Text::random(layer, 20, &[0, 9], 4, 62);
+        let dense = text.run(&Method::Dense, 20, device);
+        let mut all = methods(&SHAPE, 32);
+        let sparq = SparqConfig { mean_value: true, ..SparqConfig::new(&SHAPE, 4, 32) };
+        all.push(Method::SparqMass(SparqMassConfig { sparq, mass: 1.0 }));
+        for method in all.iter().filter(|method| !matches!(method, Method::SparqMass(c) if c.mass < 1.0)) {
+            for (step, dense) in text.run(method, 20, device).iter().zip(&dense) {
+                assert_close(&step.output, &dense.output, f32().oracle, &format!("{method:?}"));
+                assert_eq!(step.positions, dense.positions, "{method:?}");
+            }
+        }
+    }
+}
+
+/// A padded batch gives each sequence what it gets alone, whatever the chunks of the prefill, and
+/// whatever the padding holds: sums stay finite.
+pub fn a_padded_batch_equals_one_by_one(device: &Device) {
+    for window in [None, Some(13)] {
+        let layer = AttentionLayer { shape: SHAPE, window, softcap: None };
+        let mut text = Text::random(layer, 30, &[0, 11, 27], 6, 63);
+        text.problem.poison_padding(1e9, f32::INFINITY);
+        for method in methods(&SHAPE, 8) {
+            let together = text.run(&method, 7, device);
+            for b in 0..3 {
+                for (t, step) in text.alone(b).run(&method, 30, device).iter().enumerate() {
+                    let what = format!("{method:?} {window:?} sequence {b} step {t}");
+                    let values = SHAPE.heads * SHAPE.head_dim;
+                    assert_close(
+                        &together[t].output[b * values..(b + 1) * values],
+                        &step.output,
+                        f32().oracle,
+                        &what,
+                    );
+                    let rows = b * SHAPE.kv_heads..(b + 1) * SHAPE.kv_heads;
+                    assert_eq!(together[t].positions[rows], step.positions, "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// A text that is cut back and continued otherwise gives what the other text gives from the start, for
+/// all methods that do not say that they remember.
+pub fn going_back_forgets(device: &Device) {
+    let text = Text::random(SHAPE.into(), 30, &[0, 3], 6, 64);
+    let mut other = Text::random(SHAPE.into(), 30, &[0, 3], 6, 65);
+    let (common, head_dim) = (21, SHAPE.head_dim);
+    let share = |to: &mut [f32], from: &[f32]| {
+        for (to, from) in to.chunks_mut(36 * head_dim).zip(from.chunks(36 * head_dim)) {
+            to[..common * head_dim].copy_from_slice(&from[..common * head_dim]);
+        }
+    };
+    share(&mut other.q, &text.q);
+    share(&mut other.problem.k, &text.problem.k);
+    share(&mut other.problem.v, &text.problem.v);
+    for method in methods(&SHAPE, 8) {
+        // Both sequences end at the same position here: their padding is the same.
+        let (one, two) = (text.alone(1), other.alone(1));
+        let mut state = one.state(&method, device);
+        let q = tensor(one.q.clone(), [1, SHAPE.heads, one.width(), head_dim], device);
+        let (k, v) = (one.problem.rows(&one.problem.k, device), one.problem.rows(&one.problem.v, device));
+        let part = |x: &Tensor<4>, first, count| x.clone().narrow(2, first, count);
+        let new = NewTokens::all(1, one.prompt);
+        state
+            .prefill(part(&q, 0, one.prompt), part(&k, 0, one.prompt), part(&v, 0, one.prompt), &new)
+            .expect("it fits");
+        for t in one.prompt..one.width() {
+            state.decode(part(&q, t, 1), part(&k, t, 1), part(&v, t, 1)).expect("a step");
+        }
+        let back = common - 3;
+        state.truncate(back).expect("it goes back");
+        let again = two.run_from(state, back, 64, device);
+        let fresh = two.run(&method, 64, device);
+        for (again, fresh) in again.iter().zip(&fresh) {
+            assert!(again.output.iter().all(|x| x.is_finite()), "{method:?}");
+            let remembers = match &method {
+                Method::H2o(_) => true,
+                Method::DoubleSparsity(config) => config.channels.is_empty(),
+                _ => false,
+            };
+            if !remembers {
+                assert_close(&again.output, &fresh.output, f32().oracle, &format!("{method:?}"));
+                assert_eq!(again.positions, fresh.positions, "{method:?}");
+            }
+        }
+    }
+}
+
+/// With all components, Double Sparsity, SparQ, and Quest with pages of one position rank alike: by the
+/// sum of the exact logits. A mass of one keeps what SparQ keeps.
+pub fn methods_meet_at_their_limits(device: &Device) {
+    check((padded(), 2usize..40), |(problem, top_k)| {
+        let shape = problem.shape;
+        let sparq = SparqConfig {
+            local_window: 1,
+            mean_value: false,
+            ..SparqConfig::new(&shape, shape.head_dim, top_k)
+        };
+        let expected = one_step(&problem, &Method::Sparq(sparq), device);
+        let channels = vec![(0..shape.head_dim).collect(); shape.kv_heads];
+        let labels = DoubleSparsityConfig { channels, ..DoubleSparsityConfig::new(shape.head_dim, top_k) };
+        for method in [
+            Method::DoubleSparsity(labels),
+            Method::Quest(QuestConfig { top_k, page: 1 }),
+            Method::SparqMass(SparqMassConfig { sparq, mass: 1.0 }),
+        ] {
+            let step = one_step(&problem, &method, device);
+            prop_assert_eq!(&step.positions, &expected.positions, "{:?}", method);
+            assert_close(&step.output, &expected.output, f32().oracle, &format!("{method:?}"));
+        }
+        Ok(())
+    });
+}
+
+/// With a mass of one, all of SparQ's settings give what SparQ gives.
+pub fn a_mass_of_one_is_sparq(device: &Device) {
+    check((padded(), 0usize..99, 0usize..99, 0usize..99, any::<bool>()), |(problem, r, k, l, softmax)| {
+        let group_scores = if softmax { GroupScores::Softmax } else { GroupScores::ScaledLogits };
+        let sparq = SparqConfig { group_scores, ..config(&problem.shape, r, k, l) };
+        let expected = one_step(&problem, &Method::Sparq(sparq), device);
+        let step = one_step(&problem, &Method::SparqMass(SparqMassConfig { sparq, mass: 1.0 }), device);
+        prop_assert_eq!(&step.positions, &expected.positions);
+        assert_close(&step.output, &expected.output, f32().oracle, "mass of one");
+        Ok(())
+    });
+}
+
+/// More mass keeps more positions, the mass is reached where the budget allows, no position too many is
+/// kept, and what is counted is what is kept.
+pub fn a_mass_budget_is_met(device: &Device) {
+    check((padded(), 0usize..99, 1usize..80), |(problem, r, top_k)| {
+        let shape = problem.shape;
+        let sparq = SparqConfig { local_window: 1, mean_value: false, top_k, ..config(&shape, r, 0, 0) };
+        let mut before = vec![vec![]; problem.batch() * shape.kv_heads];
+        for mass in [0.05, 0.3, 0.6, 0.9, 0.99] {
+            let step = one_step(&problem, &Method::SparqMass(SparqMassConfig { sparq, mass }), device);
+            let alpha = step.mass.as_ref().expect("a mass");
+            for (row, positions) in step.positions.iter().enumerate() {
+                let live = problem.tokens.valid()[row / shape.kv_heads].len();
+                prop_assert!(before[row].iter().all(|p| positions.contains(p)), "more mass keeps more");
+                let group = &alpha[row * shape.group()..(row + 1) * shape.group()];
+                let least = group.iter().copied().fold(f32::MAX, f32::min);
+                prop_assert!(least >= mass - 1e-5 || positions.len() == live.min(top_k), "{least} of {mass}");
+                prop_assert!(!positions.is_empty());
+            }
+            let kept: usize = step.positions.iter().map(Vec::len).sum();
+            prop_assert!(step.dense || step.transfer.k.elements as usize == kept * shape.head_dim);
+            before = step.positions;
+        }
+        Ok(())
+    });
+}
+
+/// No method that keeps the same number of positions for one head loses less mass than the oracle.
+pub fn the_oracle_is_a_bound(device: &Device) {
+    check((sizes(), 2usize..20), |((shape, width, seed), top_k)| {
+        let shape = AttentionShape { heads: shape.kv_heads, ..shape };
+        let problem = Problem::random(shape, NewTokens::all(1, width), seed);
+        let oracle = one_step(&problem, &Method::OracleTopk(TopkConfig { top_k }), device);
+        let exact = one_step(&problem, &Method::ExactTopk(TopkConfig { top_k }), device);
+        prop_assert_eq!(&oracle.positions, &exact.positions);
+        let mass = oracle.mass.expect("a mass");
+        assert_close(&mass, exact.mass.as_ref().expect("a mass"), 1e-6, "masses");
+        assert_close(&mass, &exact.weight, 1e-5, "the kept weights are the mass");
+        // The oracle's output, scaled by its mass, is the output that is not renormalised.
+        let scaled: Vec<f32> =
+            oracle.output.iter().enumerate().map(|(i, y)| y * mass[i / shape.head_dim]).collect();
+        assert_close(&scaled, &exact.output, f32().oracle, "outputs");
+        Ok(())
+    });
+}
+
+/// What each method counts, against the formulas of the papers.
+pub fn transfers_match_the_formulas(device: &Device) {
+    let (len, d, k, r) = (64, SHAPE.head_dim, 16, 8);
+    let text = Text::random(SHAPE.into(), len - 1, &[0], 1, 66);
+    let per_head = |method: &Method| {
+        let step = text.run(method, 64, device).remove(0);
+        assert!(!step.dense);
+        step.transfer.total().elements as usize / SHAPE.kv_heads
+    };
+    let topk = TopkConfig { top_k: k };
+    assert_eq!(per_head(&Method::ExactTopk(topk)), transfer::paper_exact_topk(len, d, k));
+    assert_eq!(per_head(&Method::OracleTopk(topk)), 2 * k * d + 2 * d);
+    assert_eq!(per_head(&Method::Local(LocalConfig::new(k))), transfer::paper_local(d, k));
+    // Only the living tokens' scores are kept.
+    let h2o = transfer::paper_h2o(len, d, k) - 2 * len + 2 * k;
+    assert_eq!(per_head(&Method::H2o(H2oConfig::new(k))), h2o);
+    let quest = Method::Quest(QuestConfig { top_k: k, page: 4 });
+    assert_eq!(
+        per_head(&quest),
+        transfer::paper_quest(len, d, k, 4) + 4 * d,
+        "and the current page's bounds"
+    );
+    let labels = Method::DoubleSparsity(DoubleSparsityConfig::new(r, k));
+    // The copy of the new key is written whole.
+    assert_eq!(per_head(&labels), transfer::paper_double_sparsity(len, d, r, k) - r + d);
+}
+
+/// Configurations that cannot work are refused.
+pub fn bad_sizes_are_refused(_device: &Device) {
+    let refused = |method: Method| method.for_layer(&SHAPE).map(|_| ()).unwrap_err().to_string();
+    let topk = TopkConfig { top_k: 0 };
+    assert!(refused(Method::ExactTopk(topk)).starts_with("top_k = 0"));
+    assert!(refused(Method::OracleTopk(topk)).starts_with("top_k = 0"));
+    assert!(refused(Method::Local(LocalConfig { top_k: 4, initial: 4 })).starts_with("initial = 4"));
+    assert!(refused(Method::H2o(H2oConfig { top_k: 4, local_window: 0 })).starts_with("local_window = 0"));
+    assert!(refused(Method::H2o(H2oConfig { top_k: 4, local_window: 5 })).contains("top_k = 4"));
+    assert!(refused(Method::Quest(QuestConfig::new(15))).starts_with("top_k = 15"));
+    assert!(refused(Method::Quest(QuestConfig { top_k: 4, page: 0 })).starts_with("page = 0"));
+    assert!(refused(Method::DoubleSparsity(DoubleSparsityConfig::new(17, 4))).starts_with("rank = 17"));
+    for channels in
+        [vec![vec![0, 1]], vec![vec![0, 1], vec![0]], vec![vec![0, 0], vec![0, 1]], vec![vec![0, 16]; 2]]
+    {
+        let config = DoubleSparsityConfig { channels, ..DoubleSparsityConfig::new(2, 4) };
+        assert!(refused(Method::DoubleSparsity(config)).starts_with("channels = "));
+    }
+    for mass in [0.0, 1.5, f32::NAN] {
+        let sparq = SparqConfig::new(&SHAPE, 4, 4);
+        assert!(refused(Method::SparqMass(SparqMassConfig { sparq, mass })).starts_with("mass = "));
+    }
+}

@@ -1,0 +1,219 @@
+//! Quest (Tang et al., 2024): pages of keys are chosen by an upper bound of their scores.
+
+use burn::tensor::{DType, Int, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::{DecodeMethod, Decoded, Dense, Selection, check, parts};
+use crate::{
+    cache::LayerCache,
+    error::Result,
+    ops,
+    spans::{AppendPlan, Span, Spans},
+    transfer::{Part, Transfer},
+};
+
+/// Sizes of [`Quest`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuestConfig {
+    /// `k`: positions that are read at most, in whole pages: the token budget.
+    pub top_k: usize,
+    /// Positions per page.
+    pub page: usize,
+}
+
+impl QuestConfig {
+    /// The authors' page size.
+    pub const PAGE: usize = 16;
+
+    /// A budget in pages of 16.
+    pub fn new(top_k: usize) -> Self {
+        Self { top_k, page: Self::PAGE }
+    }
+
+    /// Pages that are read.
+    pub fn pages(&self) -> usize {
+        self.top_k / self.page
+    }
+}
+
+/// Keeps the smallest and the largest value of every key component per page. They bound the score of
+/// any token in the page, `Σ_c max(q_c · min_c, q_c · max_c)`; the pages with the highest bounds,
+/// summed over the group's heads, are read whole. The page of the current token is always read.
+#[derive(Debug)]
+pub struct Quest {
+    config: QuestConfig,
+    bounds: Option<Bounds>,
+    /// Tokens of each sequence that the bounds cover.
+    covered: Vec<usize>,
+}
+
+/// Smallest and largest key components, `[batch, kv_heads, pages, head_dim]` in the cache's dtype.
+#[derive(Debug)]
+struct Bounds {
+    min: Tensor<4>,
+    max: Tensor<4>,
+}
+
+impl Quest {
+    /// # Errors
+    /// [`crate::Error::InvalidConfig`] for a page of 0, or a budget below one page.
+    pub fn new(config: QuestConfig) -> Result<Self> {
+        check::at_least_one("page", config.page)?;
+        if config.top_k < config.page {
+            let reason = format!("it must hold at least one page of {}", config.page);
+            return check::refuse("top_k", config.top_k, reason);
+        }
+        Ok(Self { config, bounds: None, covered: vec![] })
+    }
+
+    /// Brings the bounds up to date: recomputes the pages from the first uncovered token on.
+    fn refresh(&mut self, cache: &LayerCache) -> Result<()> {
+        let lens = cache.lens();
+        self.covered.resize(lens.len(), 0);
+        let mut bounds = self.grown(cache)?;
+        let first = |b: usize| self.covered[b] / self.config.page;
+        let alike = (1..lens.len()).all(|b| (first(b), lens[b]) == (first(0), lens[0]));
+        let blocks = match alike {
+            true => vec![0..lens.len()],
+            false => (0..lens.len()).map(|b| b..b + 1).collect(),
+        };
+        for block in blocks.into_iter().filter(|block| lens[block.start] > self.covered[block.start]) {
+            bounds = self.recompute(bounds, cache, block.clone(), first(block.start))?;
+        }
+        self.bounds = Some(bounds);
+        self.covered.copy_from_slice(lens);
+        Ok(())
+    }
+
+    /// The bounds with room for all pages of the cache.
+    fn grown(&mut self, cache: &LayerCache) -> Result<Bounds> {
+        let shape = cache.config().layer.shape;
+        let pages = cache.capacity().div_ceil(self.config.page);
+        let device = cache.k()?.device();
+        let grow = |old: Option<Tensor<4>>| {
+            let size = [cache.config().batch, shape.kv_heads, pages, shape.head_dim];
+            match old {
+                Some(old) if old.dims() == size => old,
+                Some(old) => {
+                    let [batch, kv_heads, held, width] = old.dims();
+                    let new = Tensor::zeros(size, (&device, cache.config().dtype));
+                    new.slice_assign([0..batch, 0..kv_heads, 0..held, 0..width], old)
+                }
+                None => Tensor::zeros(size, (&device, cache.config().dtype)),
+            }
+        };
+        let (min, max) = match self.bounds.take() {
+            Some(bounds) => (Some(bounds.min), Some(bounds.max)),
+            None => (None, None),
+        };
+        Ok(Bounds { min: grow(min), max: grow(max) })
+    }
+
+    /// Recomputes the pages from `first` on for sequences that are equally long.
+    fn recompute(
+        &self,
+        bounds: Bounds,
+        cache: &LayerCache,
+        block: std::ops::Range<usize>,
+        first: usize,
+    ) -> Result<Bounds> {
+        let page = self.config.page;
+        let start = first * page;
+        let count = cache.lens()[block.start] - start;
+        let pages = count.div_ceil(page);
+        let rows = cache.k()?.narrow(0, block.start, block.len()).narrow(2, start, count);
+        let [batch, kv_heads, _, head_dim] = rows.dims();
+        // The last row fills up the last page: it changes no bound.
+        let missing = pages * page - count;
+        let rows = match missing {
+            0 => rows,
+            _ => Tensor::cat(vec![rows.clone(), rows.narrow(2, count - 1, 1).repeat_dim(2, missing)], 2),
+        };
+        let rows = rows.reshape([batch, kv_heads, pages, page, head_dim]);
+        let place = [block, 0..kv_heads, first..first + pages, 0..head_dim];
+        Ok(Bounds {
+            min: bounds.min.slice_assign(place.clone(), rows.clone().min_dim(3).squeeze_dim(3)),
+            max: bounds.max.slice_assign(place, rows.max_dim(3).squeeze_dim(3)),
+        })
+    }
+
+    /// The positions in the chosen pages, `[batch, kv_heads, pages · page]`.
+    fn choose(&self, q: Tensor<4>, bounds: &Bounds, spans: &Spans) -> Tensor<3, Int> {
+        let page = self.config.page;
+        let pages = spans.max_end().div_ceil(page);
+        let part = |x: &Tensor<4>| x.clone().narrow(2, 0, pages).cast(DType::F32).swap_dims(2, 3);
+        let scores =
+            q.clone().clamp_min(0.0).matmul(part(&bounds.max)) + q.clamp_max(0.0).matmul(part(&bounds.min));
+        let scores = parts::sum_group(scores).unsqueeze_dim::<4>(2);
+        let dead = |span: Span, p: usize| p < span.start / page || p * page >= span.end;
+        let scores = parts::mark(scores, spans, parts::MASKED, dead);
+        let current = |span: Span, p: usize| p == (span.end - 1) / page;
+        let scores = parts::mark(scores, spans, f32::MAX, current).squeeze_dim(2);
+        let chosen = parts::top(scores, self.config.pages());
+        let [batch, kv_heads, count] = chosen.dims();
+        let offsets = Tensor::arange(0..page as i64, &chosen.device()).reshape([1, 1, 1, page]);
+        let firsts = chosen.mul_scalar(page as i64).unsqueeze_dim::<4>(3);
+        let wide = [batch, kv_heads, count, page];
+        (firsts.expand(wide) + offsets.expand(wide)).reshape([batch, kv_heads, count * page])
+    }
+
+    /// Counts two bounds per page, the rows of the chosen pages, and the bounds of the current page
+    /// read and written.
+    fn transfer(&self, cache: &LayerCache) -> Transfer {
+        let QuestConfig { page, .. } = self.config;
+        let spans = cache.spans();
+        let rows = |span: &Span| {
+            let last = (span.end - 1) % page + 1;
+            span.len().min((self.config.pages() - 1) * page + last)
+        };
+        let kept = spans.as_slice().iter().map(rows).sum();
+        let pages: usize =
+            spans.as_slice().iter().map(|span| span.end.div_ceil(page) - span.start / page).sum();
+        let vector = cache.config().layer.shape.kv_heads * cache.config().layer.shape.head_dim;
+        let size = cache.config().dtype.size();
+        Transfer {
+            k_index: Part::new(2 * pages * vector, size),
+            state: Part::new(4 * cache.config().batch * vector, size),
+            ..parts::rows_transfer(cache, kept, kept)
+        }
+    }
+}
+
+impl DecodeMethod for Quest {
+    fn name(&self) -> &'static str {
+        "quest"
+    }
+
+    fn observe_prefill(&mut self, _q: &Tensor<4>, cache: &LayerCache, _plan: &AppendPlan) -> Result<()> {
+        self.refresh(cache)
+    }
+
+    fn truncate(&mut self, cache: &LayerCache) -> Result<()> {
+        // Bounds of a page that lost tokens are recomputed when the next token joins it.
+        for (covered, len) in self.covered.iter_mut().zip(cache.lens()) {
+            *covered = (*covered).min(*len);
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
+        ops::check_queries(&q, cache.config(), 1)?;
+        self.refresh(cache)?;
+        let spans = cache.spans();
+        let Some(bounds) = self.bounds.as_ref().filter(|_| spans.max_len() > self.config.top_k) else {
+            return Dense.decode(q, cache);
+        };
+        let q = parts::grouped(q, &cache.config().layer.shape);
+        let positions = self.choose(q.clone(), bounds, &spans);
+        let attended = parts::attend(q, cache, positions)?;
+        Ok(Decoded {
+            output: attended.output,
+            transfer: self.transfer(cache),
+            selection: Some(Selection {
+                positions: attended.positions,
+                retained_mass: None,
+                weights: Some(parts::by_head(attended.weights)),
+            }),
+        })
+    }
+}
