@@ -39,6 +39,14 @@ pub struct CacheExtras {
     pub mean_value: bool,
 }
 
+/// A point that a cache can go back to, as often as wanted: see [`LayerCache::rewind`].
+#[derive(Debug, Clone)]
+pub struct CacheMark {
+    lens: Vec<usize>,
+    extras: CacheExtras,
+    v_sum: Option<Tensor<3>>,
+}
+
 /// Keys and values of one layer, with the copies that sparse methods read.
 ///
 /// Memory grows in blocks up to [`CacheConfig::max_len`], at least by half of what is there, so
@@ -276,13 +284,7 @@ impl LayerCache {
             return Ok(());
         }
         self.lens.iter_mut().for_each(|held| *held = (*held).min(len));
-        if let Some((codes, k)) = self.quantized.take().zip(self.k.clone()) {
-            // The scales of the blocks that were cut may be those of keys that went.
-            let rest: Vec<usize> = self.lens.iter().map(|held| held % index::BLOCK).collect();
-            let firsts: Vec<usize> = self.lens.iter().zip(&rest).map(|(held, rest)| held - rest).collect();
-            let plan = AppendPlan::new(&NewTokens::ragged(index::BLOCK, &rest)?, &firsts);
-            self.quantized = Some(ops::append_quantized(codes, k, &plan));
-        }
+        self.renew_last_codes()?;
         let Some(mut sum) = self.v_sum.take().map(|sum| sum.zeros_like()) else {
             return Ok(());
         };
@@ -299,6 +301,42 @@ impl LayerCache {
         }
         self.v_sum = Some(sum);
         Ok(())
+    }
+
+    /// Makes the codes of the last block of each sequence anew, after tokens went: its scales may be
+    /// those of keys that are gone.
+    fn renew_last_codes(&mut self) -> Result<()> {
+        if let Some((codes, k)) = self.quantized.take().zip(self.k.clone()) {
+            let rest: Vec<usize> = self.lens.iter().map(|held| held % index::BLOCK).collect();
+            let firsts: Vec<usize> = self.lens.iter().zip(&rest).map(|(held, rest)| held - rest).collect();
+            let plan = AppendPlan::new(&NewTokens::ragged(index::BLOCK, &rest)?, &firsts);
+            self.quantized = Some(ops::append_quantized(codes, k, &plan));
+        }
+        Ok(())
+    }
+
+    /// The point that the cache is at.
+    pub fn mark(&self) -> CacheMark {
+        CacheMark { lens: self.lens.clone(), extras: self.extras, v_sum: self.v_sum.clone() }
+    }
+
+    /// Goes back to a mark of this cache and keeps only `extras` up to date from there on. What was
+    /// there at the mark is there again, to the bit; the memory stays.
+    ///
+    /// # Errors
+    /// [`Error::MissingInCache`] where the cache did not keep these extras at the mark.
+    pub fn rewind(&mut self, mark: &CacheMark, extras: CacheExtras) -> Result<()> {
+        if extras.k_index && (!mark.extras.k_index || extras.index != mark.extras.index) {
+            return Err(Error::MissingInCache { missing: "the transposed keys in the form that is read" });
+        }
+        if extras.mean_value && !mark.extras.mean_value {
+            return Err(Error::MissingInCache { missing: "the sum of values" });
+        }
+        self.lens.clone_from(&mark.lens);
+        self.v_sum.clone_from(&mark.v_sum);
+        // What the method does not name is not kept up to date: plain columns by `extras`, codes always.
+        self.extras = extras;
+        self.renew_last_codes()
     }
 
     /// Bytes held on the device.

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor};
 
 use crate::{
-    cache::{CacheConfig, LayerCache},
+    cache::{CacheConfig, CacheMark, LayerCache},
     error::Result,
     method::{DecodeMethod, Decoded, Method, dense_transfer},
     ops::{self, PrefillStep},
@@ -78,6 +78,24 @@ impl LayerState {
             self.method = method;
         }
         Ok(fits)
+    }
+
+    /// Goes back to a mark of this layer's cache, decodes with `method` from there on and counts
+    /// transfers anew; returns the method that ran so far. So methods can be compared on one prefill.
+    ///
+    /// `method` is taken as it is: one that watches the prefill must have watched this one.
+    ///
+    /// # Errors
+    /// [`crate::Error::MissingInCache`] where the cache did not keep what the method needs; nothing is
+    /// changed then.
+    pub fn restart(
+        &mut self,
+        mark: &CacheMark,
+        method: Box<dyn DecodeMethod>,
+    ) -> Result<Box<dyn DecodeMethod>> {
+        self.cache.rewind(mark, method.cache_extras())?;
+        self.traffic = Traffic::default();
+        Ok(std::mem::replace(&mut self.method, method))
     }
 
     /// Transfers of all decode steps so far.

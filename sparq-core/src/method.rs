@@ -89,6 +89,13 @@ pub trait DecodeMethod: std::fmt::Debug + Send {
         Ok(())
     }
 
+    /// `method` at the point where this one is, where it is the same method and differs in sizes that
+    /// what was observed does not depend on. So one prefill can be observed for several sizes. `None`
+    /// for methods that observe nothing: a new one is as good.
+    fn resume(&self, _method: &Method) -> Option<Box<dyn DecodeMethod>> {
+        None
+    }
+
     /// Attends with one query per sequence, `q: [batch, heads, 1, head_dim]` in f32.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeMethod, Decoded, Dense, Selection, check, parts};
+use super::{DecodeMethod, Decoded, Dense, Method, Selection, check, parts};
 use crate::{
     cache::{CacheExtras, LayerCache},
     config::AttentionShape,
@@ -188,6 +188,16 @@ impl DecodeMethod for DoubleSparsity {
             self.channels = None;
         }
         Ok(())
+    }
+
+    fn resume(&self, method: &Method) -> Option<Box<dyn DecodeMethod>> {
+        match method {
+            Method::DoubleSparsity(config) if config.channels == self.config.channels => {
+                let statistics = self.statistics.clone();
+                Some(Box::new(Self { config: config.clone(), statistics, channels: None }))
+            }
+            _ => None,
+        }
     }
 
     fn truncate(&mut self, cache: &LayerCache) -> Result<()> {

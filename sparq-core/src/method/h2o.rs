@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Int, Tensor, activation::softmax};
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeMethod, Decoded, Selection, check, parts};
+use super::{DecodeMethod, Decoded, Method, Selection, check, parts};
 use crate::{
     cache::LayerCache,
     error::Result,
@@ -139,6 +139,13 @@ impl DecodeMethod for H2o {
         let scores = gather(&positions);
         self.admit(positions, scores);
         Ok(())
+    }
+
+    fn resume(&self, method: &Method) -> Option<Box<dyn DecodeMethod>> {
+        match method {
+            Method::H2o(config) => Some(Box::new(Self { config: *config, living: self.living.clone() })),
+            _ => None,
+        }
     }
 
     fn truncate(&mut self, cache: &LayerCache) -> Result<()> {

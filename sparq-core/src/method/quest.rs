@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeMethod, Decoded, Dense, Selection, check, parts};
+use super::{DecodeMethod, Decoded, Dense, Method, Selection, check, parts};
 use crate::{
     cache::LayerCache,
     error::Result,
@@ -48,7 +48,7 @@ pub struct Quest {
 }
 
 /// Smallest and largest key components, `[batch, kv_heads, pages, head_dim]` in the cache's dtype.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Bounds {
     min: Tensor<4>,
     max: Tensor<4>,
@@ -186,6 +186,16 @@ impl DecodeMethod for Quest {
 
     fn observe_prefill(&mut self, _q: &Tensor<4>, cache: &LayerCache, _plan: &AppendPlan) -> Result<()> {
         self.refresh(cache)
+    }
+
+    fn resume(&self, method: &Method) -> Option<Box<dyn DecodeMethod>> {
+        match method {
+            Method::Quest(config) if config.page == self.config.page => {
+                let (bounds, covered) = (self.bounds.clone(), self.covered.clone());
+                Some(Box::new(Self { config: *config, bounds, covered }))
+            }
+            _ => None,
+        }
     }
 
     fn truncate(&mut self, cache: &LayerCache) -> Result<()> {
