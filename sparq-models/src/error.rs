@@ -278,6 +278,10 @@ pub enum Error {
     /// The attention layer failed.
     #[error(transparent)]
     Core(#[from] sparq_core::Error),
+
+    /// An evaluation cannot be made.
+    #[error(transparent)]
+    Eval(#[from] crate::eval::EvalError),
 }
 
 impl Error {
@@ -335,6 +339,7 @@ impl Error {
             #[cfg(feature = "hub")]
             Error::Hub(error) => Some(error.hint()),
             Error::Core(error) => error.hint(),
+            Error::Eval(error) => error.hint(),
             Error::EmptyPrompt
             | Error::ReadBack { .. }
             | Error::Reference { .. }

@@ -45,6 +45,20 @@ pub fn prefill(model: &dyn CausalModel, ids: &[u32], state: &mut ModelState) -> 
     Ok(())
 }
 
+/// Like [`prefill`] for a batch of sequences, as [`prefill_logits`] takes it.
+///
+/// # Errors
+/// As [`prefill_logits`].
+pub fn prefill_batch(
+    model: &dyn CausalModel,
+    ids: &[u32],
+    new: &NewTokens,
+    state: &mut ModelState,
+) -> Result<()> {
+    hidden(model, ids, new, state, Phase::Prefill)?;
+    Ok(())
+}
+
 /// Decodes one token per sequence with the state's method: `ids: [batch]` to logits
 /// `[batch, vocab]` in f32.
 ///

@@ -10,7 +10,8 @@
 //!
 //! [`chat`] turns a conversation into a prompt, by the model's own template.
 //!
-//! [`inspect`] says what a folder holds and what it needs without loading it.
+//! [`eval`] compares decode methods on tasks. [`inspect`] says what a folder holds and what it needs
+//! without loading it.
 //!
 //! ```no_run
 //! use burn::tensor::{DType, Device};
@@ -35,6 +36,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod crossover;
 mod error;
+pub mod eval;
 pub mod forward;
 pub mod generate;
 #[cfg(feature = "hub")]

@@ -68,7 +68,7 @@ impl ModelState {
     pub fn with_methods(
         model: &dyn CausalModel,
         config: &StateConfig,
-        method: impl Fn(usize, &AttentionLayer) -> Result<Box<dyn DecodeMethod>>,
+        mut method: impl FnMut(usize, &AttentionLayer) -> Result<Box<dyn DecodeMethod>>,
     ) -> Result<Self> {
         let StateConfig { batch, max_len, dtype } = *config;
         let state = |(index, layer): (usize, AttentionLayer)| {

@@ -1,0 +1,239 @@
+//! A whole evaluation: tasks, methods, samples in batches, and the journal between them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    EvalError, Variant,
+    journal::Journal,
+    results::{FORMAT, MethodSettings, Results, SampleResult, Settings, TaskResults, TaskSettings},
+    run::Batch,
+    tasks::{Maker, Plan, Sample, Task},
+};
+use crate::{
+    error::{Error, Result},
+    generate::TextModel,
+};
+
+/// Burn's version, which results may depend on.
+const BURN: &str = "0.22.1";
+
+/// A task with its file.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// The task.
+    pub task: &'static Task,
+    /// The file that it reads.
+    pub file: Option<PathBuf>,
+}
+
+impl Chosen {
+    /// A task by name, with a file where it needs one.
+    ///
+    /// # Errors
+    /// [`EvalError::UnknownTask`], [`EvalError::NeedsFile`], [`EvalError::NeedsNoFile`].
+    pub fn new(name: &str, file: Option<PathBuf>) -> Result<Self> {
+        let task = super::tasks::task(name)?;
+        match (task.file, &file) {
+            (Some(form), None) => {
+                Err(EvalError::NeedsFile { task: name.to_owned(), form: form.to_owned() }.into())
+            }
+            (None, Some(_)) => Err(EvalError::NeedsNoFile { task: name.to_owned() }.into()),
+            _ => Ok(Self { task, file }),
+        }
+    }
+
+    fn settings(&self) -> Result<TaskSettings> {
+        let bytes = |path: &PathBuf| match fs::metadata(path) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(source) => Err(Error::Io { path: path.clone(), source }),
+        };
+        Ok(TaskSettings {
+            name: self.task.name.to_owned(),
+            file: self.file.as_ref().map(|path| path.display().to_string()),
+            file_bytes: self.file.as_ref().map(bytes).transpose()?,
+        })
+    }
+}
+
+/// What the results call the model and the machine.
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// Folder of the model, or `embedded model`.
+    pub model: String,
+    /// Name of its architecture.
+    pub architecture: String,
+    /// Name of the device.
+    pub device: String,
+}
+
+/// An evaluation that can be run.
+#[derive(Debug)]
+pub struct Evaluation<'a> {
+    model: &'a TextModel,
+    tasks: Vec<Chosen>,
+    variants: Vec<Variant>,
+    left_out: Vec<Variant>,
+    settings: Settings,
+}
+
+/// How far a run is, in samples times methods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The task that runs.
+    pub task: &'static str,
+    /// Done so far, journalled work included.
+    pub done: usize,
+    /// In all.
+    pub total: usize,
+}
+
+impl<'a> Evaluation<'a> {
+    /// An evaluation of `variants`, to which dense attention is added in front, with `batch` sequences
+    /// decoded together.
+    ///
+    /// # Errors
+    /// [`EvalError::Setting`] for plans without samples and contexts longer than the model's, and
+    /// errors of files and hyper-parameters.
+    pub fn new(
+        model: &'a TextModel,
+        names: Names,
+        tasks: Vec<Chosen>,
+        variants: Vec<Variant>,
+        plan: Plan,
+        batch: usize,
+    ) -> Result<Self> {
+        check(&plan, batch, model.model().max_position_embeddings())?;
+        let mut layers = model.model().attention_layers();
+        let mut all = vec![Variant::dense()];
+        let mut left_out = vec![];
+        for variant in variants.into_iter().filter(|variant| !variant.is_dense()) {
+            let fits = plan.lengths.iter().map(|&length| variant.is_in_reach(&layers, length));
+            match fits.collect::<Result<Vec<bool>>>()?.contains(&false) {
+                true => left_out.push(variant),
+                false => all.push(variant),
+            }
+        }
+        layers.sort_by_key(|layer| std::cmp::Reverse(layer.window.unwrap_or(usize::MAX)));
+        let resolved = |variant: &Variant| -> Result<MethodSettings> {
+            let at = |&length: &usize| match layers.first() {
+                Some(layer) => Ok(serde_json::to_value(variant.method(layer, length)?).unwrap_or_default()),
+                None => Ok(serde_json::Value::Null),
+            };
+            let resolved: Result<Vec<_>> = plan.lengths.iter().map(at).collect();
+            let compression = variant.compression;
+            Ok(MethodSettings { name: variant.name(), compression, resolved: resolved? })
+        };
+        let methods: Result<Vec<MethodSettings>> = all.iter().map(resolved).collect();
+        let files: Result<Vec<TaskSettings>> = tasks.iter().map(Chosen::settings).collect();
+        let settings = Settings {
+            sparq_version: env!("CARGO_PKG_VERSION").to_owned(),
+            burn_version: BURN.to_owned(),
+            model: names.model,
+            architecture: names.architecture,
+            device: names.device,
+            dtype: model.dtype().name().to_owned(),
+            batch,
+            plan,
+            methods: methods?,
+            tasks: files?,
+        };
+        Ok(Self { model, tasks, variants: all, left_out, settings })
+    }
+
+    /// What is not run, as it cannot move as little as was asked: exact top-k reads all keys.
+    pub fn left_out(&self) -> &[Variant] {
+        &self.left_out
+    }
+
+    /// Everything that the results depend on.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Runs what the journal does not hold yet.
+    ///
+    /// # Errors
+    /// Errors of files, of the model, and of the journal.
+    pub fn run(&self, journal: &mut Journal, progress: &mut dyn FnMut(Progress)) -> Result<Results> {
+        let maker = Maker { model: self.model, plan: &self.settings.plan };
+        let mut batches = vec![];
+        for (number, Chosen { task, file }) in self.tasks.iter().enumerate() {
+            progress(Progress { task: task.name, done: 0, total: 0 });
+            let samples = task.samples(&maker, file.as_deref())?;
+            batches.extend(in_batches(samples, self.settings.batch).into_iter().map(|batch| (number, batch)));
+        }
+        let methods = self.variants.len();
+        let total = batches.iter().map(|(_, batch)| batch.len()).sum::<usize>() * methods;
+        let mut done = 0;
+        // By task: the place of each sample in the plan, and its result.
+        let mut found: Vec<Vec<(usize, SampleResult)>> = vec![vec![]; self.tasks.len()];
+        for (number, (of_task, batch)) in batches.iter().enumerate() {
+            let task = self.tasks[*of_task].task;
+            let (places, samples): (Vec<usize>, Vec<Sample>) = batch.iter().cloned().unzip();
+            progress(Progress { task: task.name, done, total });
+            let results = match journal.get(number) {
+                Some(results) => results.to_vec(),
+                None => {
+                    let mut ran = 0;
+                    let results = Batch::new(self.model, task, &samples, &self.variants)?.run(
+                        &self.variants,
+                        &mut || {
+                            ran += samples.len();
+                            progress(Progress { task: task.name, done: done + ran, total });
+                        },
+                    )?;
+                    journal.push(number, results.clone())?;
+                    results
+                }
+            };
+            done += samples.len() * methods;
+            found[*of_task].extend(places.into_iter().zip(results));
+        }
+        let tasks = self.tasks.iter().zip(found).map(|(chosen, mut samples)| {
+            samples.sort_by_key(|(place, _)| *place);
+            TaskResults {
+                task: chosen.task.name.to_owned(),
+                metric: chosen.task.metric,
+                samples: samples.into_iter().map(|(_, result)| result).collect(),
+            }
+        });
+        Ok(Results { format: FORMAT, settings: self.settings.clone(), tasks: tasks.collect() })
+    }
+}
+
+/// Samples of one length together, each with its place in the plan.
+fn in_batches(samples: Vec<Sample>, batch: usize) -> Vec<Vec<(usize, Sample)>> {
+    let mut samples: Vec<(usize, Sample)> = samples.into_iter().enumerate().collect();
+    samples.sort_by_key(|(place, sample)| (sample.length, *place));
+    let same = samples.chunk_by(|(_, a), (_, b)| a.length == b.length);
+    same.flat_map(|samples| samples.chunks(batch)).map(<[_]>::to_vec).collect()
+}
+
+fn check(plan: &Plan, batch: usize, longest: usize) -> Result<()> {
+    let setting =
+        |setting, value: String, reason: String| Err(EvalError::Setting { setting, value, reason }.into());
+    for (name, value) in [("limit", plan.limit), ("depths", plan.depths), ("batch", batch)] {
+        if value == 0 {
+            return setting(name, "0".into(), "it must be at least 1".into());
+        }
+    }
+    match plan.lengths.iter().find(|&&length| length < 2 || length > longest) {
+        Some(length) => {
+            setting("lengths", length.to_string(), format!("it must lie between 2 and the model's {longest}"))
+        }
+        None if plan.lengths.is_empty() => {
+            setting("lengths", "empty".into(), "at least one length is needed".into())
+        }
+        None => Ok(()),
+    }
+}
+
+/// The journal that belongs to an output.
+pub fn journal_path(output: &Path) -> PathBuf {
+    let mut name = output.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    output.with_file_name(name)
+}

@@ -1,0 +1,282 @@
+//! Running samples under several methods: one dense prefill per context, then every method from there.
+
+use sparq_core::{
+    AttentionLayer, Method, NewTokens, Traffic,
+    cache::CacheMark,
+    method::{MassMeter, RetainedMass},
+};
+
+use super::{
+    Variant,
+    metrics::{self, Divergence, Metric, log_softmax},
+    results::{Outcome, SampleResult, round},
+    script::Script,
+    tasks::{Sample, Task, Turn},
+    watchers::Watchers,
+};
+use crate::{
+    error::{Error, Result},
+    forward,
+    generate::TextModel,
+    state::{ModelState, StateConfig},
+};
+
+/// Prompt tokens per sequence that go through the model at once.
+const PREFILL_CHUNK: usize = 256;
+
+/// Runs samples of one length together under every method.
+pub(crate) struct Batch<'a> {
+    model: &'a TextModel,
+    task: &'a Task,
+    samples: &'a [Sample],
+    scripts: Vec<Script>,
+    state: ModelState,
+    marks: Vec<CacheMark>,
+    /// By layer.
+    watchers: Vec<Watchers>,
+}
+
+/// What a pass over the reference answers measured, by sequence.
+struct Forced {
+    /// Log probabilities of the vocabulary, by answer token.
+    rows: Vec<Vec<Vec<f32>>>,
+    /// Whether each answer token was the likeliest, with its turn.
+    hits: Vec<Vec<(usize, bool)>>,
+    /// Negative log probability of each answer token.
+    nats: Vec<Vec<f64>>,
+    /// By layer and head, the mean over sequences; empty where it is not measured.
+    mass: Vec<Vec<f64>>,
+    traffic: Traffic,
+}
+
+impl<'a> Batch<'a> {
+    /// Prefills the contexts, watched by the methods of all variants.
+    pub(crate) fn new(
+        model: &'a TextModel,
+        task: &'a Task,
+        samples: &'a [Sample],
+        variants: &[Variant],
+    ) -> Result<Self> {
+        let scripts: Result<Vec<Script>> =
+            samples.iter().map(|sample| Script::new(model.tokenizer(), sample)).collect();
+        let scripts = scripts?;
+        let longest = |count: fn(&Script) -> usize| scripts.iter().map(count).max().unwrap_or(0);
+        let generated = samples.iter().flat_map(|sample| &sample.turns).map(|turn| turn.new_tokens).max();
+        let steps = longest(|script| script.fed.len())
+            .max(longest(|script| script.question.len()) + generated.unwrap_or(0));
+        let max_len = longest(|script| script.prefill.len()) + steps;
+        let length = samples.first().map_or(0, |sample| sample.length);
+
+        let config = StateConfig { batch: samples.len(), max_len, dtype: model.dtype() };
+        let mut watchers = vec![];
+        let mut state = ModelState::with_methods(model.model(), &config, |_, layer: &AttentionLayer| {
+            let methods: Result<Vec<Method>> =
+                variants.iter().map(|variant| variant.method(layer, length)).collect();
+            let watching = Watchers::new(layer.shape, &methods?)?;
+            let stand_in = watching.stand_in();
+            watchers.push(watching);
+            Ok(stand_in)
+        })?;
+        state.reserve(max_len)?;
+        prefill(model, &scripts, &mut state)?;
+        let marks = state.layers().iter().map(|layer| layer.cache().mark()).collect();
+        Ok(Self { model, task, samples, scripts, state, marks, watchers })
+    }
+
+    /// Results of all samples; `done` is called after each variant.
+    pub(crate) fn run(mut self, variants: &[Variant], done: &mut dyn FnMut()) -> Result<Vec<SampleResult>> {
+        let mut results: Vec<SampleResult> = self.samples.iter().zip(&self.scripts).map(empty).collect();
+        let mut dense: Option<Forced> = None;
+        for variant in variants {
+            let meters = self.restart(variant, self.task.measures_mass)?;
+            let forced = self.forced(&meters)?;
+            let outputs = match self.task.metric.needs_generation() {
+                true => {
+                    self.restart(variant, false)?;
+                    self.generate()?.into_iter().map(Some).collect()
+                }
+                false => vec![None; self.samples.len()],
+            };
+            let reference = dense.as_ref().unwrap_or(&forced);
+            for (row, (result, output)) in results.iter_mut().zip(outputs).enumerate() {
+                result.outcomes.push(self.outcome(row, &forced, reference, output));
+            }
+            dense.get_or_insert(forced);
+            done();
+        }
+        Ok(results)
+    }
+
+    /// Goes back to the prefill and decodes with `variant` from there; returns a meter for each layer
+    /// where the retained mass is to be measured.
+    fn restart(&mut self, variant: &Variant, measure: bool) -> Result<Vec<RetainedMass>> {
+        let length = self.samples.first().map_or(0, |sample| sample.length);
+        let mut meters = vec![];
+        let layers = self.state.layers_mut().iter_mut().zip(&self.marks).zip(&self.watchers);
+        for ((layer, mark), watchers) in layers {
+            let method = variant.method(&layer.cache().config().layer, length)?;
+            let mut method = watchers.resume(&method)?;
+            if measure {
+                let meter = RetainedMass::default();
+                meters.push(meter.clone());
+                method = Box::new(MassMeter::new(method, meter));
+            }
+            layer.restart(mark, method)?;
+        }
+        Ok(meters)
+    }
+
+    /// Feeds questions and reference answers.
+    fn forced(&mut self, meters: &[RetainedMass]) -> Result<Forced> {
+        let count = self.scripts.len();
+        let mut found = Forced {
+            rows: vec![vec![]; count],
+            hits: vec![vec![]; count],
+            nats: vec![vec![]; count],
+            mass: vec![],
+            traffic: Traffic::default(),
+        };
+        let steps = self.scripts.iter().map(Script::steps).max().unwrap_or(0);
+        for step in 0..steps {
+            // A sequence that is through goes on with its last token until the others are.
+            let ids: Vec<u32> =
+                self.scripts.iter().map(|script| script.fed[step.min(script.fed.len() - 1)]).collect();
+            let logits = forward::decode(self.model.model(), &ids, &mut self.state)?;
+            let targets: Vec<_> = self.scripts.iter().map(|script| script.target(step)).collect();
+            if targets.iter().all(Option::is_none) {
+                continue;
+            }
+            let logits = forward::read(logits)?;
+            let vocab = logits.len() / count;
+            for (row, target) in targets.into_iter().enumerate() {
+                let Some((turn, id)) = target else { continue };
+                let row_logits = &logits[row * vocab..(row + 1) * vocab];
+                if row_logits.iter().any(|logit| logit.is_nan()) {
+                    return Err(Error::InvalidLogits { message: "one of them is NaN".into() });
+                }
+                let logs = log_softmax(row_logits);
+                found.hits[row].push((turn, metrics::best(&logs) == id as usize));
+                found.nats[row].push(-f64::from(logs[id as usize]));
+                found.rows[row].push(logs);
+            }
+        }
+        for (meter, layer) in meters.iter().zip(self.model.model().attention_layers()) {
+            let heads = meter.per_head(layer.shape.heads)?;
+            found.mass.push(heads.into_iter().map(|mass| round(mass.into())).collect());
+        }
+        found.traffic = self.state.traffic();
+        Ok(found)
+    }
+
+    /// Greedy outputs behind the first question.
+    fn generate(&mut self) -> Result<Vec<String>> {
+        let wanted: Vec<usize> = self
+            .samples
+            .iter()
+            .map(|sample| sample.turns.first().map_or(0, |turn| turn.new_tokens))
+            .collect();
+        let mut outputs: Vec<Vec<u32>> = vec![vec![]; self.scripts.len()];
+        let steps =
+            self.scripts.iter().zip(&wanted).map(|(script, wanted)| script.question.len() + wanted - 1);
+        for step in 0..steps.max().unwrap_or(0) {
+            let id = |(script, output): (&Script, &Vec<u32>)| match script.question.get(step) {
+                Some(&id) => id,
+                None => output.get(step - script.question.len()).or(output.last()).copied().unwrap_or(0),
+            };
+            let ids: Vec<u32> = self.scripts.iter().zip(&outputs).map(id).collect();
+            let logits = forward::decode(self.model.model(), &ids, &mut self.state)?;
+            if self.scripts.iter().all(|script| step + 1 < script.question.len()) {
+                continue;
+            }
+            let logits = forward::read(logits)?;
+            let vocab = logits.len() / ids.len();
+            for (row, output) in outputs.iter_mut().enumerate() {
+                if step + 1 >= self.scripts[row].question.len() && output.len() < wanted[row] {
+                    output.push(metrics::best(&logits[row * vocab..(row + 1) * vocab]) as u32);
+                }
+            }
+        }
+        self.scripts.iter().zip(outputs).map(|(script, output)| self.text(script, &output)).collect()
+    }
+
+    /// The text of generated tokens, as it goes on from the question.
+    fn text(&self, script: &Script, output: &[u32]) -> Result<String> {
+        let mut stream = self.model.tokenizer().stream_after(&script.question)?;
+        let mut text = String::new();
+        for &id in output {
+            text.extend(stream.step(id)?);
+        }
+        text.push_str(&stream.finish()?);
+        Ok(text)
+    }
+
+    fn outcome(&self, row: usize, forced: &Forced, dense: &Forced, output: Option<String>) -> Outcome {
+        let sample = &self.samples[row];
+        let (nats, hits) = (&forced.nats[row], &forced.hits[row]);
+        let tokens = nats.len().max(1) as f64;
+        let total: f64 = nats.iter().sum();
+        let apart = |(dense, own): (&Vec<f32>, &Vec<f32>)| Divergence::between(dense, own);
+        let apart: Vec<Divergence> = dense.rows[row].iter().zip(&forced.rows[row]).map(apart).collect();
+        let turns: Vec<f64> = (0..sample.turns.len())
+            .map(|turn| hits.iter().filter(|hit| hit.0 == turn).all(|hit| hit.1))
+            .map(|all| f64::from(u8::from(all)))
+            .collect();
+        let answer = |turn: &Turn| turn.answer.chars().count();
+        let score = match (self.task.metric, &output) {
+            (Metric::ExactMatch, _) => turns.iter().sum::<f64>() / turns.len().max(1) as f64,
+            (Metric::BitsPerCharacter, _) => {
+                metrics::bits_per_character(total, sample.turns.iter().map(answer).sum())
+            }
+            (Metric::Perplexity, _) => metrics::perplexity(total, nats.len()),
+            (metric, Some(output)) => {
+                metric.of_text(output, sample.turns.first().map_or(&[], |turn| &turn.references))
+            }
+            (_, None) => 0.0,
+        };
+        let Traffic { steps, moved, .. } = forced.traffic;
+        let layers = self.state.layers().len() as f64;
+        let row_steps = (steps as f64 / layers).max(1.0) * self.samples.len() as f64;
+        Outcome {
+            score: round(score),
+            turns: if turns.len() > 1 { turns } else { vec![] },
+            output,
+            nats_per_token: round(total / tokens),
+            kl: round(apart.iter().map(|apart| apart.kl).sum::<f64>() / tokens),
+            top_1_agreement: round(apart.iter().filter(|apart| apart.same_top).count() as f64 / tokens),
+            kv_bytes_per_token: round(moved.total().bytes as f64 / row_steps),
+            mass: forced.mass.clone(),
+        }
+    }
+}
+
+/// The result of a sample before any method ran.
+fn empty((sample, script): (&Sample, &Script)) -> SampleResult {
+    SampleResult {
+        length: sample.length,
+        depth: sample.depth.map(round),
+        prompt_tokens: script.prompt_tokens(),
+        answer_tokens: script.answers.iter().map(ExactSizeIterator::len).sum(),
+        answers: sample.turns.iter().map(|turn| turn.answer.clone()).collect(),
+        outcomes: vec![],
+    }
+}
+
+/// The contexts of all sequences through the model, in chunks.
+fn prefill(model: &TextModel, scripts: &[Script], state: &mut ModelState) -> Result<()> {
+    let lens: Vec<usize> = scripts.iter().map(|script| script.prefill.len()).collect();
+    let width = lens.iter().copied().max().unwrap_or(0);
+    let new = NewTokens::ragged(width, &lens)?;
+    for start in (0..width).step_by(PREFILL_CHUNK) {
+        let chunk = PREFILL_CHUNK.min(width - start);
+        let column = |script: &Script, at: usize| script.prefill.get(at).copied().unwrap_or(0);
+        let ids: Vec<u32> = scripts
+            .iter()
+            .flat_map(|script| (start..start + chunk).map(move |at| column(script, at)))
+            .collect();
+        forward::prefill_batch(model.model(), &ids, &new.columns(start, chunk), state)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

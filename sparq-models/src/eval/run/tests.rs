@@ -1,0 +1,90 @@
+use super::*;
+use crate::{
+    attention::{MethodName, MethodSpec},
+    eval::{
+        tasks::{Maker, Plan, task},
+        testing::model,
+    },
+};
+
+/// All methods at a size that every one of them reaches.
+fn variants() -> Vec<Variant> {
+    let specs: Vec<MethodSpec> = MethodName::ALL.into_iter().map(MethodSpec::from).collect();
+    Variant::all(&specs, &[1.5])
+}
+
+fn samples(model: &TextModel, name: &str) -> Vec<Sample> {
+    let plan = Plan { limit: 2, lengths: vec![450], depths: 2, seed: 3 };
+    task(name).unwrap().samples(&Maker { model, plan: &plan }, None).unwrap()
+}
+
+/// Nats per answer token of a run of its own: nothing shared, nothing batched.
+fn alone(model: &TextModel, sample: &Sample, variant: &Variant) -> f64 {
+    let script = Script::new(model.tokenizer(), sample).unwrap();
+    let max_len = script.prefill.len() + script.fed.len();
+    let config = StateConfig { batch: 1, max_len, dtype: model.dtype() };
+    let method = |layer: &AttentionLayer| variant.method(layer, sample.length);
+    let mut state = ModelState::per_layer(model.model(), &config, method).unwrap();
+    forward::prefill(model.model(), &script.prefill, &mut state).unwrap();
+    let mut nats = vec![];
+    for step in 0..script.steps() {
+        let logits = forward::decode(model.model(), &script.fed[step..=step], &mut state).unwrap();
+        if let Some((_, id)) = script.target(step) {
+            nats.push(-f64::from(log_softmax(&forward::read(logits).unwrap())[id as usize]));
+        }
+    }
+    nats.iter().sum::<f64>() / nats.len() as f64
+}
+
+#[test]
+fn methods_on_one_prefill_answer_as_in_runs_of_their_own() {
+    let model = model();
+    let task = task("multi-turn").unwrap();
+    let samples = samples(&model, task.name);
+    let variants = variants();
+    let results = Batch::new(&model, task, &samples, &variants).unwrap().run(&variants, &mut || {}).unwrap();
+    for (sample, result) in samples.iter().zip(&results) {
+        for (variant, outcome) in variants.iter().zip(&result.outcomes) {
+            let expected = alone(&model, sample, variant);
+            let found = outcome.nats_per_token;
+            // A near tie between two positions may be settled otherwise in a batch.
+            let allowed = 2e-3 + 0.02 * expected;
+            assert!((found - expected).abs() < allowed, "{}: {found} and alone {expected}", variant.name());
+        }
+    }
+    let outcome = |row: usize, name: MethodName| {
+        let at = variants.iter().position(|variant| variant.spec.name == name).unwrap();
+        &results[row].outcomes[at]
+    };
+    assert_eq!((outcome(0, MethodName::Dense).kl, outcome(0, MethodName::Dense).top_1_agreement), (0.0, 1.0));
+    assert!(outcome(1, MethodName::Local).kl > 0.0);
+    let bytes = |name| outcome(0, name).kv_bytes_per_token;
+    for name in [MethodName::Sparq, MethodName::H2o, MethodName::Local, MethodName::Quest] {
+        let part = bytes(name) / bytes(MethodName::Dense);
+        assert!((0.55..0.9).contains(&part), "{name}: {part} of dense bytes for 1/1.5");
+    }
+}
+
+#[test]
+fn outputs_go_on_from_the_question() {
+    let model = model();
+    let task = task("niah-single").unwrap();
+    let samples = samples(&model, task.name);
+    let dense = vec![Variant::dense()];
+    let results = Batch::new(&model, task, &samples, &dense).unwrap().run(&dense, &mut || {}).unwrap();
+    for (sample, result) in samples.iter().zip(&results) {
+        let turn = &sample.turns[0];
+        let options = crate::generate::GenerateOptions {
+            attention: crate::attention::Attention::Dense,
+            max_new_tokens: turn.new_tokens,
+            ignore_eos: true,
+            ..Default::default()
+        };
+        let prompt = format!("{}{}", sample.context, turn.question);
+        let expected =
+            model.generate(&prompt, &options, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+        let output = result.outcomes[0].output.as_ref().unwrap();
+        // The batch rounds otherwise, so a tie may fall the other way after a while.
+        assert_eq!(output[..12], expected.text[..12], "{output} and {}", expected.text);
+    }
+}

@@ -1,0 +1,78 @@
+//! A decode method that stands in for others while a prompt is prefilled.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::Tensor;
+use sparq_core::{
+    AttentionShape, DecodeMethod, Decoded, LayerCache, Method, Result, cache::CacheExtras, method::Dense,
+    spans::AppendPlan,
+};
+
+/// Methods that watch, shared with the stand-in.
+type Shared = Arc<Mutex<Vec<Box<dyn DecodeMethod>>>>;
+
+/// Lets methods of a layer watch one dense prefill, and has the cache keep what any of them needs.
+#[derive(Debug)]
+struct StandIn(Shared);
+
+/// The methods that watch the prefill of one layer.
+#[derive(Debug)]
+pub(crate) struct Watchers {
+    shape: AttentionShape,
+    methods: Shared,
+}
+
+impl Watchers {
+    /// Watchers that can give every one of `methods` what it has to have seen.
+    pub(crate) fn new(shape: AttentionShape, methods: &[Method]) -> Result<Self> {
+        let mut watching: Vec<Box<dyn DecodeMethod>> = vec![];
+        for method in methods {
+            if watching.iter().all(|other| other.resume(method).is_none()) {
+                watching.push(method.for_layer(&shape)?);
+            }
+        }
+        Ok(Self { shape, methods: Arc::new(Mutex::new(watching)) })
+    }
+
+    /// What decodes the layer during the prefill.
+    pub(crate) fn stand_in(&self) -> Box<dyn DecodeMethod> {
+        Box::new(StandIn(self.methods.clone()))
+    }
+
+    /// One of the methods, as it is after the prefill.
+    pub(crate) fn resume(&self, method: &Method) -> Result<Box<dyn DecodeMethod>> {
+        match lock(&self.methods).iter().find_map(|watching| watching.resume(method)) {
+            Some(method) => Ok(method),
+            None => method.for_layer(&self.shape),
+        }
+    }
+}
+
+/// The content; a panic elsewhere does not make it wrong.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl DecodeMethod for StandIn {
+    fn name(&self) -> &'static str {
+        "watchers"
+    }
+
+    fn cache_extras(&self) -> CacheExtras {
+        let mut extras = CacheExtras::default();
+        for method in lock(&self.0).iter() {
+            let own = method.cache_extras();
+            extras.k_index |= own.k_index;
+            extras.mean_value |= own.mean_value;
+        }
+        extras
+    }
+
+    fn observe_prefill(&mut self, q: &Tensor<4>, cache: &LayerCache, plan: &AppendPlan) -> Result<()> {
+        lock(&self.0).iter_mut().try_for_each(|method| method.observe_prefill(q, cache, plan))
+    }
+
+    fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
+        Dense.decode(q, cache)
+    }
+}
