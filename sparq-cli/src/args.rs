@@ -3,6 +3,7 @@
 mod attention;
 mod bench;
 mod chat;
+mod eval;
 mod model;
 mod sampling;
 
@@ -15,6 +16,7 @@ pub(crate) use bench::{
     BenchArgs, BenchAttentionArgs, BenchCommand, BenchLinearArgs, BenchMethod, BenchModelArgs, Format,
 };
 pub(crate) use chat::{ChatArgs, ChatSettings};
+pub(crate) use eval::{EvalArgs, EvalCommand, EvalReportArgs, EvalRunArgs};
 pub(crate) use model::{DtypeArg, ModelArgs, open};
 pub(crate) use sampling::SamplingArgs;
 
@@ -32,6 +34,8 @@ pub(crate) enum Command {
     Generate(Box<GenerateArgs>),
     /// Talk with a model, in its own chat format
     Chat(Box<ChatArgs>),
+    /// Compare decode methods on tasks: does sparse attention answer as dense attention does?
+    Eval(Box<EvalArgs>),
     /// Show what a model is and how much memory it needs, without loading it
     Inspect(InspectArgs),
     /// Fetch a model from the hub into the cache, and print its folder

@@ -7,7 +7,7 @@ mod sink;
 mod summary;
 
 pub(crate) use inspection::inspection;
-pub(crate) use progress::Progress;
+pub(crate) use progress::{EvalProgress, Progress};
 pub(crate) use sink::Sink;
 pub(crate) use summary::{bytes, summary};
 

@@ -56,3 +56,53 @@ impl Progress {
         }
     }
 }
+
+/// The bars of an evaluation, with the time that is left.
+pub(crate) struct EvalProgress {
+    load: Progress,
+    hidden: bool,
+    bar: Option<ProgressBar>,
+    /// What the journal held: the speed is that of this run.
+    journalled: Option<usize>,
+}
+
+impl EvalProgress {
+    /// No bars at all where `hidden`.
+    pub(crate) fn new(hidden: bool) -> Self {
+        Self { load: Progress::new(hidden), hidden, bar: None, journalled: None }
+    }
+
+    /// Bytes of weights.
+    pub(crate) fn load(&mut self, done: u64, total: u64) {
+        self.load.load(done, total);
+    }
+
+    /// Samples times methods.
+    pub(crate) fn update(&mut self, progress: sparq_models::eval::Progress) {
+        if self.hidden {
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            let template = "{prefix:18} [{wide_bar}] {pos}/{len} answers, {eta_precise} left";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar
+        });
+        bar.set_prefix(progress.task);
+        bar.set_length(progress.total as u64);
+        if progress.total > 0 && self.journalled.is_none() {
+            self.journalled = Some(progress.done);
+            bar.reset_eta();
+        }
+        bar.set_position(progress.done as u64);
+    }
+
+    /// Takes the bar off the screen.
+    pub(crate) fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -7,6 +7,7 @@ mod chat;
 mod common;
 mod docs;
 mod doctor;
+mod eval;
 mod generate;
 #[cfg(feature = "hub")]
 mod hub;

@@ -1,0 +1,134 @@
+//! `sparq eval`.
+
+mod charts;
+mod list;
+mod page;
+mod report;
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use burn::tensor::DType;
+use sparq_models::{
+    eval::{Chosen, Evaluation, Journal, Names, Progress, Results, Variant, journal_path, tasks},
+    generate::TextModel,
+    models::CausalModel,
+};
+
+use crate::{
+    args::{EvalArgs, EvalCommand, EvalRunArgs},
+    output::{self, Sink},
+};
+
+/// The longest default context.
+const LONGEST_DEFAULT_TOKENS: usize = 4096;
+
+/// Bytes of cache that the default batch may take.
+const CACHE_BYTES: usize = 1 << 29;
+
+/// The largest default batch.
+const LARGEST_DEFAULT_BATCH: usize = 8;
+
+/// Runs the subcommand.
+pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Some(EvalCommand::List) => list::run(),
+        Some(EvalCommand::Report(args)) => report::run(args),
+        None => evaluate(&args.run),
+    }
+}
+
+fn evaluate(args: &EvalRunArgs) -> anyhow::Result<ExitCode> {
+    // What was typed is checked before the model is loaded.
+    let tasks = chosen(args)?;
+    let variants = Variant::all(&args.methods, &args.compression);
+    let sink = args.output.as_deref().map(|path| Sink::open(Some(path))).transpose()?;
+
+    let mut bars = output::EvalProgress::new(args.no_progress || args.quiet);
+    let (checkpoint, device, dtype) = args.model.resolve()?;
+    let model = TextModel::load(&checkpoint, &device, dtype, &mut |done, total| bars.load(done, total))?;
+    let lengths = lengths(args, model.model().max_position_embeddings());
+    let longest = lengths.iter().copied().max().unwrap_or(1);
+    let batch = args.batch.unwrap_or_else(|| default_batch(model.model(), dtype, longest));
+    let names = Names {
+        model: match &args.model.model {
+            Some(folder) => folder.display().to_string(),
+            None => "embedded model".to_owned(),
+        },
+        architecture: checkpoint.architecture()?.to_owned(),
+        device: args.model.device.clone(),
+    };
+    let plan = tasks::Plan { limit: args.limit, lengths, depths: args.depths, seed: args.seed };
+    let evaluation = Evaluation::new(&model, names, tasks, variants, plan, batch)?;
+
+    for variant in evaluation.left_out().iter().filter(|_| !args.quiet) {
+        let ratio = variant.compression.unwrap_or(1.0);
+        eprintln!("left out: {} cannot move as little as 1/{ratio}", variant.name());
+    }
+    let mut journal = match &args.output {
+        Some(path) if is_regular(path) => Journal::open(&journal_path(path), evaluation.settings())?,
+        _ => Journal::in_memory(),
+    };
+    if journal.finished() > 0 && !args.quiet {
+        eprintln!("going on after {} finished batches", journal.finished());
+    }
+    let results = evaluation.run(&mut journal, &mut |progress: Progress| bars.update(progress));
+    bars.clear();
+    finish(args, &results?, journal, sink)
+}
+
+/// Writes the results, then lets go of the journal.
+fn finish(
+    args: &EvalRunArgs,
+    results: &Results,
+    journal: Journal,
+    sink: Option<Sink>,
+) -> anyhow::Result<ExitCode> {
+    if let Some(mut sink) = sink {
+        sink.write(&results.to_json()?)?;
+        sink.finish()?;
+        journal.remove()?;
+    }
+    if !args.quiet {
+        let page = page::tables(results);
+        io::stdout().lock().write_all(page.as_bytes()).context("cannot write to standard output")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The tasks that were typed, or all that need no file.
+fn chosen(args: &EvalRunArgs) -> sparq_models::Result<Vec<Chosen>> {
+    if args.tasks.is_empty() {
+        let own = tasks::tasks().iter().filter(|task| task.file.is_none());
+        return own.map(|task| Chosen::new(task.name, None)).collect();
+    }
+    args.tasks().into_iter().map(|(name, file)| Chosen::new(&name, file)).collect()
+}
+
+fn lengths(args: &EvalRunArgs, context: usize) -> Vec<usize> {
+    let mut lengths = args.lengths.clone();
+    if lengths.is_empty() {
+        let longest = context.min(LONGEST_DEFAULT_TOKENS);
+        lengths = vec![longest / 4, longest / 2, longest];
+    }
+    lengths.sort_unstable();
+    lengths.dedup();
+    lengths
+}
+
+/// A batch whose cache of keys, transposed keys and values fits.
+fn default_batch(model: &dyn CausalModel, dtype: DType, tokens: usize) -> usize {
+    let of_layer = |shape: sparq_models::core::AttentionShape| shape.kv_heads * shape.head_dim;
+    let elements: usize = model.attention_layers().iter().map(|layer| of_layer(layer.shape)).sum();
+    let bytes = 3 * elements * dtype.size() * tokens;
+    (CACHE_BYTES / bytes.max(1)).clamp(1, LARGEST_DEFAULT_BATCH)
+}
+
+/// Whether a journal can lie beside the output.
+fn is_regular(path: &Path) -> bool {
+    path.metadata().map_or(true, |metadata| metadata.is_file())
+}

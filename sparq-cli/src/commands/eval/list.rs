@@ -1,0 +1,26 @@
+//! `sparq eval list`.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use sparq_models::eval::tasks::tasks;
+
+/// One line per task, then those that read a file with its form.
+pub(super) fn run() -> anyhow::Result<ExitCode> {
+    let width = tasks().iter().map(|task| task.name.len()).max().unwrap_or(0);
+    let mut out = io::stdout().lock();
+    writeln!(out, "Without a file:")?;
+    for task in tasks().iter().filter(|task| task.file.is_none()) {
+        writeln!(out, "  {:width$}  {}", task.name, task.about)?;
+    }
+    writeln!(out, "\nFrom a file, as NAME=FILE:")?;
+    for task in tasks() {
+        if let Some(form) = task.file {
+            writeln!(out, "  {:width$}  {}", task.name, task.about)?;
+            writeln!(out, "  {:width$}  {form}", "")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
