@@ -49,8 +49,9 @@ fn evaluate(args: &EvalRunArgs) -> anyhow::Result<ExitCode> {
     let sink = args.output.as_deref().map(|path| Sink::open(Some(path))).transpose()?;
 
     let mut bars = output::EvalProgress::new(args.no_progress || args.quiet);
-    let (checkpoint, device, dtype) = args.model.resolve()?;
-    let model = TextModel::load(&checkpoint, &device, dtype, &mut |done, total| bars.load(done, total))?;
+    let (checkpoint, device, dtype) = args.model.resolve(bars.loading())?;
+    let model =
+        TextModel::load(&checkpoint, &device, dtype, &mut |done, total| bars.loading().load(done, total))?;
     let lengths = lengths(args, model.model().max_position_embeddings());
     let longest = lengths.iter().copied().max().unwrap_or(1);
     let batch = args.batch.unwrap_or_else(|| default_batch(model.model(), dtype, longest));

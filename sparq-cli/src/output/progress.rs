@@ -72,9 +72,9 @@ impl EvalProgress {
         Self { load: Progress::new(hidden), hidden, bar: None, journalled: None }
     }
 
-    /// Bytes of weights.
-    pub(crate) fn load(&mut self, done: u64, total: u64) {
-        self.load.load(done, total);
+    /// The bar of what comes before: fetching and loading the model.
+    pub(crate) fn loading(&mut self) -> &mut Progress {
+        &mut self.load
     }
 
     /// Samples times methods.

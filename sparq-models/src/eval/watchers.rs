@@ -62,7 +62,10 @@ impl DecodeMethod for StandIn {
         let mut extras = CacheExtras::default();
         for method in lock(&self.0).iter() {
             let own = method.cache_extras();
-            extras.k_index |= own.k_index;
+            if own.k_index {
+                // One form for all: a method that reads another is refused where it restarts.
+                (extras.k_index, extras.index) = (true, own.index);
+            }
             extras.mean_value |= own.mean_value;
         }
         extras
