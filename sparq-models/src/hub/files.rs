@@ -29,7 +29,7 @@ pub(super) fn small<'a>(listed: &'a [String]) -> impl Iterator<Item = &'static s
 pub(super) fn weights(listed: &[String]) -> Option<Weights> {
     let choice = WEIGHTS.iter().find_map(|&(single, index)| {
         let single = has(listed, single).then(|| Weights::Single(single.to_owned()));
-        single.or_else(|| has(listed, index).then(|| Weights::Index(index)))
+        single.or_else(|| has(listed, index).then_some(Weights::Index(index)))
     });
     // Some repositories call their only weight file by another name.
     choice.or_else(|| {

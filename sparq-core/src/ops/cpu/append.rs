@@ -69,6 +69,9 @@ pub(in crate::ops) struct Codes<'a> {
     pub(in crate::ops) scales: &'a mut [f32],
 }
 
+/// Words, scales and keys of one KV head.
+type HeadParts<'a, E> = ((&'a mut [i32], &'a mut [f32]), &'a [E]);
+
 /// See [`crate::ops::append_quantized`]; `k` are the keys of the cache, with the new rows.
 pub(in crate::ops) fn append_quantized<E: Element>(
     codes: Codes<'_>,
@@ -83,7 +86,7 @@ pub(in crate::ops) fn append_quantized<E: Element>(
     let (words, scales) =
         (words.chunks_exact_mut(words.len() / heads), scales.chunks_exact_mut(scales.len() / heads));
     let rows = k.chunks_exact(capacity * head_dim);
-    let append = |(head, ((words, scales), k)): (usize, ((&mut [i32], &mut [f32]), &[E]))| {
+    let append = |(head, ((words, scales), k)): (usize, HeadParts<'_, E>)| {
         let mut head_codes = HeadCodes { bytes: bytemuck::cast_slice_mut(words), scales, bits, k, head_dim };
         let append = plan.as_slice()[head / kv_heads];
         match append.take {

@@ -23,7 +23,6 @@ pub(in crate::ops) trait Index: Copy + Send + Sync {
         self,
         s: S,
         place: Place,
-        sizes: Sizes,
         components: &[u32],
         weights: &[f32],
         scores: &mut [Lanes],
@@ -38,6 +37,7 @@ pub(in crate::ops) struct Place {
     pub(super) head: usize,
     pub(super) first: usize,
     pub(super) count: usize,
+    pub(super) sizes: Sizes,
 }
 
 /// `[batch, kv_heads, head_dim, capacity]` as it is.
@@ -49,13 +49,12 @@ impl<E: Element> Index for &[E] {
         self,
         s: S,
         place: Place,
-        sizes: Sizes,
         components: &[u32],
         weights: &[f32],
         scores: &mut [Lanes],
         stride: usize,
     ) {
-        let Sizes { head_dim, capacity, .. } = sizes;
+        let Sizes { head_dim, capacity, .. } = place.sizes;
         let index = &self[place.head * head_dim * capacity..][..head_dim * capacity];
         let row = |i: usize| &index[components[i] as usize * capacity + place.first..][..place.count];
         let rank = components.len();
@@ -105,19 +104,18 @@ impl<const BITS: usize> Index for Quantized<'_, BITS> {
         self,
         s: S,
         place: Place,
-        sizes: Sizes,
         components: &[u32],
         weights: &[f32],
         scores: &mut [Lanes],
         stride: usize,
     ) {
         // Room for all positions of the cache, in whole blocks.
-        let blocks = sizes.capacity.div_ceil(SCALED);
+        let blocks = place.sizes.capacity.div_ceil(SCALED);
         let bytes = SCALED * BITS / 8;
         let first = place.first / SCALED;
         let count = (place.first + place.count).div_ceil(SCALED) - first;
         let row = |i: usize| {
-            let from = (place.head * sizes.head_dim + components[i] as usize) * blocks + first;
+            let from = (place.head * place.sizes.head_dim + components[i] as usize) * blocks + first;
             Row {
                 codes: &self.codes[from * bytes..(from + count) * bytes],
                 scales: &self.scales[from..from + count],
@@ -128,15 +126,16 @@ impl<const BITS: usize> Index for Quantized<'_, BITS> {
         let vectors = place.count.div_ceil(LANES);
         let mut i = 0;
         while i + PASS <= rank {
-            for next in i + PASS..rank.min(i + 2 * PASS) {
-                s.prefetch(row(next).codes);
-            }
             let rows = [row(i), row(i + 1), row(i + 2), row(i + 3)];
-            add_codes::<S, BITS, PASS>(s, rows, weights, i, vectors, scores, stride);
+            let mut ahead: [&[u8]; PASS] = [&[]; PASS];
+            for (ahead, next) in ahead.iter_mut().zip(i + PASS..rank) {
+                *ahead = row(next).codes;
+            }
+            add_codes::<S, BITS, PASS>(s, rows, ahead, weights, i, vectors, scores, stride);
             i += PASS;
         }
         for i in i..rank {
-            add_codes::<S, BITS, 1>(s, [row(i)], weights, i, vectors, scores, stride);
+            add_codes::<S, BITS, 1>(s, [row(i)], [&[]], weights, i, vectors, scores, stride);
         }
     }
 }
@@ -148,11 +147,13 @@ struct Row<'a> {
     scales: &'a [f32],
 }
 
-/// [`add_weighted`] for rows of codes.
+/// [`add_weighted`] for rows of codes; those `ahead` are prefetched on the way.
+#[allow(clippy::too_many_arguments)] // two sets of rows
 #[inline(always)]
 fn add_codes<S: Simd, const BITS: usize, const ROWS: usize>(
     s: S,
     rows: [Row<'_>; ROWS],
+    ahead: [&[u8]; ROWS],
     weights: Weights<'_>,
     first: usize,
     vectors: usize,
@@ -164,6 +165,11 @@ fn add_codes<S: Simd, const BITS: usize, const ROWS: usize>(
         let mut codes: [&[u8]; ROWS] = [&[]; ROWS];
         for (codes, row) in codes.iter_mut().zip(&rows) {
             *codes = &row.codes[block * bytes..(block + 1) * bytes];
+        }
+        for ahead in ahead {
+            if let Some(line) = ahead.get(block * bytes..(block + 1) * bytes) {
+                s.prefetch(line);
+            }
         }
         for head in 0..weights.heads {
             let mut scaled = [s.splat(0.0); ROWS];

@@ -97,7 +97,7 @@ pub(in crate::ops) trait Simd: Copy + Send + Sync {
         // tanh t = 1 - 2 / (e²ᵗ + 1), and near zero, where that cancels, Cephes' polynomial for
         // (tanh t - t) / t³.
         const POLYNOMIAL: [f32; 5] =
-            [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 0.133_314_42, -0.333_332_82];
+            [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 0.133_314_42, -0.333_332_8];
         let t = self.mul(x, self.splat(1.0 / cap));
         let square = self.mul(t, t);
         let mut p = self.splat(POLYNOMIAL[0]);

@@ -112,10 +112,10 @@ impl<I: Index> Scoring<'_, I> {
         for first in (base..end).step_by(BLOCK) {
             let count = BLOCK.min(end - first);
             let lead = start.saturating_sub(first);
-            let place = Place { head, first, count };
+            let place = Place { head, first, count, sizes: self.sizes };
             if per_head {
                 let (scores, stride) = part.logits.starting_at(first - base);
-                self.k_index.add_scores(s, place, self.sizes, components, weights, scores, stride);
+                self.k_index.add_scores(s, place, components, weights, scores, stride);
                 if !self.sums_probabilities() {
                     part.logits.sum(s, first - base, count, &mut part.scores);
                 }
@@ -123,7 +123,7 @@ impl<I: Index> Scoring<'_, I> {
             } else {
                 part.scores[..count.div_ceil(LANES)].fill([0.0; LANES]);
                 let scores = &mut part.scores[..];
-                self.k_index.add_scores(s, place, self.sizes, components, weights, scores, 0);
+                self.k_index.add_scores(s, place, components, weights, scores, 0);
             }
             if !self.sums_probabilities() {
                 part.push(s, first, lead, count.min(self.candidates_end(span).saturating_sub(first)));
