@@ -10,7 +10,7 @@ use serde::Deserialize;
 use sparq_core::{
     AttentionLayer, AttentionShape, CacheConfig, DoubleSparsityConfig, GroupScores, H2oConfig, IndexDtype,
     LayerState, LocalConfig, Method, NewTokens, QuestConfig, SparqConfig, SparqMassConfig, TopkConfig,
-    Transfer, transfer,
+    Transfer, device::require_index, transfer,
 };
 
 use crate::{
@@ -193,11 +193,11 @@ impl Text {
     }
 }
 
-/// Every method, so sized that it keeps at most `top_k` positions.
-fn methods(shape: &AttentionShape, top_k: usize) -> Vec<Method> {
+/// Every method that the device can run, so sized that it keeps at most `top_k` positions.
+fn methods(device: &Device, shape: &AttentionShape, top_k: usize) -> Vec<Method> {
     let rank = (shape.head_dim / 2).max(1);
     let sparq = SparqConfig { mean_value: false, ..SparqConfig::new(shape, rank, top_k) };
-    vec![
+    let mut all = vec![
         Method::Sparq(sparq),
         Method::SparqMass(SparqMassConfig { sparq, mass: 0.9 }),
         Method::SparqMass(SparqMassConfig {
@@ -214,7 +214,11 @@ fn methods(shape: &AttentionShape, top_k: usize) -> Vec<Method> {
             channels: vec![(0..shape.head_dim).rev().collect(); shape.kv_heads],
             ..DoubleSparsityConfig::new(rank, top_k)
         }),
-    ]
+    ];
+    if require_index(device, IndexDtype::Int8).is_err() {
+        all.retain(|method| !matches!(method, Method::SparqMass(c) if c.sparq.index != IndexDtype::Cache));
+    }
+    all
 }
 
 const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 16 };
@@ -225,7 +229,7 @@ pub fn budgets_are_kept(device: &Device) {
     for (window, softcap) in [(None, None), (Some(13), None), (None, Some(2.0))] {
         let layer = AttentionLayer { shape: SHAPE, window, softcap };
         let text = Text::random(layer, 30, &[0, 11, 27], 6, 61);
-        for method in methods(&SHAPE, 8) {
+        for method in methods(device, &SHAPE, 8) {
             for (t, step) in text.run(&method, 7, device).into_iter().enumerate() {
                 for (row, positions) in step.positions.iter().enumerate() {
                     let what = format!("{method:?} {window:?} step {t} row {row}: {positions:?}");
@@ -268,7 +272,7 @@ pub fn methods_that_keep_everything_are_dense(device: &Device) {
         let layer = AttentionLayer { shape: SHAPE, window, softcap };
         let text = Text::random(layer, 20, &[0, 9], 4, 62);
         let dense = text.run(&Method::Dense, 20, device);
-        let mut all = methods(&SHAPE, 32);
+        let mut all = methods(device, &SHAPE, 32);
         let sparq = SparqConfig { mean_value: true, ..SparqConfig::new(&SHAPE, 4, 32) };
         all.push(Method::SparqMass(SparqMassConfig { sparq, mass: 1.0 }));
         for method in all.iter().filter(|method| !matches!(method, Method::SparqMass(c) if c.mass < 1.0)) {
@@ -287,7 +291,7 @@ pub fn a_padded_batch_equals_one_by_one(device: &Device) {
         let layer = AttentionLayer { shape: SHAPE, window, softcap: None };
         let mut text = Text::random(layer, 30, &[0, 11, 27], 6, 63);
         text.problem.poison_padding(1e9, f32::INFINITY);
-        for method in methods(&SHAPE, 8) {
+        for method in methods(device, &SHAPE, 8) {
             let together = text.run(&method, 7, device);
             for b in 0..3 {
                 for (t, step) in text.alone(b).run(&method, 30, device).iter().enumerate() {
@@ -321,7 +325,7 @@ pub fn going_back_forgets(device: &Device) {
     share(&mut other.q, &text.q);
     share(&mut other.problem.k, &text.problem.k);
     share(&mut other.problem.v, &text.problem.v);
-    for method in methods(&SHAPE, 8) {
+    for method in methods(device, &SHAPE, 8) {
         // Both sequences end at the same position here: their padding is the same.
         let (one, two) = (text.alone(1), other.alone(1));
         let mut state = one.state(&method, device);
@@ -467,7 +471,8 @@ pub fn transfers_match_the_formulas(device: &Device) {
 
 /// Configurations that cannot work are refused.
 pub fn bad_sizes_are_refused(_device: &Device) {
-    let refused = |method: Method| method.for_layer(&SHAPE).map(|_| ()).unwrap_err().to_string();
+    let refused =
+        |method: Method| method.for_layer(&SHAPE).map(|_| ()).expect_err("it is refused").to_string();
     let topk = TopkConfig { top_k: 0 };
     assert!(refused(Method::ExactTopk(topk)).starts_with("top_k = 0"));
     assert!(refused(Method::OracleTopk(topk)).starts_with("top_k = 0"));

@@ -79,11 +79,14 @@ impl LayerCache {
     /// An empty cache on `device`. It takes no memory before the first append.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`] for impossible sizes, [`Error::UnsupportedDtype`] where the device
-    /// cannot hold the dtype.
+    /// [`Error::InvalidConfig`] for impossible sizes, [`Error::UnsupportedDtype`] and
+    /// [`Error::UnsupportedIndex`] where the device cannot hold the dtype or the form of the keys.
     pub fn new(config: &CacheConfig, extras: CacheExtras, device: &Device) -> Result<Self> {
         config.layer.validate()?;
         crate::device::require_dtype(device, config.dtype)?;
+        if extras.k_index {
+            crate::device::require_index(device, extras.index)?;
+        }
         for (field, value) in [("batch", config.batch), ("max_len", config.max_len)] {
             if value == 0 {
                 return Err(Error::InvalidConfig {

@@ -10,7 +10,10 @@ use burn::tensor::{DType, Device};
 pub use info::{DeviceInfo, LARGEST_TENSOR, Limits};
 pub use smoke::{Smoke, smoke_test};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    index::IndexDtype,
+};
 
 /// A backend of this library: a name on the command line and a cargo feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,6 +228,20 @@ pub fn require_dtype(device: &Device, dtype: DType) -> Result<()> {
         return Ok(());
     }
     Err(Error::UnsupportedDtype { device: describe(device), dtype })
+}
+
+/// Checks that `device` can store transposed keys in this form. LibTorch, as Burn knows it, has integers
+/// of 64 bits alone.
+///
+/// # Errors
+/// [`Error::UnsupportedIndex`] that names the device.
+pub fn require_index(device: &Device, index: IndexDtype) -> Result<()> {
+    match index.bits() {
+        Some(_) if !device.supports_dtype(DType::I32) => {
+            Err(Error::UnsupportedIndex { device: describe(device) })
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

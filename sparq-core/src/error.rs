@@ -48,6 +48,12 @@ pub enum Error {
         /// What the backend reports.
         message: String,
     },
+    /// A device has no integers of 32 bits, which transposed keys in few bits are packed into.
+    #[error("device `{device}` cannot store keys in few bits: it has no integers of 32 bits")]
+    UnsupportedIndex {
+        /// Name of the device, as [`crate::device::parse`] takes it.
+        device: String,
+    },
     /// A device cannot compute in a dtype.
     #[error("device `{device}` does not support {dtype:?}")]
     UnsupportedDtype {
@@ -88,6 +94,9 @@ impl Error {
         match self {
             Self::CacheFull { .. } => {
                 Some("shorten the prompt, ask for fewer tokens, or raise --max-seq-len".into())
+            }
+            Self::UnsupportedIndex { .. } => {
+                Some("leave out --k-index and `index=`, or use another --device".into())
             }
             Self::UnsupportedDtype { .. } => {
                 Some("use --dtype auto or --dtype f32, or another --device".into())

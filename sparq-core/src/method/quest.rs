@@ -73,8 +73,8 @@ impl Quest {
         let mut bounds = self.grown(cache)?;
         let first = |b: usize| self.covered[b] / self.config.page;
         let alike = (1..lens.len()).all(|b| (first(b), lens[b]) == (first(0), lens[0]));
-        let blocks = match alike {
-            true => vec![0..lens.len()],
+        let blocks: Vec<_> = match alike {
+            true => std::iter::once(0..lens.len()).collect(),
             false => (0..lens.len()).map(|b| b..b + 1).collect(),
         };
         for block in blocks.into_iter().filter(|block| lens[block.start] > self.covered[block.start]) {
