@@ -6,6 +6,7 @@ mod chat;
 mod eval;
 mod model;
 mod sampling;
+mod tune;
 
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ pub(crate) use chat::{ChatArgs, ChatSettings};
 pub(crate) use eval::{EvalArgs, EvalCommand, EvalReportArgs, EvalRunArgs};
 pub(crate) use model::{DtypeArg, ModelArgs, open};
 pub(crate) use sampling::SamplingArgs;
+pub(crate) use tune::TuneArgs;
 
 /// Text generation that reads part of the KV cache (SparQ attention).
 #[derive(Debug, Parser)]
@@ -44,6 +46,8 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Show which devices are there, what they can, and whether they compute right
     Doctor(DoctorArgs),
+    /// Find the sizes of SparQ that read least and meet a target on a text, and save them as a profile
+    Tune(Box<TuneArgs>),
     /// Measure speed: whole models, or one layer alone
     Bench(Box<BenchArgs>),
     /// Compare a model's logits with reference logits; exit code 1 where they differ

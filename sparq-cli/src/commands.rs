@@ -8,4 +8,5 @@ pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod pull;
+pub(crate) mod tune;
 pub(crate) mod verify;

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Pull(args) => commands::pull::run(args),
         Command::Completions(args) => commands::completions::run(args),
         Command::Bench(args) => commands::bench::run(args),
+        Command::Tune(args) => commands::tune::run(args),
         Command::Verify(args) => commands::verify::run(args),
     };
     match result {

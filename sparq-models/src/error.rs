@@ -317,7 +317,7 @@ impl Error {
             }
             Error::Compression { .. } => Some("ask for a smaller ratio, or state k".into()),
             Error::ProfileLayers { .. } => {
-                Some("a profile is made for one model: it has an entry for each of its layers".into())
+                Some("a profile fits one model: make one for this model with `sparq tune`".into())
             }
             Error::Weights(report) => report.hint(),
             Error::Template { .. } => Some(

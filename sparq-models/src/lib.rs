@@ -31,6 +31,7 @@
 //! ```
 
 pub mod attention;
+pub mod calibrate;
 pub mod chat;
 pub mod checkpoint;
 pub mod config;
@@ -50,6 +51,7 @@ pub mod shapes;
 pub mod state;
 pub mod stop;
 pub mod tokenizer;
+pub mod tune;
 pub mod verify;
 
 /// The attention layer that the models are built on.

@@ -24,6 +24,12 @@ impl Progress {
         self.update("prefill", "{pos}/{len} tokens {per_sec}", done as u64, total as u64);
     }
 
+    /// Steps of a longer work, all of one kind.
+    pub(crate) fn count(&mut self, name: &'static str, unit: &str, done: usize, total: usize) {
+        let figures = format!("{{pos}}/{{len}} {unit} {{eta}}");
+        self.update(name, &figures, done as u64, total as u64);
+    }
+
     /// Bytes of a file from the hub.
     #[cfg(feature = "hub")]
     pub(crate) fn download(&mut self, file: &str, done: u64, total: u64) {

@@ -14,4 +14,5 @@ mod hub;
 mod inspect;
 mod loading;
 mod methods;
+mod tune;
 mod verify;

@@ -51,8 +51,8 @@ fn answers_stand_at_the_stated_depth() {
             let wanted = sample.depth.unwrap();
             let at = sample.context.find(&sample.turns[0].references[0]).unwrap();
             let found = at as f64 / sample.context.len() as f64;
-            // Instructions stand in front, and a needle is no point.
-            assert!((found - wanted).abs() < 0.2, "{name}: {found} for {wanted}");
+            // Instructions stand in front, up to a quarter of the shortest contexts, and a needle is no point.
+            assert!((found - wanted).abs() < 0.3, "{name}: {found} for {wanted}");
         }
     }
 }
@@ -134,7 +134,7 @@ fn files() -> &'static Path {
 #[test]
 fn squad_is_read_as_published() {
     let model = model();
-    let plan = Plan { limit: 3, lengths: vec![2048], depths: 1, seed: 0 };
+    let plan = Plan { limit: 3, lengths: vec![4096], depths: 1, seed: 0 };
     for sample in samples(&model, "squad", &plan, Some(&files().join("squad.json"))) {
         let turn = &sample.turns[0];
         assert_eq!(sample.context.matches("Title: ").count(), 8, "seven others and its own");

@@ -1,0 +1,64 @@
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args};
+use sparq_models::attention::MethodSpec;
+
+use super::ModelArgs;
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("target").required(true))]
+pub(crate) struct TuneArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    /// Text to measure on, of the kind that the model will read and write
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: PathBuf,
+
+    /// Mean divergence of the next token's distribution from that of dense attention, in nats, that is
+    /// allowed
+    #[arg(long, value_name = "X", group = "target")]
+    pub(crate) target_kl: Option<f64>,
+
+    /// Mean part of the exact attention that the positions read must hold
+    #[arg(long, value_name = "P", group = "target")]
+    pub(crate) target_mass: Option<f64>,
+
+    /// Instead of a target: find the label channels of a Double Sparsity method, such as
+    /// double-sparsity@8
+    #[arg(long, value_name = "METHOD", group = "target", requires = "output", value_parser = MethodSpec::parse)]
+    pub(crate) label_channels: Option<MethodSpec>,
+
+    /// Tokens of a window of the text, prompt and decoded tokens
+    /// [default: the model's longest context, at most 1024, at most the text]
+    #[arg(long, value_name = "N")]
+    pub(crate) window: Option<usize>,
+
+    /// Tokens at the end of each window that are decoded one at a time
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) steps: usize,
+
+    /// Windows at most; the last of several is held out for a check
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) windows: usize,
+
+    /// Ranks r to try [default: 4, 8, 16, … up to the head size]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) ranks: Vec<usize>,
+
+    /// Numbers of positions k to try [default: 16, 32, 64, … up to half of a window]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) top_ks: Vec<usize>,
+
+    /// Keep the same sizes in all layers
+    #[arg(long)]
+    pub(crate) uniform: bool,
+
+    /// Write the profile to a file; `--profile` of the other commands takes it
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Show no progress bars (they are shown on a terminal only)
+    #[arg(long)]
+    pub(crate) no_progress: bool,
+}
