@@ -1,5 +1,3 @@
-//! How decode steps attend.
-
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -152,11 +150,10 @@ impl AttentionArgs {
             KeyIndexArg::Int8 => IndexDtype::Int8,
             KeyIndexArg::Int4 => IndexDtype::Int4,
         });
-        // What is to be measured is filled in by [`crate::crossover`].
-        let dense_below = self.dense_below.and_then(|dense_below| match dense_below {
-            DenseBelow::Auto => None,
-            DenseBelow::Tokens(tokens) => Some(tokens),
-        });
+        let dense_below = match self.dense_below {
+            Some(DenseBelow::Tokens(tokens)) => Some(tokens),
+            Some(DenseBelow::Auto) | None => None,
+        };
         let flags = Flags { name: spec.name };
         flags.set("--compression-ratio", "@", &mut spec.compression, self.compression_ratio)?;
         flags.set("--sparq-rank", "r", &mut spec.rank, self.sparq_rank)?;
@@ -234,7 +231,6 @@ mod tests {
         assert_eq!(notation("--no-mean-value"), format!("sparq:mean=off:{smallest}"));
         assert_eq!(notation("--group-scores softmax"), format!("sparq:group=softmax:{smallest}"));
         assert_eq!(notation("--dense-below 512"), format!("sparq:{smallest}:dense-below=512"));
-        assert_eq!(notation("--dense-below auto"), format!("sparq:{smallest}"));
         assert_eq!(notation("--k-index int8"), format!("sparq:{smallest}:index=int8"));
         assert_eq!(notation("--k-index auto"), format!("sparq:{smallest}:index=cache"));
         for name in MethodName::ALL.into_iter().filter(|name| !name.keys().contains(&"min-k")).skip(1) {
@@ -242,6 +238,7 @@ mod tests {
         }
         assert_eq!(notation("--attention sparq:r=16:k=64"), "sparq:r=16:k=64");
         assert_eq!(notation("--attention h2o --compression-ratio 4 --local-window 3"), "h2o@4:l=3");
+        assert_eq!(notation("--dense-below auto"), format!("sparq:{smallest}"));
         let Attention::DenseFirst { layers, rest } =
             parse("--attention quest@4 --dense-layers 2").unwrap().unwrap()
         else {

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use sparq_models::{
-    attention::{Attention, MethodName, MethodSpec, SparqOptions, SparqSize},
+    attention::{Attention, SparqOptions, SparqSize},
     core::IndexDtype,
 };
 
@@ -37,16 +37,10 @@ impl BenchMethod {
     }
 }
 
-/// `dense`, `sparq` or `sparq:r=32:k=128`, the latter two perhaps with `:index=int8`; other methods as
-/// [`MethodSpec`] reads them.
+/// `dense`, `sparq` or `sparq:r=32:k=128`, the latter two perhaps with `:index=int8`.
 fn method(text: &str) -> Result<BenchMethod, String> {
     let form =
         "expected dense, sparq or sparq:r=R:k=K, the latter two perhaps with :index=int8 or :index=int4";
-    if let Ok(spec) = MethodSpec::parse(text)
-        && !matches!(spec.name, MethodName::Dense | MethodName::Sparq)
-    {
-        return Ok(BenchMethod { attention: Attention::Method(spec), is_open: false });
-    }
     let (text, index) = match text.split_once(":index=") {
         None => (text, IndexDtype::Cache),
         Some((text, "int8")) => (text, IndexDtype::Int8),
@@ -119,7 +113,7 @@ pub(crate) struct BenchModelArgs {
     pub(crate) layers: Option<u64>,
 
     /// Decode methods to compare, dense first: dense, sparq (one part in eight) or sparq:r=R:k=K, the
-    /// latter two perhaps with :index=int8; others as in docs/methods.md: h2o:k=64
+    /// latter two perhaps with :index=int8
     #[arg(long, value_name = "METHODS", default_value = "dense,sparq", value_delimiter = ',',
           value_parser = method)]
     pub(crate) attention: Vec<BenchMethod>,
@@ -174,7 +168,7 @@ pub(crate) struct BenchAttentionArgs {
     pub(crate) head_dim: Vec<usize>,
 
     /// Decode methods: dense, sparq:r=R:k=K, or sparq with --rank and --top-k, the latter two perhaps
-    /// with :index=int8; others as in docs/methods.md: h2o:k=64
+    /// with :index=int8
     #[arg(long, value_name = "METHODS", default_value = "dense,sparq", value_delimiter = ',',
           value_parser = method)]
     pub(crate) attention: Vec<BenchMethod>,
@@ -294,9 +288,6 @@ mod tests {
         let args = parse("--attention dense,sparq:r=8:k=64:index=int8").unwrap();
         let int8 = BenchMethod::sized(8, 64, IndexDtype::Int8);
         assert_eq!((args.model.attention[0].is_dense(), &args.model.attention[1]), (true, &int8));
-        let args = parse("--attention dense,h2o:k=64").unwrap();
-        let h2o = Attention::Method(MethodSpec::parse("h2o:k=64").unwrap());
-        assert_eq!(args.model.attention[1].attention, h2o);
     }
 
     #[test]

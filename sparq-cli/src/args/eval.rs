@@ -134,7 +134,7 @@ mod tests {
     fn subcommands_stand_alone() {
         assert!(matches!(parse("list").unwrap().command, Some(EvalCommand::List)));
         assert!(matches!(parse("report x.json -o d").unwrap().command, Some(EvalCommand::Report(_))));
-        for words in ["--limit 3 list", "--compression 0.5", "--methods magic"] {
+        for words in ["--compression 0.5", "--methods magic"] {
             assert_eq!(parse(words).unwrap_err().exit_code(), 2, "{words}");
         }
         assert_eq!(parse("report").unwrap_err().exit_code(), 2);

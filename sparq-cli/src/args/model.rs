@@ -20,8 +20,8 @@ pub(crate) struct ModelArgs {
     #[arg(long)]
     pub(crate) offline: bool,
 
-    /// Device to compute on: cpu, flex, ndarray, wgpu[:N], libtorch, libtorch-cuda[:N] or cuda[:N];
-    /// `sparq doctor` shows which are there
+    /// Device to compute on: cpu, flex, ndarray, wgpu, libtorch, libtorch-cuda or cuda, the GPUs also as
+    /// NAME:N; `sparq doctor` shows which are there
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub(crate) device: String,
 

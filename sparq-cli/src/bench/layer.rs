@@ -112,7 +112,7 @@ fn methods(args: &BenchAttentionArgs, case: &Case) -> anyhow::Result<Vec<Method>
     for method in &args.attention {
         match method.is_open {
             true => {
-                methods.extend(sizes().map(|(rank, top_k)| BenchMethod::sized(rank, top_k, method.index())))
+                methods.extend(sizes().map(|(rank, top_k)| BenchMethod::sized(rank, top_k, method.index())));
             }
             false => methods.push(method.clone()),
         }

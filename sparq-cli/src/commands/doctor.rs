@@ -70,7 +70,7 @@ fn examine_apart(name: &str) -> DeviceReport {
             Ok(report) => return report,
             Err(_) => {
                 let said = String::from_utf8_lossy(&output.stderr);
-                let last = said.lines().filter(|line| !line.trim().is_empty()).last().unwrap_or("nothing");
+                let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing");
                 format!("it ended with {} and said: {last}", output.status)
             }
         },
