@@ -70,7 +70,11 @@ fn a_target_out_of_reach_is_an_error_and_leaves_no_profile() {
     let both = ["tune", "--text", &text, "--target-kl", "1", "--target-mass", "0.5"];
     sparq().args(both).assert().code(2);
     tune(&text, &["--target-mass", "2"]).code(1).stderr(contains("at most 1"));
-    tune(&text, &["--target-kl", "1", "--window", "9999"]).code(1).stderr(contains("longest context"));
+    sparq()
+        .args(["tune", "--text", &text, "--target-kl", "1", "--window", "9999"])
+        .assert()
+        .code(1)
+        .stderr(contains("longest context"));
     tune("no-such-file", &["--target-kl", "1"]).code(1).stderr(contains("no-such-file"));
 }
 
