@@ -8,7 +8,7 @@ use sparq_core::{
 
 use crate::{
     problem::{Problem, floats, tensor},
-    suite::not_run,
+    suite::{is_slow, not_run},
 };
 
 const MIB: usize = 1 << 20;
@@ -39,7 +39,10 @@ pub fn an_append_writes_in_place(device: &Device) {
 
 /// The memory that a layer takes stays bounded over 1000 decode steps with SparQ attention.
 pub fn nothing_leaks_over_a_thousand_steps(device: &Device) {
-    let shape = AttentionShape { heads: 32, kv_heads: 8, head_dim: 64 };
+    // A software GPU takes minutes for the larger layer. It counts its allocator's bytes, where a process
+    // is known by the pages that it touches, so that a small leak shows as well.
+    let (heads, kv_heads) = if is_slow() { (4, 2) } else { (32, 8) };
+    let shape = AttentionShape { heads, kv_heads, head_dim: 64 };
     let (prompt, steps) = (64, 1000);
     let config = SparqConfig { mean_value: true, ..SparqConfig::new(&shape, 16, 32) };
     let max_len = prompt + steps + 100;
@@ -48,7 +51,7 @@ pub fn nothing_leaks_over_a_thousand_steps(device: &Device) {
     layer.reserve(max_len).expect("within the maximum");
     let problem = Problem::random(shape, NewTokens::all(1, prompt), 62);
     let one = Problem::random(shape, NewTokens::all(1, 1), 63);
-    let q = tensor(vec![0.1; 32 * prompt * 64], [1, 32, prompt, 64], device);
+    let q = tensor(vec![0.1; heads * prompt * 64], [1, heads, prompt, 64], device);
     layer
         .prefill(q, problem.rows(&problem.k, device), problem.rows(&problem.v, device), &problem.tokens)
         .expect("it fits");
@@ -69,8 +72,8 @@ pub fn nothing_leaks_over_a_thousand_steps(device: &Device) {
     let before = held(device);
     decode(steps);
     let grown = held(device).saturating_sub(before);
-    // Ten times less than what a leak of one step's query, output or scores would come to.
-    assert!(grown < 8 * MIB, "{} KiB more are held after {steps} steps", grown / 1024);
+    let leak = steps * heads * 64 * size_of::<f32>();
+    assert!(grown < leak, "{} KiB more are held after {steps} steps: a query each", grown / 1024);
 }
 
 /// Bytes held by the device's allocator, or by this process where the device is the processor.

@@ -11,6 +11,7 @@ use sparq_core::{
 
 use crate::{
     problem::{Path, Problem, dense, floats, sparq, tensor},
+    suite::every,
     tolerance::{Tolerance, assert_close},
 };
 
@@ -91,26 +92,27 @@ pub fn sparq_decode(device: &Device, row: Tolerance) {
     for problem in problems().iter().flat_map(limited) {
         let cache = problem.cache(row.dtype, device);
         let d = problem.shape.head_dim;
-        for (rank, top_k, local_window) in [(d / 4, 12, 3), (d / 2, 64, 0), (1, 5, 5), (d, 5000, 1)] {
-            for group_scores in [GroupScores::ScaledLogits, GroupScores::Softmax] {
-                for mean_value in [false, true] {
-                    let config = SparqConfig {
-                        rank,
-                        top_k,
-                        local_window,
-                        mean_value,
-                        group_scores,
-                        dense_below: 0,
-                        index: IndexDtype::Cache,
-                    };
-                    let run = |path| sparq(path, problem.queries(device), &cache, config);
-                    let (product, expected) = (run(Path::Product), run(Path::Oracle));
-                    let what = format!("{config:?} {:?} {:?}", problem.layer(), row.dtype);
-                    assert_eq!(product.positions, expected.positions, "{what}: kept positions");
-                    assert_close(&product.output, &expected.output, row.oracle, &what);
-                    assert_close(&product.mass, &expected.mass, row.oracle, &what);
-                }
-            }
+        let sizes = [(d / 4, 12, 3), (d / 2, 64, 0), (1, 5, 5), (d, 5000, 1)];
+        let rules = [GroupScores::ScaledLogits, GroupScores::Softmax];
+        let cases = sizes.into_iter().flat_map(|size| rules.map(|rule| (size, rule)));
+        let cases = cases.flat_map(|(size, rule)| [false, true].map(|mean| (size, rule, mean)));
+        // Where time is short each size once, with every pair of a rule and the mean value.
+        for ((rank, top_k, local_window), group_scores, mean_value) in every(5, cases) {
+            let config = SparqConfig {
+                rank,
+                top_k,
+                local_window,
+                mean_value,
+                group_scores,
+                dense_below: 0,
+                index: IndexDtype::Cache,
+            };
+            let run = |path| sparq(path, problem.queries(device), &cache, config);
+            let (product, expected) = (run(Path::Product), run(Path::Oracle));
+            let what = format!("{config:?} {:?} {:?}", problem.layer(), row.dtype);
+            assert_eq!(product.positions, expected.positions, "{what}: kept positions");
+            assert_close(&product.output, &expected.output, row.oracle, &what);
+            assert_close(&product.mass, &expected.mass, row.oracle, &what);
         }
     }
 }

@@ -218,6 +218,11 @@ pub(crate) fn is_slow() -> bool {
     SLOW.get()
 }
 
+/// Of problems that are much alike those that there is time for: all, or on a slow device every `n`th.
+pub(crate) fn every<T>(n: usize, of: impl IntoIterator<Item = T>) -> impl Iterator<Item = T> {
+    of.into_iter().step_by(if is_slow() { n } else { 1 })
+}
+
 /// Prints what a check measured, where `SPARQ_VERBOSE` is set.
 pub(crate) fn note(text: &str) {
     if std::env::var_os("SPARQ_VERBOSE").is_some() {

@@ -65,6 +65,46 @@ impl SparqOps for LibTorch {
         }
     }
 
+    fn append(
+        mut k: FloatTensor<Self>,
+        mut v: FloatTensor<Self>,
+        k_rows: FloatTensor<Self>,
+        v_rows: FloatTensor<Self>,
+        plan: AppendPlan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let targets = cuda::Targets { k: Some(&mut k), v: Some(&mut v), ..Default::default() };
+        match cuda::append(targets, Some(&k_rows), Some(&v_rows), &plan) {
+            Some(()) => (k, v),
+            None => (Self::append_rows(k, k_rows, plan.clone()), Self::append_rows(v, v_rows, plan)),
+        }
+    }
+
+    fn append_with_index(
+        mut k: FloatTensor<Self>,
+        mut v: FloatTensor<Self>,
+        mut k_index: FloatTensor<Self>,
+        mut v_sum: FloatTensor<Self>,
+        k_rows: FloatTensor<Self>,
+        v_rows: FloatTensor<Self>,
+        plan: AppendPlan,
+        mean_value: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let targets = cuda::Targets {
+            k: Some(&mut k),
+            v: Some(&mut v),
+            k_index: Some(&mut k_index),
+            v_sum: mean_value.then_some(&mut v_sum),
+        };
+        if cuda::append(targets, Some(&k_rows), Some(&v_rows), &plan).is_none() {
+            if mean_value {
+                v_sum = Self::accumulate(v_sum, v_rows.clone(), plan.clone());
+            }
+            k_index = Self::append_columns(k_index, k_rows.clone(), plan.clone());
+            (k, v) = Self::append(k, v, k_rows, v_rows, plan);
+        }
+        (k, v, k_index, v_sum)
+    }
+
     fn prefill(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,

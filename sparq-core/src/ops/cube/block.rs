@@ -1,6 +1,7 @@
 //! Sums over all units of a cube, through shared memory: no plane operations needed.
 //!
-//! All units of the cube must come to each of these.
+//! All units of the cube must come to each of these. Loops are left to the driver to unroll: the
+//! optimiser of `cubecl` takes time with the square of what a kernel spells out.
 
 use cubecl::{cube, prelude::*};
 
@@ -27,18 +28,16 @@ pub(super) fn reduce(
     sync_cube();
     if unit < runs {
         let mut run = scratch[unit];
-        #[unroll]
         for i in 1..RUN {
-            let other = scratch[unit + comptime!(i * runs)];
+            let other = scratch[unit + i * runs];
             run = if comptime!(maximum) { f32::max(run, other) } else { run + other };
         }
         scratch[units + unit] = run;
     }
     sync_cube();
     let mut total = scratch[units];
-    #[unroll]
     for i in 1..runs {
-        let other = scratch[comptime!(units + i)];
+        let other = scratch[units + i];
         total = if comptime!(maximum) { f32::max(total, other) } else { total + other };
     }
     total
@@ -54,7 +53,6 @@ pub(super) fn sum_before(value: u32, scratch: &mut Shared<[u32]>, #[comptime] un
     sync_cube();
     if unit < runs {
         let mut run = 0u32;
-        #[unroll]
         for i in 0..RUN {
             run += scratch[unit * RUN + i];
         }
@@ -63,11 +61,9 @@ pub(super) fn sum_before(value: u32, scratch: &mut Shared<[u32]>, #[comptime] un
     sync_cube();
     let own = unit / RUN;
     let mut before = 0u32;
-    #[unroll]
     for i in 0..runs {
-        before += select(i < own, scratch[comptime!(units + i)], 0u32);
+        before += select(i < own, scratch[units + i], 0u32);
     }
-    #[unroll]
     for i in 0..RUN {
         before += select(own * RUN + i < unit, scratch[own * RUN + i], 0u32);
     }

@@ -366,7 +366,6 @@ fn choose(
             let head = i / rank + h;
             let mut all = 0.0f32;
             let mut kept = 0.0f32;
-            #[unroll]
             for s in 0..SUMMERS {
                 all += norms[2 * (head * SUMMERS + s)];
                 kept += norms[2 * (head * SUMMERS + s) + 1];

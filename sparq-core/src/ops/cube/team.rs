@@ -72,14 +72,19 @@ pub(super) fn team_sum(value: f32, exchange: &mut Shared<[f32]>, #[comptime] tea
     sum
 }
 
-/// `cap · tanh(x / cap)` in a form that never overflows.
+/// `cap · tanh(x / cap)`. The form with eˣ never overflows; near zero it cancels, and the series
+/// takes over, whose first term left out is below the rounding there.
 #[cube]
 pub(super) fn soft_cap(x: f32, cap: f32, #[comptime] capped: bool) -> f32 {
     let mut y = x;
     if comptime!(capped) {
-        let shrink = f32::exp(-2.0f32 * f32::abs(x) / cap);
+        let t = x / cap;
+        let t2 = t * t;
+        let series = x * (1.0f32 - t2 * (0.333_333_34f32 - t2 * 0.133_333_34f32));
+        let shrink = f32::exp(-2.0f32 * f32::abs(t));
         let size = cap * (1.0f32 - shrink) / (1.0f32 + shrink);
-        y = select(x < 0.0f32, -size, size);
+        let whole = select(x < 0.0f32, -size, size);
+        y = select(t2 < 0.01f32, series, whole);
     }
     y
 }
@@ -180,12 +185,10 @@ pub(super) fn merge_head<N: Size>(
     }
     sync_cube();
     let mut maximum = states[0];
-    #[unroll]
     for t in 1..team.teams {
         maximum = f32::max(maximum, states[2 * t]);
     }
     let mut sum = 0.0f32;
-    #[unroll]
     for t in 0..team.teams {
         sum += states[2 * t + 1] * f32::exp(states[2 * t] - maximum);
     }
@@ -209,7 +212,6 @@ pub(super) fn merged<N: Size>(
     #[comptime] team: Team,
 ) -> Vector<f32, N> {
     let mut output = merge[c];
-    #[unroll]
     for t in 1..team.teams {
         output += merge[t * comptime!(team.vectors()) + c];
     }

@@ -10,7 +10,7 @@ use burn::{
 
 use super::{
     MASKED, bools, dims, expand, f32, int_dtype, mask_dead, narrow, position_mask, reshape, select_rows,
-    soft_cap,
+    slice, soft_cap,
 };
 use crate::{
     config::GroupScores,
@@ -58,7 +58,7 @@ pub fn approximate_scores<B: Backend>(
     let len = spans.max_end();
     let magnitude = B::float_abs(q.clone());
     let of_group = B::float_sum_dim(magnitude.clone(), 2);
-    let i1 = B::float_argtopk(of_group, 3, rank, int_dtype::<B>(&q.device())); // [batch, kv_heads, 1, rank]
+    let i1 = largest::<B>(of_group, rank); // [batch, kv_heads, 1, rank]
 
     let wide = B::int_expand(i1.clone(), Shape::new([batch, kv_heads, group, rank]));
     let q_hat = B::float_gather(3, q, wide);
@@ -99,10 +99,21 @@ pub fn select_tokens<B: Backend>(logits: FloatTensor<B>, step: &SparqStep) -> (I
     let of_group = B::float_mask_fill(of_group, mask, f32::MAX.into());
 
     let kept = config.top_k.min(len);
-    let i2 = B::float_argtopk(of_group, 3, kept, int_dtype::<B>(&device)); // [batch, kv_heads, 1, kept]
+    let i2 = largest::<B>(of_group, kept); // [batch, kv_heads, 1, kept]
     let wide = B::int_expand(i2.clone(), Shape::new([batch, kv_heads, group, kept]));
     let alpha = B::float_sum_dim(B::float_gather(3, s_hat, wide), 3);
     (B::int_reshape(i2, Shape::new([batch, kv_heads, kept])), alpha)
+}
+
+/// Indices of the `k` largest along the last of four axes, the largest first.
+///
+/// By sorting, which Cube backends leave to the host: their top-k spells itself out k times in one
+/// kernel, and its compilation takes time with the square of that, minutes for k = 100.
+fn largest<B: Backend>(x: FloatTensor<B>, k: usize) -> IntTensor<B> {
+    let [batch, heads, queries, _] = dims(&x);
+    let out_dtype = int_dtype::<B>(&x.device());
+    let sorted = B::float_argsort(x, 3, true, out_dtype);
+    B::int_slice(sorted, &[slice(0, batch), slice(0, heads), slice(0, queries), slice(0, k)])
 }
 
 /// Step 2, second half: `softmax(q · K[i2]ᵀ / √d) · V[i2]`, renormalised over the kept positions:
