@@ -324,22 +324,63 @@ impl LayerCache {
     }
 
     /// Goes back to a mark of this cache and keeps only `extras` up to date from there on. What was
-    /// there at the mark is there again, to the bit; the memory stays.
+    /// there at the mark is there again, to the bit; the memory stays. Transposed keys in a form that
+    /// is not there are made from the keys, the same as if they had been kept all along, in the place
+    /// of those in another form.
     ///
     /// # Errors
-    /// [`Error::MissingInCache`] where the cache did not keep these extras at the mark.
+    /// [`Error::MissingInCache`] where the cache did not sum the values up to the mark,
+    /// [`Error::UnsupportedIndex`] where the device cannot hold the form of the keys.
     pub fn rewind(&mut self, mark: &CacheMark, extras: CacheExtras) -> Result<()> {
-        if extras.k_index && (!mark.extras.k_index || extras.index != mark.extras.index) {
-            return Err(Error::MissingInCache { missing: "the transposed keys in the form that is read" });
+        if extras.k_index {
+            crate::device::require_index(&self.device, extras.index)?;
         }
         if extras.mean_value && !mark.extras.mean_value {
             return Err(Error::MissingInCache { missing: "the sum of values" });
         }
         self.lens.clone_from(&mark.lens);
         self.v_sum.clone_from(&mark.v_sum);
-        // What the method does not name is not kept up to date: plain columns by `extras`, codes always.
         self.extras = extras;
+        if extras.k_index && !self.holds_index(extras.index) {
+            return self.make_index();
+        }
         self.renew_last_codes()
+    }
+
+    /// Whether the transposed keys are there in this form. What is there is kept up to date, also where
+    /// the method that runs does not ask for it.
+    fn holds_index(&self, form: IndexDtype) -> bool {
+        match (form.bits(), &self.quantized) {
+            (None, _) => self.k_index.is_some(),
+            (Some(bits), Some(codes)) => {
+                index::bits(codes.words.shape().num_elements(), codes.scales.shape().num_elements()) == bits
+            }
+            (Some(_), None) => false,
+        }
+    }
+
+    /// Makes the transposed keys from the keys, in the form of the extras, and drops other forms.
+    fn make_index(&mut self) -> Result<()> {
+        (self.k_index, self.quantized) = (None, None);
+        // Before the first append they grow with the keys.
+        let Some(k) = &self.k else { return Ok(()) };
+        let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
+        let batch = self.config.batch;
+        let Some(bits) = self.extras.index.bits() else {
+            let columns = [batch, kv_heads, head_dim, self.capacity];
+            let empty = Tensor::zeros(columns, (&self.device, self.config.dtype));
+            let all = columns.map(|size| 0..size);
+            self.k_index = Some(empty.slice_assign(all, k.clone().swap_dims(2, 3)));
+            return Ok(());
+        };
+        let k = k.clone();
+        self.grow_quantized(self.capacity, 0, bits);
+        if let Some(codes) = self.quantized.take() {
+            let width = self.lens.iter().copied().max().unwrap_or(0);
+            let plan = AppendPlan::new(&NewTokens::ragged(width, &self.lens)?, &vec![0; batch]);
+            self.quantized = Some(ops::append_quantized(codes, k, &plan));
+        }
+        Ok(())
     }
 
     /// Bytes held on the device.

@@ -46,6 +46,11 @@ impl LayerState {
         &self.cache
     }
 
+    /// The method, as it is now.
+    pub fn method(&self) -> &dyn DecodeMethod {
+        self.method.as_ref()
+    }
+
     /// Makes room for `len` tokens per sequence, so that decode steps up to there do not grow it.
     ///
     /// # Errors
@@ -86,8 +91,7 @@ impl LayerState {
     /// `method` is taken as it is: one that watches the prefill must have watched this one.
     ///
     /// # Errors
-    /// [`crate::Error::MissingInCache`] where the cache did not keep what the method needs; nothing is
-    /// changed then.
+    /// As [`LayerCache::rewind`]; nothing is changed then.
     pub fn restart(
         &mut self,
         mark: &CacheMark,

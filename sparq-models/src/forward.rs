@@ -69,6 +69,16 @@ pub fn decode(model: &dyn CausalModel, ids: &[u32], state: &mut ModelState) -> R
     Ok(model.logits(hidden))
 }
 
+/// [`decode`] for what it leaves in the state, where nobody asks what comes next: the logits are a good
+/// part of the work in small models.
+///
+/// # Errors
+/// As [`prefill_logits`].
+pub fn feed(model: &dyn CausalModel, ids: &[u32], state: &mut ModelState) -> Result<()> {
+    hidden(model, ids, &NewTokens::all(ids.len(), 1), state, Phase::Decode)?;
+    Ok(())
+}
+
 /// Reads logits back, row-major.
 ///
 /// # Errors

@@ -25,7 +25,7 @@ use crate::{
 ///
 /// The model never sees which decode method runs: its attention layers hand their queries to the
 /// [`ModelState`] that the caller made.
-pub trait CausalModel: std::fmt::Debug + Send {
+pub trait CausalModel: std::fmt::Debug + Send + Sync {
     /// Heads and sizes, sliding window and soft cap of each attention layer.
     fn attention_layers(&self) -> Vec<AttentionLayer>;
 

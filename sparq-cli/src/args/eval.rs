@@ -41,6 +41,10 @@ pub(crate) struct EvalRunArgs {
         default_value = "sparq,sparq-mass,oracle-topk,double-sparsity,quest,h2o,local")]
     pub(crate) methods: Vec<MethodSpec>,
 
+    /// Compare the profile in a file too, as `sparq tune` writes it; several with the option repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile: Vec<PathBuf>,
+
     /// Read one part in X of what dense attention reads; several separated by commas
     #[arg(long, value_name = "X", value_delimiter = ',', default_value = "2,4,8", value_parser = ratio)]
     pub(crate) compression: Vec<f64>,
@@ -65,6 +69,11 @@ pub(crate) struct EvalRunArgs {
     /// Sequences decoded together [default: as many as half a gigabyte of cache holds, at most 8]
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,
+
+    /// Batches that run at the same time, each with a cache of its own; results do not depend on it
+    /// [default: one for each core up to 4 on the CPU, 1 on other devices]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) jobs: Option<u16>,
 
     /// Write the results as JSON; until they are complete, FILE.partial holds what is finished, and
     /// the same command goes on from there

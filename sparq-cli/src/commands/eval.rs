@@ -9,6 +9,7 @@ use std::{
     io::{self, Write},
     path::Path,
     process::ExitCode,
+    thread,
 };
 
 use anyhow::Context;
@@ -30,6 +31,9 @@ const LONGEST_DEFAULT_TOKENS: usize = 4096;
 /// Bytes of cache that the default batch may take.
 const CACHE_BYTES: usize = 1 << 29;
 
+/// Batches at a time by default: each holds a cache.
+const MOST_DEFAULT_JOBS: usize = 4;
+
 /// The largest default batch.
 const LARGEST_DEFAULT_BATCH: usize = 8;
 
@@ -45,8 +49,12 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<ExitCode> {
 fn evaluate(args: &EvalRunArgs) -> anyhow::Result<ExitCode> {
     // What was typed is checked before the model is loaded.
     let tasks = chosen(args)?;
-    let variants = Variant::all(&args.methods, &args.compression);
-    let sink = args.output.as_deref().map(|path| Sink::open(Some(path))).transpose()?;
+    let mut variants = Variant::all(&args.methods, &args.compression);
+    for path in &args.profile {
+        variants.push(Variant::profile(path)?);
+    }
+    // Dropped at once: a run that is killed leaves no file of its own but the journal.
+    args.output.as_deref().map(|path| Sink::open(Some(path))).transpose()?;
 
     let mut bars = output::EvalProgress::new(args.no_progress || args.quiet);
     let (checkpoint, device, dtype) = args.model.resolve(bars.loading())?;
@@ -77,19 +85,16 @@ fn evaluate(args: &EvalRunArgs) -> anyhow::Result<ExitCode> {
     if journal.finished() > 0 && !args.quiet {
         eprintln!("going on after {} finished batches", journal.finished());
     }
-    let results = evaluation.run(&mut journal, &mut |progress: Progress| bars.update(progress));
+    let jobs = args.jobs.map_or_else(|| default_jobs(&args.model.device), usize::from);
+    let results = evaluation.run(jobs, &mut journal, &mut |progress: Progress| bars.update(progress));
     bars.clear();
-    finish(args, &results?, journal, sink)
+    finish(args, &results?, journal)
 }
 
 /// Writes the results, then lets go of the journal.
-fn finish(
-    args: &EvalRunArgs,
-    results: &Results,
-    journal: Journal,
-    sink: Option<Sink>,
-) -> anyhow::Result<ExitCode> {
-    if let Some(mut sink) = sink {
+fn finish(args: &EvalRunArgs, results: &Results, journal: Journal) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &args.output {
+        let mut sink = Sink::open(Some(path))?;
         sink.write(&results.to_json()?)?;
         sink.finish()?;
         journal.remove()?;
@@ -127,6 +132,17 @@ fn default_batch(model: &dyn CausalModel, dtype: DType, tokens: usize) -> usize 
     let elements: usize = model.attention_layers().iter().map(|layer| of_layer(layer.shape)).sum();
     let bytes = 3 * elements * dtype.size() * tokens;
     (CACHE_BYTES / bytes.max(1)).clamp(1, LARGEST_DEFAULT_BATCH)
+}
+
+/// One for each core, up to [`MOST_DEFAULT_JOBS`], where the cores compute: the steps of a few sequences
+/// keep one core busy, and hardly two.
+fn default_jobs(device: &str) -> usize {
+    match device {
+        "cpu" | "flex" | "ndarray" => {
+            thread::available_parallelism().map_or(1, usize::from).min(MOST_DEFAULT_JOBS)
+        }
+        _ => 1,
+    }
 }
 
 /// Whether a journal can lie beside the output.

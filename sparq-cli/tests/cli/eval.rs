@@ -126,7 +126,7 @@ fn every_task_without_a_file_runs() {
             assert!(task.mass(0).iter().flatten().all(|&mass| mass == 1.0));
         }
     }
-    assert_eq!(results.tasks.len(), 11);
+    assert_eq!(results.tasks.len(), 13);
     assert!(results.tasks.iter().any(|task| task.average(1).kl > 0.01), "SparQ is not dense attention");
 }
 

@@ -3,6 +3,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
 };
 
 use super::{
@@ -106,7 +111,7 @@ impl<'a> Evaluation<'a> {
         batch: usize,
     ) -> Result<Self> {
         check(&plan, batch, model.model().max_position_embeddings())?;
-        let mut layers = model.model().attention_layers();
+        let layers = model.model().attention_layers();
         let mut all = vec![Variant::dense()];
         let mut left_out = vec![];
         for variant in variants.into_iter().filter(|variant| !variant.is_dense()) {
@@ -116,13 +121,13 @@ impl<'a> Evaluation<'a> {
                 false => all.push(variant),
             }
         }
-        layers.sort_by_key(|layer| std::cmp::Reverse(layer.window.unwrap_or(usize::MAX)));
+        if let Some(name) = twice(&all) {
+            let reason = "two methods have this name and size: say each once".to_owned();
+            return Err(EvalError::Setting { setting: "methods", value: name, reason }.into());
+        }
         let resolved = |variant: &Variant| -> Result<MethodSettings> {
-            let at = |&length: &usize| match layers.first() {
-                Some(layer) => Ok(serde_json::to_value(variant.method(layer, length)?).unwrap_or_default()),
-                None => Ok(serde_json::Value::Null),
-            };
-            let resolved: Result<Vec<_>> = plan.lengths.iter().map(at).collect();
+            let resolved: Result<Vec<_>> =
+                plan.lengths.iter().map(|&length| variant.record(&layers, length)).collect();
             let compression = variant.compression;
             Ok(MethodSettings { name: variant.name(), compression, resolved: resolved? })
         };
@@ -153,44 +158,41 @@ impl<'a> Evaluation<'a> {
         &self.settings
     }
 
-    /// Runs what the journal does not hold yet.
+    /// Runs what the journal does not hold yet, `jobs` batches at a time. Results do not depend on
+    /// `jobs`; memory does.
     ///
     /// # Errors
     /// Errors of files, of the model, and of the journal.
-    pub fn run(&self, journal: &mut Journal, progress: &mut dyn FnMut(Progress)) -> Result<Results> {
-        let maker = Maker { model: self.model, plan: &self.settings.plan };
-        let mut batches = vec![];
-        for (number, Chosen { task, file }) in self.tasks.iter().enumerate() {
-            progress(Progress { task: task.name, done: 0, total: 0 });
-            let samples = task.samples(&maker, file.as_deref())?;
-            batches.extend(in_batches(samples, self.settings.batch).into_iter().map(|batch| (number, batch)));
-        }
+    pub fn run(
+        &self,
+        jobs: usize,
+        journal: &mut Journal,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Results> {
+        let batches = self.batches(progress)?;
         let methods = self.variants.len();
-        let total = batches.iter().map(|(_, batch)| batch.len()).sum::<usize>() * methods;
-        let mut done = 0;
+        let total = batches.iter().map(|batch| batch.samples.len()).sum::<usize>() * methods;
+        let todo: Vec<usize> = (0..batches.len()).filter(|&number| journal.get(number).is_none()).collect();
+        let left: usize = todo.iter().map(|&number| batches[number].samples.len()).sum();
+        let mut done = total - left * methods;
+        let first =
+            todo.first().or(batches.len().checked_sub(1).as_ref()).map(|&number| batches[number].task);
+        progress(Progress { task: first.map_or("", |task| task.name), done, total });
+        self.work(&batches, &todo, jobs, &mut |message| {
+            match message {
+                Message::Ran { batch } => {
+                    done += batches[batch].samples.len();
+                    progress(Progress { task: batches[batch].task.name, done, total });
+                }
+                Message::Finished { batch, results } => journal.push(batch, results)?,
+            }
+            Ok(())
+        })?;
         // By task: the place of each sample in the plan, and its result.
         let mut found: Vec<Vec<(usize, SampleResult)>> = vec![vec![]; self.tasks.len()];
-        for (number, (of_task, batch)) in batches.iter().enumerate() {
-            let task = self.tasks[*of_task].task;
-            let (places, samples): (Vec<usize>, Vec<Sample>) = batch.iter().cloned().unzip();
-            progress(Progress { task: task.name, done, total });
-            let results = match journal.get(number) {
-                Some(results) => results.to_vec(),
-                None => {
-                    let mut ran = 0;
-                    let results = Batch::new(self.model, task, &samples, &self.variants)?.run(
-                        &self.variants,
-                        &mut || {
-                            ran += samples.len();
-                            progress(Progress { task: task.name, done: done + ran, total });
-                        },
-                    )?;
-                    journal.push(number, results.clone())?;
-                    results
-                }
-            };
-            done += samples.len() * methods;
-            found[*of_task].extend(places.into_iter().zip(results));
+        for (number, batch) in batches.iter().enumerate() {
+            let results = journal.get(number).unwrap_or_default().to_vec();
+            found[batch.of_task].extend(batch.places.iter().copied().zip(results));
         }
         let tasks = self.tasks.iter().zip(found).map(|(chosen, mut samples)| {
             samples.sort_by_key(|(place, _)| *place);
@@ -202,6 +204,76 @@ impl<'a> Evaluation<'a> {
         });
         Ok(Results { format: FORMAT, settings: self.settings.clone(), tasks: tasks.collect() })
     }
+
+    /// The samples of all tasks.
+    fn batches(&self, progress: &mut dyn FnMut(Progress)) -> Result<Vec<Planned>> {
+        let maker = Maker { model: self.model, plan: &self.settings.plan };
+        let mut batches = vec![];
+        for (of_task, Chosen { task, file }) in self.tasks.iter().enumerate() {
+            progress(Progress { task: task.name, done: 0, total: 0 });
+            let samples = task.samples(&maker, file.as_deref())?;
+            for batch in in_batches(samples, self.settings.batch) {
+                let (places, samples) = batch.into_iter().unzip();
+                batches.push(Planned { of_task, task, places, samples });
+            }
+        }
+        Ok(batches)
+    }
+
+    /// Runs the batches `todo`, `jobs` at a time: a step of a few sequences does not fill several cores.
+    fn work(
+        &self,
+        batches: &[Planned],
+        todo: &[usize],
+        jobs: usize,
+        take: &mut dyn FnMut(Message) -> Result<()>,
+    ) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let (sender, messages) = mpsc::channel();
+        let worker = |sender: mpsc::Sender<Result<Message>>| {
+            while let Some(&batch) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let Planned { task, samples, .. } = &batches[batch];
+                // A receiver that is gone has an error already, and no batch is begun after it.
+                let run = || {
+                    Batch::new(self.model, task, samples, &self.variants)?.run(&mut || {
+                        let _ = sender.send(Ok(Message::Ran { batch }));
+                    })
+                };
+                let results = run().map(|results| Message::Finished { batch, results });
+                let failed = results.is_err();
+                if sender.send(results).is_err() || failed {
+                    return;
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..jobs.clamp(1, todo.len().max(1)) {
+                let (worker, sender) = (&worker, sender.clone());
+                scope.spawn(move || worker(sender));
+            }
+            drop(sender);
+            // The loop owns the receiver: it goes with the first error, which ends the workers.
+            messages.into_iter().try_for_each(|message| take(message?))
+        })
+    }
+}
+
+/// Samples of one length that run together.
+struct Planned {
+    /// Number of the task.
+    of_task: usize,
+    task: &'static Task,
+    /// Places of the samples in the plan.
+    places: Vec<usize>,
+    samples: Vec<Sample>,
+}
+
+/// What a worker has to say.
+enum Message {
+    /// One method answered all samples of a batch.
+    Ran { batch: usize },
+    /// All methods did.
+    Finished { batch: usize, results: Vec<SampleResult> },
 }
 
 /// Samples of one length together, each with its place in the plan.
@@ -210,6 +282,15 @@ fn in_batches(samples: Vec<Sample>, batch: usize) -> Vec<Vec<(usize, Sample)>> {
     samples.sort_by_key(|(place, sample)| (sample.length, *place));
     let same = samples.chunk_by(|(_, a), (_, b)| a.length == b.length);
     same.flat_map(|samples| samples.chunks(batch)).map(<[_]>::to_vec).collect()
+}
+
+/// A name and size that several variants have: tables could not tell them apart.
+fn twice(variants: &[Variant]) -> Option<String> {
+    let label = |variant: &Variant| (variant.name(), variant.compression);
+    let seen = |(number, variant): &(usize, &Variant)| {
+        variants[..*number].iter().any(|other| label(other) == label(variant))
+    };
+    variants.iter().enumerate().find(seen).map(|(_, variant)| variant.name())
 }
 
 fn check(plan: &Plan, batch: usize, longest: usize) -> Result<()> {

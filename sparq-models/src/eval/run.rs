@@ -1,7 +1,7 @@
 //! Running samples under several methods: one dense prefill per context, then every method from there.
 
 use sparq_core::{
-    AttentionLayer, Method, NewTokens, Traffic,
+    AttentionLayer, DecodeMethod, Method, NewTokens, Traffic,
     cache::CacheMark,
     method::{MassMeter, RetainedMass},
 };
@@ -34,6 +34,14 @@ pub(crate) struct Batch<'a> {
     marks: Vec<CacheMark>,
     /// By layer.
     watchers: Vec<Watchers>,
+    /// By variant and layer.
+    methods: Vec<Vec<Method>>,
+}
+
+/// Where a pass can go on from.
+struct Fork {
+    marks: Vec<CacheMark>,
+    methods: Vec<Box<dyn DecodeMethod>>,
 }
 
 /// What a pass over the reference answers measured, by sequence.
@@ -68,11 +76,14 @@ impl<'a> Batch<'a> {
         let length = samples.first().map_or(0, |sample| sample.length);
 
         let config = StateConfig { batch: samples.len(), max_len, dtype: model.dtype() };
+        let layers = model.model().attention_layers();
+        let methods: Result<Vec<Vec<Method>>> =
+            variants.iter().map(|variant| variant.methods(&layers, length)).collect();
+        let methods = methods?;
         let mut watchers = vec![];
-        let mut state = ModelState::with_methods(model.model(), &config, |_, layer: &AttentionLayer| {
-            let methods: Result<Vec<Method>> =
-                variants.iter().map(|variant| variant.method(layer, length)).collect();
-            let watching = Watchers::new(layer.shape, &methods?)?;
+        let mut state = ModelState::with_methods(model.model(), &config, |index, layer: &AttentionLayer| {
+            let of_layer = methods.iter().map(|methods| methods[index].clone());
+            let watching = Watchers::new(layer.shape, &of_layer.collect::<Vec<_>>())?;
             let stand_in = watching.stand_in();
             watchers.push(watching);
             Ok(stand_in)
@@ -80,22 +91,30 @@ impl<'a> Batch<'a> {
         state.reserve(max_len)?;
         prefill(model, &scripts, &mut state)?;
         let marks = state.layers().iter().map(|layer| layer.cache().mark()).collect();
-        Ok(Self { model, task, samples, scripts, state, marks, watchers })
+        Ok(Self { model, task, samples, scripts, state, marks, watchers, methods })
     }
 
     /// Results of all samples; `done` is called after each variant.
-    pub(crate) fn run(mut self, variants: &[Variant], done: &mut dyn FnMut()) -> Result<Vec<SampleResult>> {
+    pub(crate) fn run(mut self, done: &mut dyn FnMut()) -> Result<Vec<SampleResult>> {
         let mut results: Vec<SampleResult> = self.samples.iter().zip(&self.scripts).map(empty).collect();
         let mut dense: Option<Forced> = None;
-        for variant in variants {
+        let generates = self.task.metric.needs_generation();
+        let shared = if generates { self.shared_steps() } else { 0 };
+        for variant in 0..self.methods.len() {
             let meters = self.restart(variant, self.task.measures_mass)?;
-            let forced = self.forced(&meters)?;
-            let outputs = match self.task.metric.needs_generation() {
-                true => {
-                    self.restart(variant, false)?;
-                    self.generate()?.into_iter().map(Some).collect()
+            // The question is decoded once, for the reference answer and for the output.
+            for step in 0..shared {
+                let ids = self.fed_at(step);
+                forward::feed(self.model.model(), &ids, &mut self.state)?;
+            }
+            let fork = if generates { Some(self.fork(variant)?) } else { None };
+            let forced = self.forced(&meters, shared)?;
+            let outputs = match fork {
+                Some(fork) => {
+                    self.go_back(fork)?;
+                    self.generate(shared)?.into_iter().map(Some).collect()
                 }
-                false => vec![None; self.samples.len()],
+                None => vec![None; self.samples.len()],
             };
             let reference = dense.as_ref().unwrap_or(&forced);
             for (row, (result, output)) in results.iter_mut().zip(outputs).enumerate() {
@@ -109,13 +128,11 @@ impl<'a> Batch<'a> {
 
     /// Goes back to the prefill and decodes with `variant` from there; returns a meter for each layer
     /// where the retained mass is to be measured.
-    fn restart(&mut self, variant: &Variant, measure: bool) -> Result<Vec<RetainedMass>> {
-        let length = self.samples.first().map_or(0, |sample| sample.length);
+    fn restart(&mut self, variant: usize, measure: bool) -> Result<Vec<RetainedMass>> {
         let mut meters = vec![];
         let layers = self.state.layers_mut().iter_mut().zip(&self.marks).zip(&self.watchers);
-        for ((layer, mark), watchers) in layers {
-            let method = variant.method(&layer.cache().config().layer, length)?;
-            let mut method = watchers.resume(&method)?;
+        for (((layer, mark), watchers), method) in layers.zip(&self.methods[variant]) {
+            let mut method = watchers.resume(method)?;
             if measure {
                 let meter = RetainedMass::default();
                 meters.push(meter.clone());
@@ -126,8 +143,46 @@ impl<'a> Batch<'a> {
         Ok(meters)
     }
 
-    /// Feeds questions and reference answers.
-    fn forced(&mut self, meters: &[RetainedMass]) -> Result<Forced> {
+    /// The state that all layers are in, their methods' included.
+    fn fork(&self, variant: usize) -> Result<Fork> {
+        let mut fork = Fork { marks: vec![], methods: vec![] };
+        for (layer, method) in self.state.layers().iter().zip(&self.methods[variant]) {
+            fork.marks.push(layer.cache().mark());
+            fork.methods.push(match layer.method().resume(method) {
+                Some(resumed) => resumed,
+                None => method.for_layer(&layer.cache().config().layer.shape)?,
+            });
+        }
+        Ok(fork)
+    }
+
+    fn go_back(&mut self, fork: Fork) -> Result<()> {
+        let states = fork.marks.iter().zip(fork.methods);
+        for (layer, (mark, method)) in self.state.layers_mut().iter_mut().zip(states) {
+            layer.restart(mark, method)?;
+        }
+        Ok(())
+    }
+
+    /// Steps that neither predict an answer nor differ between question and reference answer, in any
+    /// sequence.
+    fn shared_steps(&self) -> usize {
+        let of_script = |script: &Script| {
+            let same = script.fed.iter().zip(&script.question).take_while(|(fed, asked)| fed == asked);
+            let first = script.answers.first().map_or(0, |answer| answer.start);
+            same.count().min(script.question.len().min(first).saturating_sub(1))
+        };
+        self.scripts.iter().map(of_script).min().unwrap_or(0)
+    }
+
+    /// What is fed at a step. A sequence that is through goes on with its last token until the others
+    /// are.
+    fn fed_at(&self, step: usize) -> Vec<u32> {
+        self.scripts.iter().map(|script| script.fed[step.min(script.fed.len() - 1)]).collect()
+    }
+
+    /// Feeds questions and reference answers, from step `first` on.
+    fn forced(&mut self, meters: &[RetainedMass], first: usize) -> Result<Forced> {
         let count = self.scripts.len();
         let mut found = Forced {
             rows: vec![vec![]; count],
@@ -137,15 +192,14 @@ impl<'a> Batch<'a> {
             traffic: Traffic::default(),
         };
         let steps = self.scripts.iter().map(Script::steps).max().unwrap_or(0);
-        for step in 0..steps {
-            // A sequence that is through goes on with its last token until the others are.
-            let ids: Vec<u32> =
-                self.scripts.iter().map(|script| script.fed[step.min(script.fed.len() - 1)]).collect();
-            let logits = forward::decode(self.model.model(), &ids, &mut self.state)?;
+        for step in first..steps {
+            let ids = self.fed_at(step);
             let targets: Vec<_> = self.scripts.iter().map(|script| script.target(step)).collect();
             if targets.iter().all(Option::is_none) {
+                forward::feed(self.model.model(), &ids, &mut self.state)?;
                 continue;
             }
+            let logits = forward::decode(self.model.model(), &ids, &mut self.state)?;
             let logits = forward::read(logits)?;
             let vocab = logits.len() / count;
             for (row, target) in targets.into_iter().enumerate() {
@@ -168,8 +222,8 @@ impl<'a> Batch<'a> {
         Ok(found)
     }
 
-    /// Greedy outputs behind the first question.
-    fn generate(&mut self) -> Result<Vec<String>> {
+    /// Greedy outputs behind the first question, of which `first` tokens were fed.
+    fn generate(&mut self, first: usize) -> Result<Vec<String>> {
         let wanted: Vec<usize> = self
             .samples
             .iter()
@@ -178,16 +232,17 @@ impl<'a> Batch<'a> {
         let mut outputs: Vec<Vec<u32>> = vec![vec![]; self.scripts.len()];
         let steps =
             self.scripts.iter().zip(&wanted).map(|(script, wanted)| script.question.len() + wanted - 1);
-        for step in 0..steps.max().unwrap_or(0) {
+        for step in first..steps.max().unwrap_or(0) {
             let id = |(script, output): (&Script, &Vec<u32>)| match script.question.get(step) {
                 Some(&id) => id,
                 None => output.get(step - script.question.len()).or(output.last()).copied().unwrap_or(0),
             };
             let ids: Vec<u32> = self.scripts.iter().zip(&outputs).map(id).collect();
-            let logits = forward::decode(self.model.model(), &ids, &mut self.state)?;
             if self.scripts.iter().all(|script| step + 1 < script.question.len()) {
+                forward::feed(self.model.model(), &ids, &mut self.state)?;
                 continue;
             }
+            let logits = forward::decode(self.model.model(), &ids, &mut self.state)?;
             let logits = forward::read(logits)?;
             let vocab = logits.len() / ids.len();
             for (row, output) in outputs.iter_mut().enumerate() {

@@ -1,5 +1,7 @@
 //! Averages of results, as tables and charts show them.
 
+mod confidence;
+
 use super::{
     metrics::Metric,
     results::{Outcome, Results, SampleResult, TaskResults},
@@ -25,37 +27,66 @@ pub struct Average {
 pub struct Cell {
     /// Tokens.
     pub length: usize,
-    /// 0 at the beginning, 1 at the end.
-    pub depth: f64,
+    /// 0 at the beginning, 1 at the end; `None` where answers do not stand in one place.
+    pub depth: Option<f64>,
     /// The mean score.
     pub score: f64,
-    /// The mean score of dense attention.
-    pub dense: f64,
+    /// Whether dense attention does the task, here and at this length as a whole.
+    pub is_done: bool,
+}
+
+/// Cells of the largest grid that can be read.
+const MOST_CELLS: usize = 100;
+
+/// Averages over some samples of a task.
+fn average<'a>(method: usize, samples: impl Iterator<Item = &'a SampleResult>) -> Average {
+    let samples: Vec<&SampleResult> = samples.collect();
+    let mean = |value: &dyn Fn(&Outcome, &Outcome) -> f64| {
+        let values = samples.iter().map(|sample| value(&sample.outcomes[method], &sample.outcomes[0]));
+        values.sum::<f64>() / samples.len().max(1) as f64
+    };
+    Average {
+        score: mean(&|own, _| own.score),
+        nats_per_token: mean(&|own, _| own.nats_per_token),
+        kl: mean(&|own, _| own.kl),
+        top_1_agreement: mean(&|own, _| own.top_1_agreement),
+        bytes: mean(&|own, dense| own.kv_bytes_per_token / dense.kv_bytes_per_token.max(1.0)),
+    }
+}
+
+/// Depths in order, none first.
+fn depth_order(depth: Option<f64>) -> f64 {
+    depth.unwrap_or(-1.0)
 }
 
 impl TaskResults {
     /// Averages of method number `method` over all samples.
     pub fn average(&self, method: usize) -> Average {
-        let mean = |value: &dyn Fn(&Outcome, &Outcome) -> f64| {
-            let values =
-                self.samples.iter().map(|sample| value(&sample.outcomes[method], &sample.outcomes[0]));
-            values.sum::<f64>() / self.samples.len().max(1) as f64
-        };
-        Average {
-            score: mean(&|own, _| own.score),
-            nats_per_token: mean(&|own, _| own.nats_per_token),
-            kl: mean(&|own, _| own.kl),
-            top_1_agreement: mean(&|own, _| own.top_1_agreement),
-            bytes: mean(&|own, dense| own.kv_bytes_per_token / dense.kv_bytes_per_token.max(1.0)),
-        }
+        average(method, self.samples.iter())
+    }
+
+    /// Lengths at which dense attention does the task: by [`Metric::floor`] of its mean score. No method
+    /// can be judged at others.
+    pub fn lengths_done(&self) -> Vec<usize> {
+        let mut lengths: Vec<usize> = self.samples.iter().map(|sample| sample.length).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        lengths.retain(|&length| {
+            let here = self.samples.iter().filter(|sample| sample.length == length);
+            self.metric.is_done(average(0, here).score)
+        });
+        lengths
     }
 
     /// The mean score as a part of that of dense attention, where more is better, and the other way
-    /// round where less is. `None` where dense attention scores nothing: no method can lose there.
+    /// round where less is, over the lengths at which dense attention does the task. `None` where there
+    /// is no such length.
     pub fn relative(&self, method: usize) -> Option<f64> {
-        let (own, dense) = (self.average(method).score, self.average(0).score);
+        let lengths = self.lengths_done();
+        let done = || self.samples.iter().filter(|sample| lengths.contains(&sample.length));
+        let (own, dense) = (average(method, done()).score, average(0, done()).score);
         let (part, whole) = if self.metric.higher_is_better() { (own, dense) } else { (dense, own) };
-        (dense > 0.0 && whole > 0.0).then(|| part / whole)
+        (!lengths.is_empty() && dense > 0.0 && whole > 0.0).then(|| part / whole)
     }
 
     /// Mean scores of the answers in turn, where samples have several.
@@ -69,21 +100,32 @@ impl TaskResults {
         (0..count).map(mean).collect()
     }
 
-    /// Mean scores by length and depth, where answers stand at stated depths of several contexts.
+    /// Mean scores by length and, where answers stand at stated ones, depth.
     pub fn cells(&self, method: usize) -> Vec<Cell> {
-        let place = |sample: &SampleResult| sample.depth.map(|depth| (sample.length, depth));
-        let mut places: Vec<(usize, f64)> = self.samples.iter().filter_map(place).collect();
-        places.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let lengths = self.lengths_done();
+        let place = |sample: &SampleResult| (sample.length, sample.depth);
+        let mut places: Vec<(usize, Option<f64>)> = self.samples.iter().map(place).collect();
+        places.sort_by(|a, b| a.0.cmp(&b.0).then(depth_order(a.1).total_cmp(&depth_order(b.1))));
         places.dedup();
-        let cell = |&(length, depth): &(usize, f64)| {
-            let here = |sample: &&SampleResult| place(sample) == Some((length, depth));
-            let samples: Vec<&SampleResult> = self.samples.iter().filter(here).collect();
-            let mean = |method: usize| {
-                samples.iter().map(|sample| sample.outcomes[method].score).sum::<f64>() / samples.len() as f64
-            };
-            Cell { length, depth, score: mean(method), dense: mean(0) }
+        let cell = |&(length, depth): &(usize, Option<f64>)| {
+            let here = || self.samples.iter().filter(|sample| place(sample) == (length, depth));
+            let dense = average(0, here()).score;
+            Cell {
+                length,
+                depth,
+                score: average(method, here()).score,
+                is_done: lengths.contains(&length) && self.metric.is_done(dense),
+            }
         };
         places.iter().map(cell).collect()
+    }
+
+    /// Whether answers stand at stated depths of several samples each length, so that a grid of lengths
+    /// and depths says something.
+    pub fn is_grid(&self) -> bool {
+        let cells = self.cells(0);
+        let depths = cells.iter().filter(|cell| cell.depth.is_some() && cell.length == cells[0].length);
+        self.metric.is_fraction() && depths.count() > 1 && cells.len() <= MOST_CELLS
     }
 
     /// Attention mass that a method retained, by layer and head; empty where it was not measured.
@@ -101,9 +143,9 @@ impl TaskResults {
 }
 
 impl Results {
-    /// Means over tasks of the relative score and of the divergence, and the part of dense bytes moved:
-    /// what a chart of quality against traffic shows. The score is `None` where dense attention scores
-    /// nothing anywhere.
+    /// The part of dense bytes moved, and means over tasks of the relative score and of the divergence:
+    /// what a chart of quality against traffic shows. The score is over the tasks that dense attention
+    /// does, `None` where there is none.
     pub fn overall(&self, method: usize) -> (f64, Option<f64>, f64) {
         let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len().max(1) as f64;
         let relative: Vec<f64> = self.tasks.iter().filter_map(|task| task.relative(method)).collect();
@@ -113,6 +155,11 @@ impl Results {
             (!relative.is_empty()).then(|| mean(relative)),
             mean(averages.iter().map(|average| average.kl).collect()),
         )
+    }
+
+    /// Number of tasks that dense attention does, at some length at least.
+    pub fn tasks_done(&self) -> usize {
+        self.tasks.iter().filter(|task| task.relative(0).is_some()).count()
     }
 
     /// The task on which a method keeps the least of dense attention's score, and how much.

@@ -62,8 +62,8 @@ impl DecodeMethod for StandIn {
         let mut extras = CacheExtras::default();
         for method in lock(&self.0).iter() {
             let own = method.cache_extras();
-            if own.k_index {
-                // One form for all: a method that reads another is refused where it restarts.
+            if own.k_index && !extras.k_index {
+                // One form at a time: for methods that read another it is made where they restart.
                 (extras.k_index, extras.index) = (true, own.index);
             }
             extras.mean_value |= own.mean_value;

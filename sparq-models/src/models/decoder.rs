@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A family's decoder layer.
-pub(super) trait Block: std::fmt::Debug + Send {
+pub(super) trait Block: std::fmt::Debug + Send + Sync {
     /// Its attention.
     fn attention(&self) -> &Attention;
 

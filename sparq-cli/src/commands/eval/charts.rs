@@ -3,6 +3,7 @@
 mod heat;
 mod lines;
 mod mass;
+mod panels;
 mod style;
 
 use anyhow::anyhow;
@@ -28,6 +29,7 @@ pub(super) fn all(results: &Results) -> anyhow::Result<Vec<Chart>> {
     charts.extend(lines::quality(results)?);
     charts.extend(lines::divergence(results)?);
     charts.extend(mass::by_layer(results)?);
+    charts.extend(mass::by_head(results)?);
     charts.extend(heat::maps(results)?);
     Ok(charts)
 }

@@ -1,12 +1,10 @@
 //! Results as Markdown.
 
+mod grid;
+
 use std::fmt::Write;
 
-use sparq_models::eval::{
-    Results,
-    results::TaskResults,
-    summary::{Average, Cell},
-};
+use sparq_models::eval::{Results, results::TaskResults, summary::Average};
 
 /// Columns of a table: methods that move about the same number of bytes, dense attention first.
 struct Group {
@@ -39,23 +37,62 @@ pub(super) fn tables(results: &Results) -> String {
         if !group.title.is_empty() {
             let _ = writeln!(text, "## {}\n", group.title);
         }
-        let score = |task: &TaskResults, average: Average| task.metric.format(average.score);
-        let metric = |task: &TaskResults| format!("{}: {}", task.task, task.metric.title());
-        table(&mut text, results, &group, "score", &metric, &score);
+        let score = |task: &TaskResults, method: usize| {
+            let mark = if task.differs_from_dense(method) { "*" } else { "" };
+            format!("{}{mark}", task.metric.format(task.average(method).score))
+        };
+        table(&mut text, results, &group, "score (answers)", &label, &score);
         footer(&mut text, results, &group);
-        let kl = |_: &TaskResults, average: Average| format!("{:.4}", average.kl);
+        let interval = |task: &TaskResults, method: usize| match task.interval(method) {
+            Some((low, high)) => format!("{:.0}–{:.0}", 100.0 * low, 100.0 * high),
+            None => "–".to_owned(),
+        };
         let name = |task: &TaskResults| task.task.clone();
-        table(&mut text, results, &group, "KL from dense, nats per answer token", &name, &kl);
+        table(&mut text, results, &group, "score, interval of 95 %", &name, &interval);
         text.push('\n');
-        let agreement = |_: &TaskResults, average: Average| format!("{:.1}", 100.0 * average.top_1_agreement);
-        table(&mut text, results, &group, "same likeliest token as dense, %", &name, &agreement);
-        text.push('\n');
-        let nats = |_: &TaskResults, average: Average| format!("{:.3}", average.nats_per_token);
-        table(&mut text, results, &group, "nats per token of the reference answer", &name, &nats);
-        text.push('\n');
+        let averages: [(&str, fn(Average) -> String); 3] = [
+            ("KL from dense, nats per answer token", |average| format!("{:.4}", average.kl)),
+            ("same likeliest token as dense, %", |average| format!("{:.1}", 100.0 * average.top_1_agreement)),
+            ("nats per token of the reference answer", |average| format!("{:.3}", average.nats_per_token)),
+        ];
+        for (title, figure) in averages {
+            let cell = |task: &TaskResults, method: usize| figure(task.average(method));
+            table(&mut text, results, &group, title, &name, &cell);
+            text.push('\n');
+        }
     }
     turns(&mut text, results);
+    mass(&mut text, results);
+    grid::tables(&mut text, results);
+    text.push_str(NOTES);
     text
+}
+
+/// How the tables are to be read.
+const NOTES: &str = "\
+\\* differs from dense attention on the same answers by more than chance explains (sign test, 5 %); scores \
+without it do not, however far apart they look.\n\
+† dense attention itself fails: it scores below the floor that counts as doing the task (half of the answers; \
+0.1 of ROUGE-L; 32 characters repeated) at every length that was run, or at those in brackets. No method can be \
+judged there, and averages of scores leave it out.\n\
+Intervals are Wilson's. KL and the likeliest token compare with dense attention everywhere, also where it fails.\n";
+
+/// A task with its metric and the number of answers; marked where dense attention fails.
+fn label(task: &TaskResults) -> String {
+    let done = task.lengths_done();
+    let mut lengths: Vec<usize> = task.samples.iter().map(|sample| sample.length).collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    lengths.retain(|length| !done.contains(length));
+    let mark = match (lengths.is_empty(), done.is_empty()) {
+        (true, _) => String::new(),
+        (false, true) => " †".to_owned(),
+        (false, false) => {
+            let lengths: Vec<String> = lengths.iter().map(usize::to_string).collect();
+            format!(" † [{}]", lengths.join(", "))
+        }
+    };
+    format!("{}: {} ({}){mark}", task.task, task.metric.title(), task.answers())
 }
 
 /// The whole page, with the charts that were drawn.
@@ -84,7 +121,6 @@ pub(super) fn page(results: &Results, charts: &[(String, String)]) -> String {
         let _ = writeln!(text, "![{title}]({file})\n");
     }
     text.push_str(&tables(results));
-    failures(&mut text, results);
     text
 }
 
@@ -95,12 +131,12 @@ fn table(
     group: &Group,
     corner: &str,
     row: &dyn Fn(&TaskResults) -> String,
-    cell: &dyn Fn(&TaskResults, Average) -> String,
+    cell: &dyn Fn(&TaskResults, usize) -> String,
 ) {
     let labels = group.methods.iter().map(|&method| results.settings.methods[method].label());
     let mut rows = vec![std::iter::once(corner.to_owned()).chain(labels).collect::<Vec<String>>()];
     for task in &results.tasks {
-        let cells = group.methods.iter().map(|&method| cell(task, task.average(method)));
+        let cells = group.methods.iter().map(|&method| cell(task, method));
         rows.push(std::iter::once(row(task)).chain(cells).collect());
     }
     aligned(text, &rows);
@@ -133,20 +169,30 @@ fn aligned(text: &mut String, rows: &[Vec<String>]) {
 /// Bytes and worst tasks under the scores.
 fn footer(text: &mut String, results: &Results, group: &Group) {
     text.push('\n');
+    let done = match results.tasks_done() {
+        0 => String::new(),
+        1 => " on the one task that dense attention does".to_owned(),
+        count => format!(" on average over the {count} tasks that dense attention does"),
+    };
     for &method in group.methods.iter().filter(|&&method| method > 0) {
         let (bytes, score, _) = results.overall(method);
         let label = results.settings.methods[method].label();
         let _ = write!(text, "- {label}: {:.1} % of dense bytes", 100.0 * bytes);
         if let Some(score) = score {
-            let _ = write!(text, ", {:.1} % of dense scores on average", 100.0 * score);
+            let _ = write!(text, ", {:.1} % of dense scores{done}", 100.0 * score);
         }
-        if let Some((task, part)) = results.worst_score(method) {
+        if let Some((task, part)) = results.worst_score(method).filter(|_| results.tasks_done() > 1) {
             let _ = write!(text, ", {:.1} % on {task}, the worst", 100.0 * part);
         }
         if let Some((task, kl)) = results.worst_kl(method) {
             let _ = write!(text, "; largest KL {kl:.3} on {task}");
         }
         text.push('\n');
+    }
+    if results.tasks_done() == 0 {
+        text.push_str(
+            "\nDense attention fails on all tasks, so no scores are compared; KL still says who is near.\n",
+        );
     }
     text.push('\n');
 }
@@ -169,17 +215,30 @@ fn turns(text: &mut String, results: &Results) {
     }
 }
 
-/// Cells where dense attention itself scores nothing, so that no method can be judged.
-fn failures(text: &mut String, results: &Results) {
-    for task in &results.tasks {
-        let cells = task.cells(0);
-        let failed: Vec<&Cell> = cells.iter().filter(|cell| cell.dense == 0.0).collect();
-        if failed.is_empty() || !task.metric.higher_is_better() {
-            continue;
+/// The attention mass that methods read, where it was measured: means over layers and heads, and the
+/// head that keeps least.
+fn mass(text: &mut String, results: &Results) {
+    for task in results.tasks.iter().filter(|task| !task.mass(0).is_empty()) {
+        let head = ["mean", "worst layer", "worst head"].map(str::to_owned);
+        let title = format!("attention mass read on {}, %", task.task);
+        let mut rows = vec![std::iter::once(title).chain(head).collect::<Vec<String>>()];
+        for (method, settings) in results.settings.methods.iter().enumerate().skip(1) {
+            let mass = task.mass(method);
+            let layers: Vec<f64> = mass.iter().map(|heads| mean(heads)).collect();
+            let least = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::INFINITY, f64::min);
+            let figures = [
+                mean(&layers),
+                least(&mut layers.iter().copied()),
+                least(&mut mass.iter().flatten().copied()),
+            ];
+            let cells = figures.map(|part| format!("{:.1}", 100.0 * part));
+            rows.push(std::iter::once(settings.label()).chain(cells).collect());
         }
-        let place = |cell: &&Cell| format!("{} at depth {:.0} %", cell.length, 100.0 * cell.depth);
-        let places: Vec<String> = failed.iter().map(place).collect();
-        let all = if failed.len() == cells.len() { "everywhere".to_owned() } else { places.join(", ") };
-        let _ = writeln!(text, "Dense attention itself scores nothing in {}: {all}.\n", task.task);
+        aligned(text, &rows);
+        text.push('\n');
     }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
 }

@@ -18,7 +18,11 @@ pub(super) fn path<'a>(task: &str, file: Option<&'a Path>) -> Result<&'a Path> {
 /// The text of a file.
 pub(super) fn read(path: &Path) -> Result<String> {
     let bytes = fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-    String::from_utf8(bytes).map_err(|_| bad(path, "it is not UTF-8 text"))
+    let text = String::from_utf8(bytes).map_err(|_| bad(path, "it is not UTF-8 text"))?;
+    match text.trim().is_empty() {
+        true => Err(bad(path, "it is empty")),
+        false => Ok(text),
+    }
 }
 
 /// The content of a JSON file.

@@ -61,6 +61,11 @@ pub(super) fn sentence(rng: &mut ChaCha8Rng) -> String {
     format!("The {a} {} the {b}, {}.", choose(LINKS, rng), choose(ENDS, rng))
 }
 
+/// One of the adjectives.
+pub(super) fn adjective(rng: &mut ChaCha8Rng) -> &'static str {
+    *choose::<&str>(ADJECTIVES, rng)
+}
+
 /// A number of `digits` digits that does not begin with 0.
 pub(super) fn number(digits: u32, rng: &mut ChaCha8Rng) -> String {
     rng.random_range(10u64.pow(digits - 1)..10u64.pow(digits)).to_string()

@@ -14,12 +14,8 @@ const QUESTION: &str = ".\n\n\nWhat is the best thing to do in San Francisco? \"
 const SPARE_TOKENS: usize = 5;
 
 pub(super) fn make(maker: &Maker<'_>, file: Option<&Path>) -> Result<Vec<Sample>> {
-    let path = documents::path("needle", file)?;
-    let text = documents::read(path)?;
+    let text = documents::read(documents::path("needle", file)?)?;
     let words: Vec<&str> = text.split_inclusive(char::is_whitespace).collect();
-    if text.trim().is_empty() {
-        return Err(documents::bad(path, "it is empty"));
-    }
     let answer_tokens = maker.model.tokenizer().encode(ANSWER, false)?.len();
     maker.fill("needle", |units, Cell { depth, .. }, _| {
         let place = filler::place_at(depth, units);

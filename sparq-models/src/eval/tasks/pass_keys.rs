@@ -26,25 +26,49 @@ pub(super) fn single(maker: &Maker<'_>, _: Option<&Path>) -> Result<Vec<Sample>>
 /// Keys told in each context.
 const KEYS: usize = 4;
 
+/// A named key as it is told.
+fn told(name: &str, key: &str) -> String {
+    format!("The pass key for the {name} is {key}.")
+}
+
+/// The question for a named key.
+fn asked((name, key): (String, String)) -> Turn {
+    let question = format!("\n\nWhat is the pass key for the {name}? The pass key for the {name} is");
+    Turn::exact(question, format!(" {key}"))
+}
+
+/// One of several named pass keys in a tale: the others stand anywhere.
+pub(super) fn named(maker: &Maker<'_>, _: Option<&Path>) -> Result<Vec<Sample>> {
+    maker.fill("named-key", |units, Cell { depth, .. }, rng| {
+        let keys: Vec<(String, String)> =
+            filler::names(KEYS, " ", rng).into_iter().map(|name| (name, filler::number(5, rng))).collect();
+        let place = |(number, (name, key)): (usize, &(String, String))| {
+            let place = match number {
+                0 => filler::place_at(depth, units),
+                _ => rng.random_range(0..=units),
+            };
+            (place, told(name, key))
+        };
+        let told = keys.iter().enumerate().map(place).collect();
+        let tale = (0..units).map(|_| filler::sentence(rng)).collect();
+        (filler::insert(tale, told, " "), vec![asked(keys[0].clone())], Some(depth))
+    })
+}
+
 /// Named pass keys in a tale. What one question does not need is what the next one asks for, so a
 /// method that evicts loses it.
 pub(super) fn turns(maker: &Maker<'_>, _: Option<&Path>) -> Result<Vec<Sample>> {
     maker.fill("multi-turn", |units, _, rng| {
-        let mut asked = vec![];
-        let mut told = vec![];
+        let mut keys = vec![];
+        let mut places = vec![];
         for (number, name) in filler::names(KEYS, " ", rng).into_iter().enumerate() {
             let key = filler::number(5, rng);
             let place = filler::place_at((number as f64 + 0.5) / KEYS as f64, units);
-            told.push((place, format!("The pass key for the {name} is {key}.")));
-            asked.push((name, key));
+            places.push((place, told(&name, &key)));
+            keys.push((name, key));
         }
-        shuffle(&mut asked, rng);
+        shuffle(&mut keys, rng);
         let tale = (0..units).map(|_| filler::sentence(rng)).collect();
-        let context = filler::insert(tale, told, " ");
-        let turn = |(name, key): (String, String)| {
-            let question = format!("\n\nWhat is the pass key for the {name}? The pass key for the {name} is");
-            Turn::exact(question, format!(" {key}"))
-        };
-        (context, asked.into_iter().map(turn).collect(), None)
+        (filler::insert(tale, places, " "), keys.into_iter().map(asked).collect(), None)
     })
 }

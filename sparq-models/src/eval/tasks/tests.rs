@@ -46,7 +46,7 @@ fn contexts_fill_their_length_and_hold_their_answers() {
 fn answers_stand_at_the_stated_depth() {
     let model = model();
     let plan = plan(6);
-    for name in ["passkey", "niah-single", "niah-multikey", "kv-retrieval"] {
+    for name in ["passkey", "niah-single", "niah-multikey", "kv-retrieval", "keyed-lines", "named-key"] {
         for sample in samples(&model, name, &plan, None) {
             let wanted = sample.depth.unwrap();
             let at = sample.context.find(&sample.turns[0].references[0]).unwrap();
@@ -207,12 +207,16 @@ fn files_of_another_form_are_named() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("data.json");
     fs::write(&file, "{\"rows\": []}").unwrap();
+    let empty = folder.path().join("empty.json");
+    fs::write(&empty, "\n").unwrap();
     let model = model();
     let plan = plan(1);
     let maker = Maker { model: &model, plan: &plan };
     for name in ["squad", "triviaqa", "cnn-dailymail", "wikitext", "repetition", "text"] {
         let error = task(name).unwrap().samples(&maker, Some(&file)).unwrap_err();
         assert!(error.to_string().contains("data.json"), "{name}: {error}");
+        let nothing = task(name).unwrap().samples(&maker, Some(&empty)).unwrap_err();
+        assert!(nothing.to_string().contains("empty.json`: it is empty"), "{name}: {nothing}");
         let missing = task(name).unwrap().samples(&maker, Some(Path::new("nothing.here"))).unwrap_err();
         assert!(missing.to_string().contains("nothing.here"), "{name}: {missing}");
     }

@@ -1,20 +1,55 @@
-//! Attention mass retained by layer: one panel per compression.
+//! Attention mass retained, by layer, one panel per compression, and by layer and head, one per method.
 
 use plotters::prelude::*;
 use sparq_models::eval::{Results, results::TaskResults};
 
 use super::{
     Chart, draw, failed,
+    panels::{Axes, Panel, draw_all},
     style::{FONT, GRID, INK, LEGEND, centred, colour, legend, mark},
 };
 
 /// Width of a panel and height of the chart.
 const PANEL: (u32, u32) = (300, 330);
 
-/// Means over heads, for the first task that measured it.
+/// Heads of all layers that can be told apart.
+const MOST_CELLS: usize = 600;
+
+/// The first task that measured it.
+fn measured(results: &Results) -> Option<&TaskResults> {
+    results.tasks.iter().find(|task| !task.mass(0).is_empty())
+}
+
+/// Each head, at the smallest part of the bytes.
+pub(super) fn by_head(results: &Results) -> anyhow::Result<Option<Chart>> {
+    let (Some(task), Some(&compression)) = (measured(results), results.compressions().last()) else {
+        return Ok(None);
+    };
+    let mass = task.mass(0);
+    let heads = mass.iter().map(Vec::len).max().unwrap_or(0);
+    let panel = |method: usize| {
+        let layers = task.mass(method);
+        let cells = layers.iter().enumerate().flat_map(|(layer, heads)| {
+            heads.iter().enumerate().map(move |(head, &mass)| (head, layer, Some(mass.min(1.0))))
+        });
+        Panel { title: results.settings.methods[method].label(), cells: cells.collect() }
+    };
+    let methods = results.method_names().into_iter().filter_map(|name| results.find(name, compression));
+    let panels: Vec<Panel> = methods.map(panel).collect();
+    if panels.is_empty() || heads * mass.len() > MOST_CELLS {
+        return Ok(None);
+    }
+    let number = |count: usize| (0..count).map(|number| number.to_string()).collect::<Vec<_>>();
+    let axes =
+        Axes { columns: (number(heads), "query head"), rows: (number(mass.len()), "layer"), cross: None };
+    let title =
+        format!("Attention mass read on {}, %, by layer and head, 1/{compression} of the bytes", task.task);
+    Ok(Some(Chart { name: "mass-heads".into(), title, svg: draw_all(&axes, &panels)? }))
+}
+
+/// Means over heads.
 pub(super) fn by_layer(results: &Results) -> anyhow::Result<Option<Chart>> {
-    let measured = |task: &&TaskResults| !task.mass(0).is_empty();
-    let Some(task) = results.tasks.iter().find(measured) else {
+    let Some(task) = measured(results) else {
         return Ok(None);
     };
     let sizes = results.compressions();
@@ -70,7 +105,11 @@ pub(super) fn by_layer(results: &Results) -> anyhow::Result<Option<Chart>> {
         }
         Ok(())
     })?;
-    Ok(Some(Chart { name: "mass".into(), title: "Attention mass read, by layer".into(), svg }))
+    Ok(Some(Chart {
+        name: "mass".into(),
+        title: format!("Attention mass read on {}, by layer", task.task),
+        svg,
+    }))
 }
 
 /// A point of the whole drawing as one of the panel.
