@@ -146,7 +146,11 @@ fn report(tuned: &Tuned, target: Target, probe: &Probe<'_>, len: usize) -> Strin
         }
         lines.push(format!("{:>13} {}", "chosen", figures(&best.found)));
         if let Some(held_out) = &best.held_out {
-            lines.push(format!("{:>13} {}", "held out", figures(held_out)));
+            let missed = match target.is_met(held_out) {
+                true => "",
+                false => "  misses the target: more --windows or --steps make the choice surer",
+            };
+            lines.push(format!("{:>13} {}{missed}", "held out", figures(held_out)));
         }
         for (layer, (method, mass)) in best.methods.iter().zip(&best.found.mass).enumerate() {
             lines.push(format!("layer {layer:>3}: {}, mass {mass:.3}", MethodSpec::from(method)));

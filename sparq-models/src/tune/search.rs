@@ -10,8 +10,7 @@ use crate::error::Result;
 pub enum Target {
     /// Mean divergence of the predictions from dense attention, in nats, at most this.
     Kl(f64),
-    /// Retained attention mass at least this: over all layers on average, and in each layer where they
-    /// are sized one by one.
+    /// Retained attention mass at least this, over all layers on average.
     Mass(f64),
 }
 
@@ -212,29 +211,34 @@ impl Search<'_, '_> {
     }
 
     /// For each layer the cheapest setting with which it retains the mass: a layer's mass depends little
-    /// on what the others do, so the uniform measurements say it. Where all layers need more than the
-    /// grid has, there is none.
+    /// on what the others do, so the uniform measurements say it. A layer that needs more than the grid
+    /// has (attention without a focus, as first layers have it) takes the uniform setting. `None` where
+    /// no uniform setting meets the target.
     fn by_mass(
         &self,
         points: &[Point],
         least: f64,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Option<(Vec<Choice>, Measurement)>> {
-        let cheapest = |layer: usize| points.iter().find(|point| point.found.mass[layer] >= least);
-        let choices: Option<Vec<Choice>> =
-            (0..self.layers.len()).map(|layer| cheapest(layer).map(|point| point.choice)).collect();
-        let Some(choices) = choices else {
+        let Some(uniform) = points.iter().find(|point| self.target.is_met(&point.found)) else {
             return Ok(None);
         };
+        let of_layer = |layer: usize| {
+            let cheapest = points.iter().find(|point| point.found.mass[layer] >= least);
+            cheapest.unwrap_or(uniform).choice
+        };
+        let choices: Vec<Choice> = (0..self.layers.len()).map(of_layer).collect();
         progress(Progress::Layers(0, 1));
         let found = self.measure(&choices)?;
         progress(Progress::Layers(1, 1));
-        // The others do have some influence: where it breaks the target, the uniform setting stands.
-        if self.target.is_met(&found) {
-            return Ok(Some((choices, found)));
-        }
-        let uniform = points.iter().find(|point| self.target.is_met(&point.found));
-        Ok(uniform.map(|point| (self.same(point.choice), point.found.clone())))
+        // The others do have some influence, and layers with a focus may pay for those without on
+        // average: the uniform setting stands where it is better.
+        let is_better = self.target.is_met(&found) && bytes(&found) <= bytes(&uniform.found);
+        Ok(Some(if is_better {
+            (choices, found)
+        } else {
+            (self.same(uniform.choice), uniform.found.clone())
+        }))
     }
 
     /// Makes single layers cheaper, the step with the least divergence for the bytes it saves first, for

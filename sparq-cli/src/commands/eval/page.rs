@@ -48,14 +48,11 @@ pub(super) fn tables(results: &Results) -> String {
             None => "–".to_owned(),
         };
         let name = |task: &TaskResults| task.task.clone();
-        table(&mut text, results, &group, "score, interval of 95 %", &name, &interval);
-        text.push('\n');
-        let averages: [(&str, fn(Average) -> String); 3] = [
-            ("KL from dense, nats per answer token", |average| format!("{:.4}", average.kl)),
-            ("same likeliest token as dense, %", |average| format!("{:.1}", 100.0 * average.top_1_agreement)),
-            ("nats per token of the reference answer", |average| format!("{:.3}", average.nats_per_token)),
-        ];
-        for (title, figure) in averages {
+        if results.tasks.iter().any(|task| task.interval(0).is_some()) {
+            table(&mut text, results, &group, "score, interval of 95 %", &name, &interval);
+            text.push('\n');
+        }
+        for (title, figure) in AVERAGES {
             let cell = |task: &TaskResults, method: usize| figure(task.average(method));
             table(&mut text, results, &group, title, &name, &cell);
             text.push('\n');
@@ -67,6 +64,16 @@ pub(super) fn tables(results: &Results) -> String {
     text.push_str(NOTES);
     text
 }
+
+/// An average as a table shows it.
+type Figure = fn(Average) -> String;
+
+/// Tables of averages that mean the same for all tasks.
+const AVERAGES: [(&str, Figure); 3] = [
+    ("KL from dense, nats per answer token", |average| format!("{:.4}", average.kl)),
+    ("same likeliest token as dense, %", |average| format!("{:.1}", 100.0 * average.top_1_agreement)),
+    ("nats per token of the reference answer", |average| format!("{:.3}", average.nats_per_token)),
+];
 
 /// How the tables are to be read.
 const NOTES: &str = "\

@@ -63,7 +63,7 @@ pub(super) fn sentence(rng: &mut ChaCha8Rng) -> String {
 
 /// One of the adjectives.
 pub(super) fn adjective(rng: &mut ChaCha8Rng) -> &'static str {
-    *choose::<&str>(ADJECTIVES, rng)
+    choose::<&str>(ADJECTIVES, rng)
 }
 
 /// A number of `digits` digits that does not begin with 0.

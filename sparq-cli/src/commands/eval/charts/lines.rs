@@ -5,10 +5,11 @@ use sparq_models::eval::Results;
 
 use super::{
     Chart, draw, failed,
-    style::{FONT, GRID, INK, LEGEND, colour, legend, mark},
+    style::{FONT, GRID, INK, colour, legend, legend_width, mark},
 };
 
-const SIZE: (u32, u32) = (760, 430);
+/// Width of the plot and height of the chart.
+const PLOT: (u32, u32) = (600, 430);
 
 /// One method's points: part of dense bytes, value.
 type Line = Vec<(f64, f64)>;
@@ -23,9 +24,9 @@ pub(super) fn quality(results: &Results) -> anyhow::Result<Option<Chart>> {
         return Ok(None);
     }
     let top = lines.iter().flatten().map(|point| point.1).fold(100.0, f64::max);
-    let svg = draw(SIZE, |area| {
-        let names = results.method_names();
-        let (plot, side) = area.split_horizontally(SIZE.0 - LEGEND);
+    let names = results.method_names();
+    let svg = draw((PLOT.0 + legend_width(&names), PLOT.1), |area| {
+        let (plot, side) = area.split_horizontally(PLOT.0);
         legend(&side, &names, (8, 40))?;
         let mut chart = ChartBuilder::on(&plot)
             .margin(14)
@@ -76,9 +77,9 @@ pub(super) fn divergence(results: &Results) -> anyhow::Result<Option<Chart>> {
     let values = || lines.iter().flatten().map(|point| point.1);
     let low = 10f64.powf(values().fold(f64::INFINITY, f64::min).log10().floor());
     let high = 10f64.powf(values().fold(low, f64::max).log10().ceil()).max(10.0 * low);
-    let svg = draw(SIZE, |area| {
-        let names = results.method_names();
-        let (plot, side) = area.split_horizontally(SIZE.0 - LEGEND);
+    let names = results.method_names();
+    let svg = draw((PLOT.0 + legend_width(&names), PLOT.1), |area| {
+        let (plot, side) = area.split_horizontally(PLOT.0);
         legend(&side, &names, (8, 40))?;
         let mut chart = ChartBuilder::on(&plot)
             .margin(14)

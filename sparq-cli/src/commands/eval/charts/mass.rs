@@ -6,7 +6,7 @@ use sparq_models::eval::{Results, results::TaskResults};
 use super::{
     Chart, draw, failed,
     panels::{Axes, Panel, draw_all},
-    style::{FONT, GRID, INK, LEGEND, centred, colour, legend, mark},
+    style::{FONT, GRID, INK, centred, colour, legend, legend_width, mark},
 };
 
 /// Width of a panel and height of the chart.
@@ -58,9 +58,10 @@ pub(super) fn by_layer(results: &Results) -> anyhow::Result<Option<Chart>> {
     if sizes.is_empty() || layers < 2 {
         return Ok(None);
     }
-    let size = (PANEL.0 * sizes.len() as u32 + LEGEND, PANEL.1);
+    let plots = PANEL.0 * sizes.len() as u32;
+    let size = (plots + legend_width(&names), PANEL.1);
     let svg = draw(size, |area| {
-        let (plots, side) = area.split_horizontally(size.0 - LEGEND);
+        let (plots, side) = area.split_horizontally(plots);
         legend(&side, &names, (8, 60))?;
         for (plot, &compression) in plots.split_evenly((1, sizes.len())).iter().zip(&sizes) {
             let title = format!("1/{compression} of the bytes");

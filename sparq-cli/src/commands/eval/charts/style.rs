@@ -67,5 +67,13 @@ pub(super) fn legend(area: &Area<'_>, names: &[&str], (x, y): (i32, i32)) -> any
     Ok(())
 }
 
-/// A column for the legend beside the plot, and its width.
-pub(super) const LEGEND: u32 = 160;
+/// The width of a column for the legend beside the plot: room for the longest name.
+pub(super) fn legend_width(names: &[&str]) -> u32 {
+    let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    // Letters of this font are half as wide as high, and a little more.
+    (LEGEND_FRAME + longest as u32 * 17 / 2).max(NARROWEST_LEGEND)
+}
+
+/// Line and margins of a legend.
+const LEGEND_FRAME: u32 = 50;
+const NARROWEST_LEGEND: u32 = 160;
