@@ -50,7 +50,7 @@ pub(crate) struct EvalRunArgs {
     pub(crate) compression: Vec<f64>,
 
     /// Samples per task
-    #[arg(long, value_name = "N", default_value_t = 15)]
+    #[arg(long, value_name = "N", default_value_t = 9)]
     pub(crate) limit: usize,
 
     /// Lengths of contexts with questions and answers in tokens, separated by commas
@@ -59,7 +59,7 @@ pub(crate) struct EvalRunArgs {
     pub(crate) lengths: Vec<usize>,
 
     /// Depths at which answers are hidden
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) depths: usize,
 
     /// Seed: the same seed and options give the same results, byte for byte
