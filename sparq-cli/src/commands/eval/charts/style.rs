@@ -43,7 +43,8 @@ pub(super) fn centred(size: u32) -> TextStyle<'static> {
 pub(super) fn mark(area: &Area<'_>, method: usize, (x, y): (i32, i32)) -> anyhow::Result<()> {
     let style = colour(method).filled();
     let r = 4;
-    match method % 4 {
+    // Where colours come again, shapes are others.
+    match (method + method / COLOURS.len()) % 4 {
         0 => area.draw(&Circle::new((x, y), r, style)),
         1 => area.draw(&Rectangle::new([(x - r, y - r), (x + r, y + r)], style)),
         2 => area.draw(&Polygon::new([(x, y - r - 1), (x + r + 1, y + r), (x - r - 1, y + r)], style)),
