@@ -44,12 +44,49 @@ pub(in crate::ops) fn append_columns<E: Element>(
     plan: &AppendPlan,
     sizes: Sizes,
 ) {
-    each_row(rows, plan, sizes, |head, row, position| {
-        let first = head * sizes.head_dim * sizes.capacity + position;
-        for (stored, &value) in index[first..].iter_mut().step_by(sizes.capacity).zip(row) {
-            *stored = E::narrow(value);
+    let Sizes { kv_heads, head_dim, capacity, .. } = sizes;
+    let heads = plan.as_slice().len() * kv_heads;
+    let per_task = heads_per_task(heads);
+    let task = |(task, index): (usize, &mut [E])| {
+        for (i, index) in index.chunks_exact_mut(head_dim * capacity).enumerate() {
+            let head = task * per_task + i;
+            let append = plan.as_slice()[head / kv_heads];
+            let rows = &rows[(head * plan.width() + append.skip) * head_dim..][..append.take * head_dim];
+            append_head_columns(index, rows, append.at, sizes);
         }
-    });
+    };
+    match is_parallel(heads * head_dim * plan.width()) {
+        true => index.par_chunks_mut(per_task * head_dim * capacity).enumerate().for_each(task),
+        false => index.chunks_mut(per_task * head_dim * capacity).enumerate().for_each(task),
+    }
+}
+
+/// Writes `rows: [count, head_dim]` as columns from position `at` on into `index: [head_dim, capacity]`, a
+/// block of positions at a time, so that what is read stays in the cache and what is written lies together.
+fn append_head_columns<E: Element>(
+    index: &mut [E],
+    rows: &[f32],
+    at: usize,
+    Sizes { head_dim, capacity, .. }: Sizes,
+) {
+    for (block, rows) in rows.chunks(BLOCK * head_dim).enumerate() {
+        let (first, count) = (at + block * BLOCK, rows.len() / head_dim);
+        for (c, channel) in index.chunks_exact_mut(capacity).enumerate() {
+            for (t, stored) in channel[first..first + count].iter_mut().enumerate() {
+                *stored = E::narrow(rows[t * head_dim + c]);
+            }
+        }
+    }
+}
+
+/// Whether writing so many elements, each into a line of its own, is worth more than one thread.
+fn is_parallel(elements: usize) -> bool {
+    elements >= 1 << 12 && rayon::current_num_threads() > 1
+}
+
+/// Heads of a task: two tasks for each thread, for threads that are held up.
+fn heads_per_task(heads: usize) -> usize {
+    heads.div_ceil(2 * rayon::current_num_threads()).max(1)
 }
 
 /// See [`crate::ops::accumulate`].
@@ -83,9 +120,7 @@ pub(in crate::ops) fn append_quantized<E: Element>(
     let Codes { words, scales } = codes;
     let bits = index::bits(words.len(), scales.len());
     let heads = plan.as_slice().len() * kv_heads;
-    let (words, scales) =
-        (words.chunks_exact_mut(words.len() / heads), scales.chunks_exact_mut(scales.len() / heads));
-    let rows = k.chunks_exact(capacity * head_dim);
+    let (per_words, per_scales, per_keys) = (words.len() / heads, scales.len() / heads, capacity * head_dim);
     let append = |(head, ((words, scales), k)): (usize, HeadParts<'_, E>)| {
         let mut head_codes = HeadCodes { bytes: bytemuck::cast_slice_mut(words), scales, bits, k, head_dim };
         let append = plan.as_slice()[head / kv_heads];
@@ -94,10 +129,20 @@ pub(in crate::ops) fn append_quantized<E: Element>(
             _ => head_codes.quantize(append.at / BLOCK * BLOCK, append.at + append.take),
         }
     };
-    let tasks = words.zip(scales).zip(rows).enumerate();
-    match plan.width() > 1 {
-        true => tasks.par_bridge().for_each(append),
-        false => tasks.for_each(append),
+    match is_parallel(heads * head_dim * plan.width()) {
+        true => words
+            .par_chunks_exact_mut(per_words)
+            .zip(scales.par_chunks_exact_mut(per_scales))
+            .zip(k.par_chunks_exact(per_keys))
+            .enumerate()
+            .with_min_len(heads_per_task(heads))
+            .for_each(append),
+        false => words
+            .chunks_exact_mut(per_words)
+            .zip(scales.chunks_exact_mut(per_scales))
+            .zip(k.chunks_exact(per_keys))
+            .enumerate()
+            .for_each(append),
     }
 }
 

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use super::{
     Element,
-    rows::{PASS, Weights, add_weighted, dots},
+    rows::{PASS, Weights, add_in_columns, add_weighted, dots},
     simd::{LANES, Lanes, Simd, with_simd},
 };
 
@@ -153,6 +153,11 @@ fn attend_on<S: Simd, E: Element, P: Positions>(
         let weights = Weights { values: logits.as_flattened(), stride: BLOCK, heads: group };
         let value = |i: usize| kv.value(positions.get(first + i));
         let out = &mut partial.out[..];
+        if group > 1 {
+            let prefetch = |part| keys.prefetch_part(s, first + BLOCK, part);
+            add_to_group(s, value, count, weights, out, stride, prefetch);
+            continue;
+        }
         let mut i = 0;
         while i + PASS <= count {
             if P::IN_A_ROW {
@@ -170,6 +175,36 @@ fn attend_on<S: Simd, E: Element, P: Positions>(
     }
 }
 
+/// Adds `count` weighted values to the sums of all heads of a group, four heads at a time.
+#[inline(always)]
+fn add_to_group<'a, S: Simd, E: Element>(
+    s: S,
+    value: impl Fn(usize) -> &'a [E] + Copy,
+    count: usize,
+    weights: Weights<'_>,
+    out: &mut [Lanes],
+    stride: usize,
+    prefetch: impl Fn(usize) + Copy,
+) {
+    let mut head = 0;
+    while head < weights.heads {
+        let of_heads = Weights { values: &weights.values[head * weights.stride..], ..weights };
+        let out = &mut out[head * stride..];
+        let first = |part| {
+            if head == 0 {
+                prefetch(part);
+            }
+        };
+        match weights.heads - head {
+            1 => add_in_columns::<S, E, 1>(s, value, count, of_heads, out, stride, first),
+            2 => add_in_columns::<S, E, 2>(s, value, count, of_heads, out, stride, first),
+            3 => add_in_columns::<S, E, 3>(s, value, count, of_heads, out, stride, first),
+            _ => add_in_columns::<S, E, 4>(s, value, count, of_heads, out, stride, first),
+        }
+        head += 4;
+    }
+}
+
 /// The keys of the positions, and the queries that they are multiplied with.
 struct Keys<'a, E, P> {
     kv: &'a KeyValues<'a, E>,
@@ -179,6 +214,18 @@ struct Keys<'a, E, P> {
 }
 
 impl<E: Element, P: Positions> Keys<'_, E, P> {
+    /// Prefetches one of `stride` parts of the block of keys from `first` on: while the values of a block
+    /// are gone through memory would rest.
+    #[inline(always)]
+    fn prefetch_part<S: Simd>(&self, s: S, first: usize, part: usize) {
+        if P::IN_A_ROW {
+            let at = |part: usize| (first + BLOCK * part / self.stride).min(self.positions.len());
+            for i in at(part)..at(part + 1) {
+                s.prefetch(self.kv.key(self.positions.get(i)));
+            }
+        }
+    }
+
     /// Logits of all heads for `count` keys from the `first` on: `ROWS` keys and `HEADS` heads at a
     /// time while there are as many.
     #[inline(always)]
@@ -209,9 +256,13 @@ impl<E: Element, P: Positions> Keys<'_, E, P> {
         to: usize,
         logits: &mut [f32],
     ) {
+        let group = self.queries.len() / self.stride;
         for i in first..first + ROWS {
             if P::IN_A_ROW {
-                s.prefetch(self.kv.ahead(self.kv.k, self.positions.get(i)));
+                match group {
+                    1 => s.prefetch(self.kv.ahead(self.kv.k, self.positions.get(i))),
+                    _ => s.prefetch(self.kv.value(self.positions.get(i))),
+                }
             } else {
                 s.prefetch(self.kv.value(self.positions.get(i)));
                 if i + AHEAD < self.positions.len() {
@@ -223,7 +274,6 @@ impl<E: Element, P: Positions> Keys<'_, E, P> {
         for (i, row) in rows.iter_mut().enumerate() {
             *row = self.kv.key(self.positions.get(first + i));
         }
-        let group = self.queries.len() / self.stride;
         let mut head = 0;
         while head + HEADS <= group {
             let queries = &self.queries[head * self.stride..];

@@ -3,7 +3,7 @@
 use super::{
     Element, Sizes,
     rows::{PASS, Weights, add_weighted},
-    simd::{LANES, Lanes, Simd},
+    simd::{I4_UNIT, I8_UNIT, LANES, Lanes, Simd},
 };
 use crate::index::BLOCK as SCALED;
 
@@ -161,6 +161,7 @@ fn add_codes<S: Simd, const BITS: usize, const ROWS: usize>(
     stride: usize,
 ) {
     let bytes = SCALED * BITS / 8;
+    let unit = if BITS == 8 { I8_UNIT } else { I4_UNIT };
     for block in 0..rows[0].scales.len() {
         let mut codes: [&[u8]; ROWS] = [&[]; ROWS];
         for (codes, row) in codes.iter_mut().zip(&rows) {
@@ -175,7 +176,7 @@ fn add_codes<S: Simd, const BITS: usize, const ROWS: usize>(
             let mut scaled = [s.splat(0.0); ROWS];
             for (i, scaled) in scaled.iter_mut().enumerate() {
                 let weight = weights.values[head * weights.stride + first + i];
-                *scaled = s.splat(weight * rows[i].scales[block]);
+                *scaled = s.splat(weight * rows[i].scales[block] * unit);
             }
             let here = (vectors - block * VECTORS).min(VECTORS);
             let scores = &mut scores[head * stride + block * VECTORS..][..here];
@@ -190,7 +191,7 @@ fn add_codes<S: Simd, const BITS: usize, const ROWS: usize>(
     }
 }
 
-/// Vector `i` of codes, as f32.
+/// Vector `i` of codes, each over the unit of its bits.
 #[inline(always)]
 fn load<S: Simd, const BITS: usize>(s: S, codes: &[u8], i: usize) -> S::V {
     match BITS {

@@ -55,10 +55,13 @@ pub(super) fn dots<S: Simd, E: Element, const ROWS: usize, const HEADS: usize>(
         }
     }
     let mut found = [[0.0; HEADS]; ROWS];
-    for row in 0..ROWS {
-        for head in 0..HEADS {
-            found[row][head] = s.sum(sums[row][head]);
-        }
+    let (fours, others) = sums.as_flattened().as_chunks::<4>();
+    let (to_fours, to_others) = found.as_flattened_mut().as_chunks_mut::<4>();
+    for (to, four) in to_fours.iter_mut().zip(fours) {
+        *to = s.sum4(*four);
+    }
+    for (to, v) in to_others.iter_mut().zip(others) {
+        *to = s.sum(*v);
     }
     found
 }
@@ -139,5 +142,43 @@ fn add_block<S: Simd, const ROWS: usize>(
             v = s.mul_add(s.splat(of_head[i]), x[i], v);
         }
         s.store(v, sum);
+    }
+}
+
+/// [`add_weighted`] for `count` rows and `HEADS` heads whose sums stay in registers, for rows that are in the
+/// cache. `before` is called before each vector of a row's length, with its number.
+#[inline(always)]
+pub(super) fn add_in_columns<'a, S: Simd, E: Element, const HEADS: usize>(
+    s: S,
+    row: impl Fn(usize) -> &'a [E],
+    count: usize,
+    weights: Weights<'_>,
+    sums: &mut [Lanes],
+    stride: usize,
+    before: impl Fn(usize),
+) {
+    let mut of_head: [&[f32]; HEADS] = [&[]; HEADS];
+    for head in 0..HEADS {
+        of_head[head] = &weights.values[head * weights.stride..][..count];
+    }
+    for j in 0..stride {
+        before(j);
+        let mut v = [s.splat(0.0); HEADS];
+        for head in 0..HEADS {
+            v[head] = s.load(&sums[head * stride + j]);
+        }
+        for i in 0..count {
+            let row = row(i);
+            let x = match row.as_chunks::<LANES>().0.get(j) {
+                Some(block) => E::load(s, block),
+                None => E::load(s, &tail(row).unwrap_or([bytemuck::Zeroable::zeroed(); LANES])),
+            };
+            for head in 0..HEADS {
+                v[head] = s.mul_add(s.splat(of_head[head][i]), x, v[head]);
+            }
+        }
+        for head in 0..HEADS {
+            s.store(v[head], &mut sums[head * stride + j]);
+        }
     }
 }

@@ -4,8 +4,7 @@
 //! of a level's type proves that the processor has it, and every load and store takes a whole array,
 //! so kernels are safe code: the intrinsics of each level are the only unsafe part.
 //!
-//! There is no level for AVX-512: the kernels wait for memory, and registers twice as wide do not
-//! bring it any faster.
+//! There is no level for AVX-512: no machine that has it was there to test and measure one.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -27,6 +26,12 @@ pub(in crate::ops) const LANES: usize = 16;
 /// Values of a vector in memory.
 pub(in crate::ops) type Lanes = [f32; LANES];
 
+/// What [`Simd::load_i8`] is to be multiplied by.
+pub(in crate::ops) const I8_UNIT: f32 = 1.0 / (1 << 24) as f32;
+
+/// What [`Simd::load_i4`] is to be multiplied by.
+pub(in crate::ops) const I4_UNIT: f32 = 1.0 / (1 << 28) as f32;
+
 /// Operations on vectors of [`LANES`] values.
 pub(in crate::ops) trait Simd: Copy + Send + Sync {
     /// A vector in registers.
@@ -39,8 +44,10 @@ pub(in crate::ops) trait Simd: Copy + Send + Sync {
     fn load(self, x: &Lanes) -> Self::V;
     fn load_f16(self, x: &[f16; LANES]) -> Self::V;
     fn load_bf16(self, x: &[bf16; LANES]) -> Self::V;
+    /// Each code over [`I8_UNIT`]: a byte moved to the top of a word has its sign in place.
     fn load_i8(self, x: &[i8; LANES]) -> Self::V;
-    /// Two values of four bits in a byte, the first in the low bits, two's complement.
+    /// Two codes of four bits in a byte, the first in the low bits, two's complement; each over
+    /// [`I4_UNIT`].
     fn load_i4(self, x: &[u8; LANES / 2]) -> Self::V;
     fn store(self, v: Self::V, to: &mut Lanes);
 
@@ -60,6 +67,11 @@ pub(in crate::ops) trait Simd: Copy + Send + Sync {
     fn choose(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// Sum of the lanes.
     fn sum(self, v: Self::V) -> f32;
+    /// Sums of the lanes of four vectors.
+    #[inline(always)]
+    fn sum4(self, v: [Self::V; 4]) -> [f32; 4] {
+        [self.sum(v[0]), self.sum(v[1]), self.sum(v[2]), self.sum(v[3])]
+    }
     /// Largest lane.
     fn largest(self, v: Self::V) -> f32;
 

@@ -12,6 +12,13 @@ use super::{LANES, Lanes, Simd};
 pub(in super::super) struct Avx2(());
 
 impl Avx2 {
+    /// The sum of both halves.
+    #[inline(always)]
+    fn folded(self, v: [__m256; 2]) -> __m256 {
+        // SAFETY: the processor has AVX; the instruction works on registers alone.
+        unsafe { _mm256_add_ps(v[0], v[1]) }
+    }
+
     /// The level, where the processor has it.
     #[inline]
     pub(in super::super) fn detect() -> Option<Self> {
@@ -80,29 +87,47 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn load_i8(self, x: &[i8; LANES]) -> Self::V {
-        let x: *const i8 = x.as_ptr();
         // SAFETY: the processor has AVX2, and 16 bytes may be read at `x`.
         unsafe {
-            let low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(x.cast()));
-            let high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(x.add(8).cast()));
-            [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)]
+            let bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128(x.as_ptr().cast()));
+            // -1 stands for a zero.
+            #[rustfmt::skip]
+            let low = _mm256_setr_epi8(
+                -1, -1, -1, 0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, 3,
+                -1, -1, -1, 4, -1, -1, -1, 5, -1, -1, -1, 6, -1, -1, -1, 7,
+            );
+            #[rustfmt::skip]
+            let high = _mm256_setr_epi8(
+                -1, -1, -1, 8, -1, -1, -1, 9, -1, -1, -1, 10, -1, -1, -1, 11,
+                -1, -1, -1, 12, -1, -1, -1, 13, -1, -1, -1, 14, -1, -1, -1, 15,
+            );
+            [
+                _mm256_cvtepi32_ps(_mm256_shuffle_epi8(bytes, low)),
+                _mm256_cvtepi32_ps(_mm256_shuffle_epi8(bytes, high)),
+            ]
         }
     }
 
     #[inline(always)]
     fn load_i4(self, x: &[u8; LANES / 2]) -> Self::V {
-        // SAFETY: the processor has AVX2, and 8 bytes may be read at `x`.
+        // SAFETY: the processor has AVX2; the instructions work on registers alone.
         unsafe {
-            let pairs = _mm_loadl_epi64(x.as_ptr().cast());
-            let bits = _mm_set1_epi8(0xf);
-            let (first, second) =
-                (_mm_and_si128(pairs, bits), _mm_and_si128(_mm_srli_epi16::<4>(pairs), bits));
-            let codes = _mm_unpacklo_epi8(first, second);
-            // Flipping the sign bit and taking it away again fills the upper bits with the sign.
-            let sign = _mm_set1_epi8(8);
-            let codes = _mm_sub_epi8(_mm_xor_si128(codes, sign), sign);
-            let low = _mm256_cvtepi8_epi32(codes);
-            let high = _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(codes));
+            let pairs = _mm256_set1_epi64x(i64::from_le_bytes(*x));
+            #[rustfmt::skip]
+            let low = _mm256_setr_epi8(
+                -1, -1, -1, 0, -1, -1, -1, 0, -1, -1, -1, 1, -1, -1, -1, 1,
+                -1, -1, -1, 2, -1, -1, -1, 2, -1, -1, -1, 3, -1, -1, -1, 3,
+            );
+            #[rustfmt::skip]
+            let high = _mm256_setr_epi8(
+                -1, -1, -1, 4, -1, -1, -1, 4, -1, -1, -1, 5, -1, -1, -1, 5,
+                -1, -1, -1, 6, -1, -1, -1, 6, -1, -1, -1, 7, -1, -1, -1, 7,
+            );
+            // The first code of a pair moves up behind the sign, over the second.
+            let up = _mm256_setr_epi32(4, 0, 4, 0, 4, 0, 4, 0);
+            let top = _mm256_set1_epi32(0xf << 28);
+            let low = _mm256_and_si256(_mm256_sllv_epi32(_mm256_shuffle_epi8(pairs, low), up), top);
+            let high = _mm256_and_si256(_mm256_sllv_epi32(_mm256_shuffle_epi8(pairs, high), up), top);
             [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)]
         }
     }
@@ -187,6 +212,20 @@ impl Simd for Avx2 {
             let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
             _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
         }
+    }
+
+    #[inline(always)]
+    fn sum4(self, [a, b, c, d]: [Self::V; 4]) -> [f32; 4] {
+        let halves = [self.folded(a), self.folded(b), self.folded(c), self.folded(d)];
+        let mut sums = [0.0; 4];
+        // SAFETY: the processor has AVX, and four values may be written at `sums`.
+        unsafe {
+            let pairs = [_mm256_hadd_ps(halves[0], halves[1]), _mm256_hadd_ps(halves[2], halves[3])];
+            let v = _mm256_hadd_ps(pairs[0], pairs[1]);
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            _mm_storeu_ps(sums.as_mut_ptr(), v);
+        }
+        sums
     }
 
     #[inline(always)]

@@ -64,8 +64,8 @@ impl Simd for Neon {
         // SAFETY: NEON is part of the architecture, and 16 bytes may be read at `x`.
         unsafe {
             let bytes = vld1q_s8(x.as_ptr());
-            let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_s8(vget_high_s8(bytes)));
-            let widen = |half| vcvtq_f32_s32(vmovl_s16(half));
+            let (low, high) = (vshll_n_s8::<8>(vget_low_s8(bytes)), vshll_n_s8::<8>(vget_high_s8(bytes)));
+            let widen = |half| vcvtq_f32_s32(vshll_n_s16::<16>(half));
             [
                 widen(vget_low_s16(low)),
                 widen(vget_high_s16(low)),

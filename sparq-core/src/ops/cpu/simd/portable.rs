@@ -40,13 +40,12 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn load_i8(self, x: &[i8; LANES]) -> Self::V {
-        x.map(f32::from)
+        from_fn(|i| (i32::from(x[i]) << 24) as f32)
     }
 
     #[inline(always)]
     fn load_i4(self, x: &[u8; LANES / 2]) -> Self::V {
-        // Shifted up and down again as a signed number, the sign fills the byte.
-        from_fn(|i| f32::from((x[i / 2] << (4 - i % 2 * 4)) as i8 >> 4))
+        from_fn(|i| ((i32::from(x[i / 2]) << (28 - i % 2 * 4)) & (0xf << 28)) as f32)
     }
 
     #[inline(always)]

@@ -48,6 +48,9 @@ fn arithmetic<S: Simd>(s: S) {
         assert!((sum - (a[i] * b[i] + c[i])).abs() < 2e-6);
     }
     assert!((s.sum(x) - a.iter().sum::<f32>()).abs() < 1e-5);
+    for (sum, v) in s.sum4([x, y, z, s.splat(0.5)]).into_iter().zip([a, b, c, [0.5; LANES]]) {
+        assert!((sum - v.iter().sum::<f32>()).abs() < 1e-5);
+    }
     assert_eq!(s.largest(x), a.into_iter().fold(f32::MIN, f32::max));
     let above = (0..LANES).filter(|&i| a[i] > b[i]).fold(0, |bits, i| bits | 1 << i);
     assert_eq!(s.greater(x, y), above);
@@ -60,10 +63,10 @@ fn conversions<S: Simd>(s: S) {
     assert_eq!(stored(s, s.load_f16(&x.map(f16::from_f32))), x.map(|x| f16::from_f32(x).to_f32()));
     assert_eq!(stored(s, s.load_bf16(&x.map(bf16::from_f32))), x.map(|x| bf16::from_f32(x).to_f32()));
     let bytes: [i8; LANES] = std::array::from_fn(|i| (i as i8 - 8) * 15);
-    assert_eq!(stored(s, s.load_i8(&bytes)), bytes.map(f32::from));
+    assert_eq!(stored(s, s.load_i8(&bytes)).map(|x| x * I8_UNIT), bytes.map(f32::from));
     let pairs: [u8; LANES / 2] = std::array::from_fn(|i| (2 * i as u8) | (2 * i as u8 + 1) << 4);
     let expected: Lanes = std::array::from_fn(|i| if i < 8 { i as f32 } else { i as f32 - 16.0 });
-    assert_eq!(stored(s, s.load_i4(&pairs)), expected);
+    assert_eq!(stored(s, s.load_i4(&pairs)).map(|x| x * I4_UNIT), expected);
     let powers: Lanes = std::array::from_fn(|i| [-127.0, -126.0, -3.0, 0.0, 1.0, 127.0][i % 6]);
     let expected = powers.map(|n| if n == -127.0 { 0.0 } else { n.exp2() });
     assert_eq!(stored(s, s.pow2(s.load(&powers))), expected);
