@@ -9,6 +9,7 @@ mod crossover;
 mod demo;
 mod hint;
 mod hub;
+mod memory;
 mod output;
 
 use std::process::ExitCode;
@@ -17,8 +18,17 @@ use clap::Parser;
 
 use args::{Cli, Command};
 
+#[global_allocator]
+static ALLOCATOR: memory::LargePages = memory::LargePages;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // This thread takes part in parallel work: it need not wait until another one is awake. It is the first
+    // to ask for the pool, so there is none to be in the way.
+    if let Err(error) = rayon::ThreadPoolBuilder::new().use_current_thread().build_global() {
+        output::report(&error.into());
+        return ExitCode::FAILURE;
+    }
     let result = match &cli.command {
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Eval(args) => commands::eval::run(args),
