@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device};
 use sparq_core::{Method, NewTokens, SparqConfig};
 use sparq_models::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, WeightFormat},
     forward,
     generate::load_model,
     models::CausalModel,
@@ -12,9 +12,10 @@ use sparq_models::{
 };
 
 use crate::{
+    quantized::require_few_bits,
     reference::folder,
     suite::note,
-    tolerance::{Tolerance, assert_close, f32},
+    tolerance::{INT8_WEIGHTS_LOGITS, Tolerance, assert_close, f32},
 };
 
 fn load(family: &str, dtype: DType, device: &Device) -> Box<dyn CausalModel> {
@@ -76,6 +77,33 @@ fn reference_logits(family: &str, device: &Device, row: Tolerance) {
         compared += 1;
     }
     assert!(compared >= if row.dtype == DType::F32 { 8 } else { 2 }, "{comparisons:?}");
+}
+
+/// Logits of models whose linear layers have weights of eight bits, one of them with an output layer that is
+/// tied to the embeddings and keeps its dtype: near those of the weights themselves, and not the same.
+pub fn weights_in_eight_bits(device: &Device) {
+    require_few_bits(device);
+    for family in ["llama", "gemma"] {
+        let folder = folder().join("models").join(family);
+        let checkpoint = Checkpoint::open(&folder).expect("the reference model");
+        let checkpoint = checkpoint.with_weight_format(WeightFormat::Int8);
+        let model = load_model(&checkpoint, device, DType::F32, &mut |_, _| {}).expect("weights that fit");
+        let file = folder.join("expected.safetensors");
+        let comparisons = verify(model.as_ref(), DType::F32, &file).expect("a reference file");
+        let mut dense = comparisons.iter().filter(|comparison| comparison.name.starts_with("dense."));
+        let both: Vec<f32> = dense
+            .by_ref()
+            .map(|comparison| match comparison.outcome {
+                Outcome::Compared { max_difference, .. } => max_difference,
+                Outcome::NotBuilt => panic!("dense attention is always there"),
+            })
+            .collect();
+        note(&format!("{family}: logits off by at most {both:?} with weights of eight bits"));
+        assert_eq!(both.len(), 2, "{comparisons:?}");
+        for difference in both {
+            assert!(difference > f32().logits && difference <= INT8_WEIGHTS_LOGITS, "{family}: {difference}");
+        }
+    }
 }
 
 /// A left-padded batch gives each sequence the logits that it gets alone: in a prefill in two

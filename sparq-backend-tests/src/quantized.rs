@@ -6,7 +6,12 @@ use burn::{
 };
 use sparq_core::{
     AppendPlan, AttentionShape, CacheConfig, GroupScores, IndexDtype, LayerCache, LayerState, Method,
-    NewTokens, SparqConfig, cache::CacheExtras, device::require_index, index::QuantizedIndex, ops::oracle,
+    NewTokens, SparqConfig,
+    cache::CacheExtras,
+    device::require_index,
+    index::QuantizedIndex,
+    ops::{self, oracle},
+    weight::QuantizedWeight,
 };
 
 use crate::{
@@ -18,7 +23,7 @@ use crate::{
 };
 
 /// Leaves the check where the device cannot store keys in few bits.
-fn require_few_bits(device: &Device) {
+pub(crate) fn require_few_bits(device: &Device) {
     if let Err(error) = require_index(device, IndexDtype::Int8) {
         not_run(&error.to_string());
     }
@@ -161,5 +166,34 @@ pub fn quality_on_the_reference_vectors(device: &Device) {
             100.0 * agreement
         ));
         assert!(agreement >= least_agreement && lost <= most_mass_lost && distance <= furthest, "{index:?}");
+    }
+}
+
+/// A linear layer with a weight of eight bits, on sizes that no block divides: against the definition, and
+/// half a step of each row from the layer with the weight itself.
+pub fn linear(device: &Device) {
+    require_few_bits(device);
+    for (tokens, inputs, outputs) in [(1, 96, 70), (3, 33, 129), (20, 66, 48)] {
+        let shape = AttentionShape { heads: tokens, kv_heads: outputs, head_dim: inputs };
+        let numbers = Problem::random(shape, NewTokens::all(1, 1), 7);
+        let x = || tensor(numbers.q.clone(), [tokens, inputs], device);
+        let weight = QuantizedWeight::new(&numbers.k, [outputs, inputs], device);
+        let expected = oracle::linear_quantized::<Dispatch>(
+            x().into_dispatch(),
+            weight.words.clone().into_dispatch(),
+            weight.scales.clone().into_dispatch(),
+        );
+        let found = floats(ops::linear_quantized(x(), weight));
+        let what = format!("{tokens} × {inputs} × {outputs}");
+        let norm = (inputs as f32).sqrt();
+        assert_close(&found, &floats(Tensor::<2>::from_dispatch(expected)), f32().oracle * norm, &what);
+        let exact = floats(ops::linear(x(), tensor(numbers.k.clone(), [outputs, inputs], device)));
+        for (i, (a, b)) in found.iter().zip(&exact).enumerate() {
+            let (x, w) =
+                (&numbers.q[i / outputs * inputs..][..inputs], &numbers.k[i % outputs * inputs..][..inputs]);
+            let half_a_step = w.iter().fold(0.0f32, |largest, w| largest.max(w.abs())) / 127.0 * 0.51;
+            let bound = half_a_step * x.iter().map(|x| x.abs()).sum::<f32>();
+            assert!((a - b).abs() <= bound + 1e-4, "{what}: {a} and {b}");
+        }
     }
 }

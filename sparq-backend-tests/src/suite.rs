@@ -90,6 +90,7 @@ checks! {
         properties::only_what_is_counted_is_read
         properties::an_old_handle_keeps_its_values
         quantized::decoding_continues_a_prefill
+        quantized::linear
         quantized::quality_on_the_reference_vectors
         windows::a_window_beyond_the_text_changes_nothing
         windows::a_window_is_the_text_cut_to_it
@@ -110,6 +111,7 @@ checks! {
         streams::two_streams_do_not_disturb_each_other
         layout::a_cache_beyond_the_limit_is_refused
         model::greedy_tokens_with_sparq
+        model::weights_in_eight_bits
         model::a_ragged_model_batch_equals_one_by_one
         families::family_logits_with_the_prompt_in_chunks
         families::family_greedy_tokens

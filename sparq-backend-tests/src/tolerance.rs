@@ -24,6 +24,10 @@ pub const TOLERANCES: [Tolerance; 3] = [
     Tolerance { dtype: DType::BF16, reference: 3e-2, oracle: 1.6e-2, logits: 4e-1 },
 ];
 
+/// Logits of a reference model with linear layers in eight bits against its reference logits: what the
+/// rounding of weights costs models of a few layers with random weights.
+pub const INT8_WEIGHTS_LOGITS: f32 = 2e-1;
+
 impl Tolerance {
     /// The dtype's name in reports: `f32`, `f16` or `bf16`.
     pub fn name(&self) -> String {

@@ -14,11 +14,11 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use attention::AttentionArgs;
 pub(crate) use bench::{
-    BenchArgs, BenchAttentionArgs, BenchCommand, BenchLinearArgs, BenchMethod, BenchModelArgs, Format,
+    BenchArgs, BenchAttentionArgs, BenchCommand, BenchLinearArgs, BenchModelArgs, Format,
 };
 pub(crate) use chat::{ChatArgs, ChatSettings};
 pub(crate) use eval::{EvalArgs, EvalCommand, EvalReportArgs, EvalRunArgs};
-pub(crate) use model::{DtypeArg, ModelArgs, open};
+pub(crate) use model::{DtypeArg, ModelArgs, WeightsArg, open};
 pub(crate) use sampling::SamplingArgs;
 pub(crate) use tune::TuneArgs;
 
@@ -162,6 +162,10 @@ pub(crate) struct VerifyArgs {
     /// Storage dtype of weights and KV cache
     #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
     pub(crate) dtype: DtypeArg,
+
+    /// Format of the weights of linear layers
+    #[arg(long, value_enum, default_value_t = WeightsArg::Auto)]
+    pub(crate) weights: WeightsArg,
 }
 
 #[derive(Debug, Args)]

@@ -31,6 +31,11 @@ fn mean_and_deviation(samples: &[f64]) -> (f64, f64) {
     (mean, if samples.len() > 1 { (squares / (count - 1.0)).sqrt() } else { 0.0 })
 }
 
+/// The middle of `a / b` of measurements that were taken in turn.
+fn median_ratio(a: &[f64], b: &[f64]) -> f64 {
+    median(&a.iter().zip(b).map(|(a, b)| a / b).collect::<Vec<_>>())
+}
+
 /// The middle one of some measurements.
 fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
@@ -52,6 +57,7 @@ mod tests {
         assert_eq!(mean, 5.0);
         assert!((deviation - (32.0_f64 / 7.0).sqrt()).abs() < 1e-12);
         assert_eq!(mean_and_deviation(&[3.0]), (3.0, 0.0));
+        assert_eq!(median_ratio(&[2.0, 9.0, 8.0], &[1.0, 3.0, 2.0]), 3.0);
         assert_eq!((median(&[3.0, 1.0, 2.0]), median(&[4.0, 1.0, 2.0, 3.0])), (2.0, 2.5));
     }
 }

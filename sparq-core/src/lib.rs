@@ -51,6 +51,7 @@ pub mod method;
 pub mod ops;
 pub mod spans;
 pub mod transfer;
+pub mod weight;
 
 pub use cache::{CacheConfig, LayerCache};
 pub use config::{AttentionLayer, AttentionShape, GroupScores, SparqConfig};

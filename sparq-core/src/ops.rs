@@ -36,6 +36,7 @@ use crate::{
     error::{Error, Result},
     index::QuantizedIndex,
     spans::{AppendPlan, Spans},
+    weight::QuantizedWeight,
 };
 
 /// What a prefill needs beside tensors.
@@ -224,6 +225,16 @@ mod dispatch {
             oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &step)
         }
 
+        /// `x · weightᵀ` for `x: [tokens, in]` (f32) and a weight of eight bits.
+        #[fusion(meta = fusion::linear_quantized_output)]
+        fn linear_quantized(
+            x: FloatTensor<Self>,
+            words: IntTensor<Self>,
+            scales: FloatTensor<Self>,
+        ) -> FloatTensor<Self> {
+            oracle::linear_quantized::<Self>(x, words, scales)
+        }
+
         /// `x · weightᵀ` for `x: [tokens, in]` (f32) and `weight: [out, in]` in its storage dtype.
         #[fusion(meta = fusion::linear_output)]
         fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -362,6 +373,12 @@ pub fn decode_sparq_quantized(
 pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     Tensor::from_dispatch(<Dispatch as SparqOps>::linear(x, weight))
+}
+
+/// [`linear`] with a weight of eight bits.
+pub fn linear_quantized(x: Tensor<2>, weight: QuantizedWeight) -> Tensor<2> {
+    let (words, scales) = (weight.words.into_dispatch(), weight.scales.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as SparqOps>::linear_quantized(x.into_dispatch(), words, scales))
 }
 
 /// Checks queries `[batch, heads, width, head_dim]` against the cache that they attend to.

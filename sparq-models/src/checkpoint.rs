@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device};
 use serde_json::Value;
 
-pub use loader::Loader;
+pub use loader::{LinearWeight, Loader, WeightFormat};
 pub use report::{Misshapen, Missing, NonFinite, Unreadable, Unsupported, WeightReport};
 pub use weights::TensorInfo;
 
@@ -38,6 +38,7 @@ pub struct Checkpoint {
     generation: GenerationConfig,
     tokenizer: TokenizerSource,
     weights: Weights,
+    weight_format: WeightFormat,
 }
 
 /// The files of a model that is part of the program, for [`Checkpoint::from_static`].
@@ -91,6 +92,7 @@ impl Checkpoint {
             generation: parse_generation(&generation_path, generation.as_deref())?,
             tokenizer: TokenizerSource::File(dir.join("tokenizer.json")),
             weights: Weights::open(dir)?,
+            weight_format: WeightFormat::default(),
         })
     }
 
@@ -109,6 +111,7 @@ impl Checkpoint {
             generation: parse_generation(&generation_path, files.generation_config)?,
             tokenizer: TokenizerSource::Static(files.tokenizer),
             weights: Weights::from_static(&location.join("model.safetensors"), files.weights)?,
+            weight_format: WeightFormat::default(),
             location,
         })
     }
@@ -124,7 +127,18 @@ impl Checkpoint {
             generation: GenerationConfig::default(),
             tokenizer: TokenizerSource::Static(None),
             weights: Weights::random(),
+            weight_format: WeightFormat::default(),
         }
+    }
+
+    /// Loads the weights of linear layers in another format than the rest.
+    pub fn with_weight_format(self, weight_format: WeightFormat) -> Self {
+        Self { weight_format, ..self }
+    }
+
+    /// How the weights of linear layers are loaded.
+    pub fn weight_format(&self) -> WeightFormat {
+        self.weight_format
     }
 
     /// The architecture that `config.json` names, such as `LlamaForCausalLM`; its `model_type`,
@@ -247,7 +261,7 @@ impl Checkpoint {
         dtype: DType,
         progress: &'a mut dyn FnMut(u64, u64),
     ) -> Result<Loader<'a>> {
-        Loader::new(&self.weights, &self.location, device, dtype, progress)
+        Loader::new(&self.weights, &self.location, device, (dtype, self.weight_format), progress)
     }
 }
 

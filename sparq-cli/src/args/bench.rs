@@ -1,66 +1,11 @@
 //! What to measure.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
-use sparq_models::{
-    attention::{Attention, SparqOptions, SparqSize},
-    core::IndexDtype,
-};
+use sparq_models::attention::MethodSpec;
 
-use super::{DtypeArg, ModelArgs};
-
-/// A decode method to measure.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct BenchMethod {
-    pub(crate) attention: Attention,
-    /// SparQ without a size of its own.
-    pub(crate) is_open: bool,
-}
-
-impl BenchMethod {
-    pub(crate) fn is_dense(&self) -> bool {
-        self.attention == Attention::Dense
-    }
-
-    /// SparQ with this rank and top-k, and its transposed keys stored like that.
-    pub(crate) fn sized(rank: usize, top_k: usize, index: IndexDtype) -> Self {
-        let size = SparqSize::Explicit { rank, top_k };
-        let attention = Attention::Sparq(SparqOptions { size, index, ..SparqOptions::default() });
-        Self { attention, is_open: false }
-    }
-
-    /// How SparQ's transposed keys are stored.
-    pub(crate) fn index(&self) -> IndexDtype {
-        match self.attention {
-            Attention::Sparq(options) => options.index,
-            _ => IndexDtype::Cache,
-        }
-    }
-}
-
-/// `dense`, `sparq` or `sparq:r=32:k=128`, the latter two perhaps with `:index=int8`.
-fn method(text: &str) -> Result<BenchMethod, String> {
-    let form =
-        "expected dense, sparq or sparq:r=R:k=K, the latter two perhaps with :index=int8 or :index=int4";
-    let (text, index) = match text.split_once(":index=") {
-        None => (text, IndexDtype::Cache),
-        Some((text, "int8")) => (text, IndexDtype::Int8),
-        Some((text, "int4")) => (text, IndexDtype::Int4),
-        Some(_) => return Err(form.to_owned()),
-    };
-    let number = |part: &str, key| part.strip_prefix(key).ok_or(form.to_owned()).and_then(positive);
-    let parts: Vec<&str> = text.split(':').collect();
-    match parts[..] {
-        ["dense"] if index == IndexDtype::Cache => {
-            Ok(BenchMethod { attention: Attention::Dense, is_open: false })
-        }
-        ["sparq"] => {
-            let attention = Attention::Sparq(SparqOptions { index, ..SparqOptions::default() });
-            Ok(BenchMethod { attention, is_open: true })
-        }
-        ["sparq", rank, top_k] => Ok(BenchMethod::sized(number(rank, "r=")?, number(top_k, "k=")?, index)),
-        _ => Err(form.to_owned()),
-    }
-}
+use super::{DtypeArg, ModelArgs, WeightsArg};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -112,11 +57,15 @@ pub(crate) struct BenchModelArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) layers: Option<u64>,
 
-    /// Decode methods to compare, dense first: dense, sparq (one part in eight) or sparq:r=R:k=K, the
-    /// latter two perhaps with :index=int8
+    /// Decode methods to compare, in the notation of docs/methods.md, dense first; one part in eight is
+    /// read where no size is stated
     #[arg(long, value_name = "METHODS", default_value = "dense,sparq", value_delimiter = ',',
-          value_parser = method)]
-    pub(crate) attention: Vec<BenchMethod>,
+          value_parser = MethodSpec::parse)]
+    pub(crate) attention: Vec<MethodSpec>,
+
+    /// Compare with the methods that a file has for each layer (see docs/methods.md), too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile: Option<PathBuf>,
 
     /// Tokens of the prompts to measure; 0 measures none
     #[arg(short = 'p', long, value_name = "N", default_value = "512", value_delimiter = ',')]
@@ -167,17 +116,17 @@ pub(crate) struct BenchAttentionArgs {
     #[arg(long, value_name = "D", default_value = "128", value_delimiter = ',', value_parser = positive)]
     pub(crate) head_dim: Vec<usize>,
 
-    /// Decode methods: dense, sparq:r=R:k=K, or sparq with --rank and --top-k, the latter two perhaps
-    /// with :index=int8
+    /// Decode methods in the notation of docs/methods.md, dense first; --rank and --top-k say the sizes of
+    /// those that state none
     #[arg(long, value_name = "METHODS", default_value = "dense,sparq", value_delimiter = ',',
-          value_parser = method)]
-    pub(crate) attention: Vec<BenchMethod>,
+          value_parser = MethodSpec::parse)]
+    pub(crate) attention: Vec<MethodSpec>,
 
-    /// SparQ: rank r
+    /// Rank r of methods that have one
     #[arg(long, value_name = "R", default_value = "32", value_delimiter = ',')]
     pub(crate) rank: Vec<usize>,
 
-    /// SparQ: top-k
+    /// Positions k that methods read
     #[arg(long, value_name = "K", default_value = "128", value_delimiter = ',')]
     pub(crate) top_k: Vec<usize>,
 
@@ -213,6 +162,10 @@ pub(crate) struct BenchLinearArgs {
     /// Storage dtypes of the weights
     #[arg(long, value_enum, default_value = "f32", value_delimiter = ',')]
     pub(crate) dtype: Vec<DtypeArg>,
+
+    /// Format of the weights; int8 takes the place of their dtypes
+    #[arg(long, value_enum, default_value_t = WeightsArg::Auto)]
+    pub(crate) weights: WeightsArg,
 
     /// Device to compute on, as of `sparq generate`
     #[arg(long, value_name = "NAME", default_value = "cpu")]
@@ -286,8 +239,8 @@ mod tests {
         assert_eq!(layer.heads, [(32, 32), (32, 8)]);
         assert_eq!((layer.dtype.len(), layer.rank), (2, vec![8, 16]));
         let args = parse("--attention dense,sparq:r=8:k=64:index=int8").unwrap();
-        let int8 = BenchMethod::sized(8, 64, IndexDtype::Int8);
-        assert_eq!((args.model.attention[0].is_dense(), &args.model.attention[1]), (true, &int8));
+        let methods: Vec<String> = args.model.attention.iter().map(ToString::to_string).collect();
+        assert_eq!(methods, ["dense", "sparq:r=8:k=64:index=int8"]);
     }
 
     #[test]
@@ -303,7 +256,7 @@ mod tests {
             "linear --size 4096",
             "--attention sparse",
             "--attention dense:index=int8",
-            "--attention sparq:r=4",
+            "--attention sparq:q=4",
         ] {
             assert_eq!(parse(flags).unwrap_err().exit_code(), 2, "{flags}");
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device};
 use clap::{Args, ValueEnum};
 use sparq_core::device;
-use sparq_models::checkpoint::Checkpoint;
+use sparq_models::checkpoint::{Checkpoint, WeightFormat};
 
 use crate::{demo, hub, output::Progress};
 
@@ -28,6 +28,28 @@ pub(crate) struct ModelArgs {
     /// Storage dtype of weights and KV cache; auto keeps the checkpoint's where the device can
     #[arg(long, value_enum, default_value_t = DtypeArg::Auto)]
     pub(crate) dtype: DtypeArg,
+
+    /// Format of the weights of linear layers; int8 rounds them to eight bits while they are loaded: half of
+    /// the memory and of the reading of 16-bit weights
+    #[arg(long, value_enum, default_value_t = WeightsArg::Auto)]
+    pub(crate) weights: WeightsArg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WeightsArg {
+    /// As --dtype says
+    Auto,
+    /// Eight bits, a scale per output
+    Int8,
+}
+
+impl WeightsArg {
+    pub(crate) fn format(self) -> WeightFormat {
+        match self {
+            Self::Auto => WeightFormat::Dtype,
+            Self::Int8 => WeightFormat::Int8,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,17 +80,23 @@ impl DtypeArg {
         Ok(self.or_f32())
     }
 
-    /// What `auto` came to and why, in one line; `None` where a dtype was asked for.
+    /// What `auto` came to and why, and weights in another format, in one line; `None` where a dtype was
+    /// asked for and holds for all.
     pub(crate) fn note(self, checkpoint: &Checkpoint, device: &Device, dtype: DType) -> Option<String> {
         let stored = checkpoint.stored_dtype();
         let (name, device) = (dtype.name(), device::describe(device));
-        (self == Self::Auto).then(|| match stored == dtype {
+        let note = match stored == dtype {
             true => format!("dtype      {name}, as the checkpoint stores it"),
             false => format!(
                 "dtype      {name}: the checkpoint stores {}, which {device} does not support",
                 stored.name()
             ),
-        })
+        };
+        match checkpoint.weight_format() {
+            WeightFormat::Int8 if self == Self::Auto => Some(note + "; linear layers in int8"),
+            WeightFormat::Int8 => Some(format!("dtype      {name}; linear layers in int8")),
+            WeightFormat::Dtype => (self == Self::Auto).then_some(note),
+        }
     }
 }
 
@@ -94,6 +122,7 @@ impl ModelArgs {
     pub(crate) fn resolve(&self, progress: &mut Progress) -> anyhow::Result<(Checkpoint, Device, DType)> {
         let device = device::parse(&self.device)?;
         let checkpoint = open(self.model.as_deref(), self.offline, progress)?;
+        let checkpoint = checkpoint.with_weight_format(self.weights.format());
         let dtype = self.dtype.resolve(&checkpoint, &device)?;
         Ok((checkpoint, device, dtype))
     }

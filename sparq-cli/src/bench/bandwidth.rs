@@ -13,7 +13,7 @@ use super::{median, sync};
 const BYTES: usize = 512 << 20;
 /// Elements that a thread takes at a time.
 const PART: usize = 1 << 17;
-const REPETITIONS: usize = 9;
+const REPETITIONS: usize = 7;
 
 /// Gigabytes (10⁹ bytes) per second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -24,62 +24,74 @@ pub(super) struct Bandwidth {
     pub(super) copy_gb_per_s: f64,
 }
 
-impl Bandwidth {
-    /// Measures the memory of `device`.
-    pub(super) fn measure(device: &Device) -> anyhow::Result<Self> {
-        match ["flex", "ndarray"].contains(&describe(device).as_str()) {
-            true => Ok(Self::of_host()),
-            false => Self::of_device(device),
+/// Measures the memory of a device, again and again: beside the steps that are timed, so that whatever
+/// else the machine does weighs on both.
+pub(super) struct Meter {
+    device: Device,
+    memory: Memory,
+}
+
+enum Memory {
+    /// The machine's own.
+    Host(Vec<u64>),
+    /// The device's, through its own operations.
+    Device(Tensor<1>),
+}
+
+impl Meter {
+    /// Takes a buffer on `device`.
+    pub(super) fn new(device: &Device) -> anyhow::Result<Self> {
+        let memory = match ["flex", "ndarray"].contains(&describe(device).as_str()) {
+            true => Memory::Host(vec![1; BYTES / size_of::<u64>()]),
+            // A quarter, for devices that bound the size of a buffer.
+            false => Memory::Device(Tensor::ones([BYTES / 4 / size_of::<f32>()], (device, DType::F32))),
+        };
+        sync(device)?;
+        Ok(Self { device: device.clone(), memory })
+    }
+
+    /// Reads the buffer once, in GB/s.
+    pub(super) fn read(&self) -> anyhow::Result<f64> {
+        match &self.memory {
+            Memory::Host(source) => self.timed(BYTES, || {
+                let sum = |part: &[u64]| part.iter().fold(0, |sum: u64, x| sum.wrapping_add(*x));
+                black_box(source.par_chunks(PART).map(sum).reduce(|| 0, u64::wrapping_add));
+            }),
+            Memory::Device(source) => self.timed(BYTES / 4, || drop(source.clone().sum())),
         }
     }
 
-    fn of_host() -> Self {
-        let source = vec![1_u64; BYTES / size_of::<u64>()];
-        let mut target = vec![0_u64; source.len() / 2];
-        let sum = || {
-            let sums =
-                source.par_chunks(PART).map(|part| part.iter().fold(0, |sum: u64, x| sum.wrapping_add(*x)));
-            black_box(sums.reduce(|| 0, u64::wrapping_add));
+    /// The medians of several runs, after one of each that does not count.
+    pub(super) fn bandwidth(&self) -> anyhow::Result<Bandwidth> {
+        let medians = |measure: &mut dyn FnMut() -> anyhow::Result<f64>| {
+            measure()?;
+            let samples: anyhow::Result<Vec<f64>> = (0..REPETITIONS).map(|_| measure()).collect();
+            Ok::<_, anyhow::Error>(median(&samples?))
         };
-        let read = gb_per_s(BYTES, sum);
-        let half = source.len() / 2;
-        let copy = gb_per_s(BYTES, || {
-            let parts = target.par_chunks_mut(PART).zip(source[..half].par_chunks(PART));
-            parts.for_each(|(target, source)| target.copy_from_slice(source));
-            black_box(&mut target);
-        });
-        Self { read_gb_per_s: read, copy_gb_per_s: copy }
+        let read_gb_per_s = medians(&mut || self.read())?;
+        let copy_gb_per_s = match &self.memory {
+            Memory::Host(source) => {
+                let half = &source[..source.len() / 2];
+                let mut target = vec![0_u64; half.len()];
+                medians(&mut || {
+                    self.timed(BYTES, || {
+                        let parts = target.par_chunks_mut(PART).zip(half.par_chunks(PART));
+                        parts.for_each(|(target, source)| target.copy_from_slice(source));
+                        black_box(&mut target);
+                    })
+                })?
+            }
+            Memory::Device(source) => {
+                medians(&mut || self.timed(BYTES / 2, || drop(source.clone().mul_scalar(1.5))))?
+            }
+        };
+        Ok(Bandwidth { read_gb_per_s, copy_gb_per_s })
     }
 
-    /// By the device's own operations: a sum, and a copy that scales.
-    fn of_device(device: &Device) -> anyhow::Result<Self> {
-        let elements = BYTES / 4 / size_of::<f32>();
-        let source = Tensor::<1>::ones([elements], (device, DType::F32));
-        sync(device)?;
-        let mut failure = Ok(());
-        let mut timed = |bytes: usize, run: &dyn Fn()| {
-            gb_per_s(bytes, || {
-                run();
-                if let Err(error) = sync(device) {
-                    failure = Err(error);
-                }
-            })
-        };
-        let read = timed(elements * size_of::<f32>(), &|| drop(source.clone().sum()));
-        let copy = timed(2 * elements * size_of::<f32>(), &|| drop(source.clone().mul_scalar(1.5)));
-        failure?;
-        Ok(Self { read_gb_per_s: read, copy_gb_per_s: copy })
-    }
-}
-
-/// The median of several runs, after one that does not count.
-fn gb_per_s(bytes: usize, mut run: impl FnMut()) -> f64 {
-    run();
-    let mut once = || {
+    fn timed(&self, bytes: usize, run: impl FnOnce()) -> anyhow::Result<f64> {
         let start = Instant::now();
         run();
-        start.elapsed().as_secs_f64()
-    };
-    let times: Vec<f64> = (0..REPETITIONS).map(|_| once()).collect();
-    bytes as f64 / median(&times) / 1e9
+        sync(&self.device)?;
+        Ok(bytes as f64 / start.elapsed().as_nanos() as f64)
+    }
 }

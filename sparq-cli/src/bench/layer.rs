@@ -1,25 +1,29 @@
 //! The attention layer alone: one decode step over random queries, keys and values.
 //!
 //! A step appends the new token, keeps the mean of values up to date and attends, and the device ends
-//! it before the clock stops.
+//! it before the clock stops. The methods and the bandwidth of memory take turns, so that whatever else
+//! the machine does weighs on all of them, and ratios are medians over the turns.
 
 use std::{io, time::Instant};
 
 use burn::tensor::{DType, Device};
 use serde::Serialize;
 use sparq_core::device;
-use sparq_models::core::{
-    AttentionLayer, AttentionShape, CacheConfig, IndexDtype, LayerState, Method, NewTokens,
+use sparq_models::{
+    attention::{MethodName, MethodSpec},
+    core::{AttentionLayer, AttentionShape, CacheConfig, IndexDtype, LayerState, Method, NewTokens},
 };
 
 use super::{
-    bandwidth::Bandwidth,
+    bandwidth::{Bandwidth, Meter},
     machine::Machine,
-    mean_and_deviation, median, random,
+    mean_and_deviation, median, median_ratio,
+    model::attention,
+    random,
     record::{Record, Writer},
     sync,
 };
-use crate::args::{BenchAttentionArgs, BenchMethod};
+use crate::args::BenchAttentionArgs;
 
 /// Tokens that a cache is filled with at a time.
 const FILL: usize = 1024;
@@ -74,14 +78,28 @@ struct Case {
 pub(crate) fn bench_layer(args: &BenchAttentionArgs) -> anyhow::Result<()> {
     let device = device::parse(&args.device)?;
     let machine = Machine::new(&args.device, &device);
-    let bandwidth = Bandwidth::measure(&device)?;
+    let meter = Meter::new(&device)?;
+    let bandwidth = meter.bandwidth()?;
     let mut writer = Writer::new(io::stdout().lock(), args.output);
     for case in cases(args, &device)? {
-        let mut dense = None;
-        for method in methods(args, &case)? {
-            let times = time(&case, &method, &device, args.repetitions as usize)?;
-            let record = record(&case, &method, &times, &mut dense, (&machine, bandwidth));
-            writer.write(&record)?;
+        let mut contestants: Vec<Contestant> = methods(args, &case)?
+            .into_iter()
+            .map(|method| Contestant::new(&case, method, &device))
+            .collect::<anyhow::Result<_>>()?;
+        let mut reads = vec![];
+        for turn in 0..WARMUP + args.repetitions as usize {
+            let read = meter.read()?;
+            for contestant in &mut contestants {
+                contestant.step(turn >= WARMUP)?;
+            }
+            if turn >= WARMUP {
+                reads.push(read);
+            }
+        }
+        let bandwidth = Bandwidth { read_gb_per_s: median(&reads), ..bandwidth };
+        let dense = contestants.iter().find(|contestant| contestant.method == Method::Dense);
+        for contestant in &contestants {
+            writer.write(&record(&case, contestant, dense, &reads, (&machine, bandwidth)))?;
         }
     }
     writer.finish()
@@ -105,58 +123,74 @@ fn cases(args: &BenchAttentionArgs, device: &Device) -> anyhow::Result<Vec<Case>
     Ok(cases)
 }
 
-/// The methods to measure, dense attention first.
+/// The methods to measure, dense attention first; one that states no sizes at each of those of the flags.
 fn methods(args: &BenchAttentionArgs, case: &Case) -> anyhow::Result<Vec<Method>> {
-    let sizes = || args.rank.iter().flat_map(|&rank| args.top_k.iter().map(move |&top_k| (rank, top_k)));
-    let mut methods: Vec<BenchMethod> = vec![];
+    let mut methods: Vec<MethodSpec> = vec![];
     for method in &args.attention {
-        match method.is_open {
-            true => {
-                methods.extend(sizes().map(|(rank, top_k)| BenchMethod::sized(rank, top_k, method.index())));
-            }
+        let takes = |key| method.name.keys().contains(&key);
+        let is_open = method.rank.is_none() && method.top_k.is_none() && method.compression.is_none();
+        let ranks = if takes("r") { &args.rank[..] } else { &args.rank[..1] };
+        match is_open && takes("k") {
+            true => methods.extend(ranks.iter().flat_map(|&rank| {
+                args.top_k.iter().map(move |&top_k| MethodSpec {
+                    rank: takes("r").then_some(rank),
+                    top_k: Some(top_k),
+                    ..method.clone()
+                })
+            })),
             false => methods.push(method.clone()),
         }
     }
-    methods.sort_by_key(|method| !method.is_dense());
+    methods.sort_by_key(|method| method.name != MethodName::Dense);
     let layer = AttentionLayer::from(case.shape);
-    methods.iter().map(|method| Ok(method.attention.resolve(&layer, case.seq_len)?)).collect()
+    let resolved = |method| Ok(attention(method).resolve(&layer, case.seq_len)?);
+    methods.into_iter().map(resolved).collect()
 }
 
-/// What steps of one method took and moved.
-struct Times {
+/// A method with its cache, and what its steps took.
+struct Contestant {
+    method: Method,
+    state: LayerState,
+    device: Device,
+    /// Tokens that the cache holds between steps: one less than S, since a step appends its own.
+    held: usize,
     samples_ns: Vec<f64>,
-    bytes: u64,
-    dense_bytes: u64,
 }
 
-fn time(case: &Case, method: &Method, device: &Device, repetitions: usize) -> anyhow::Result<Times> {
-    let Case { dtype, batch, shape, seq_len } = *case;
-    let max_len = seq_len + 1;
-    let config = CacheConfig { layer: shape.into(), batch, max_len, dtype };
-    let mut state = LayerState::new(&config, method, device)?;
-    state.reserve(max_len)?;
-    let rows = |heads, tokens| random([batch, heads, tokens, shape.head_dim], device);
-    // One token less than S: a step appends its own and attends to S.
-    fill(&mut state, seq_len.saturating_sub(1), device)?;
-    let before = state.traffic();
-    let mut samples_ns = vec![];
-    for _ in 0..WARMUP + repetitions {
-        let (q, k, v) = (rows(shape.heads, 1), rows(shape.kv_heads, 1), rows(shape.kv_heads, 1));
-        sync(device)?;
-        let start = Instant::now();
-        let output = state.decode(q, k, v)?;
-        sync(device)?;
-        samples_ns.push(start.elapsed().as_nanos() as f64);
-        drop(output);
-        state.truncate(seq_len.saturating_sub(1))?;
+impl Contestant {
+    fn new(case: &Case, method: Method, device: &Device) -> anyhow::Result<Self> {
+        let Case { dtype, batch, shape, seq_len } = *case;
+        let config = CacheConfig { layer: shape.into(), batch, max_len: seq_len, dtype };
+        let mut state = LayerState::new(&config, &method, device)?;
+        state.reserve(seq_len)?;
+        fill(&mut state, seq_len - 1, device)?;
+        Ok(Self { method, state, device: device.clone(), held: seq_len - 1, samples_ns: vec![] })
     }
-    let traffic = state.traffic();
-    let steps = (traffic.steps - before.steps).max(1);
-    Ok(Times {
-        samples_ns: samples_ns.split_off(WARMUP),
-        bytes: traffic.moved.total().bytes / steps,
-        dense_bytes: traffic.dense.total().bytes / steps,
-    })
+
+    fn step(&mut self, counts: bool) -> anyhow::Result<()> {
+        let CacheConfig { layer, batch, .. } = *self.state.cache().config();
+        let AttentionShape { heads, kv_heads, head_dim } = layer.shape;
+        let rows = |heads| random([batch, heads, 1, head_dim], &self.device);
+        let (q, k, v) = (rows(heads), rows(kv_heads), rows(kv_heads));
+        sync(&self.device)?;
+        let start = Instant::now();
+        let output = self.state.decode(q, k, v)?;
+        sync(&self.device)?;
+        let elapsed = start.elapsed();
+        drop(output);
+        self.state.truncate(self.held)?;
+        if counts {
+            self.samples_ns.push(elapsed.as_nanos() as f64);
+        }
+        Ok(())
+    }
+
+    /// Bytes of a step, and of a step of dense attention.
+    fn bytes(&self) -> (u64, u64) {
+        let traffic = self.state.traffic();
+        let steps = traffic.steps.max(1);
+        (traffic.moved.total().bytes / steps, traffic.dense.total().bytes / steps)
+    }
 }
 
 /// Fills a layer's cache up to `len` tokens per sequence with random keys and values.
@@ -174,17 +208,15 @@ pub(super) fn fill(state: &mut LayerState, len: usize, device: &Device) -> anyho
 
 fn record(
     case: &Case,
-    method: &Method,
-    times: &Times,
-    dense: &mut Option<f64>,
+    contestant: &Contestant,
+    dense: Option<&Contestant>,
+    reads: &[f64],
     (machine, bandwidth): (&Machine, Bandwidth),
 ) -> LayerRecord {
-    let (avg_ns, stddev_ns) = mean_and_deviation(&times.samples_ns);
-    let median_ns = median(&times.samples_ns);
-    if *method == Method::Dense {
-        *dense = Some(median_ns);
-    }
-    let gb_per_s = times.bytes as f64 / median_ns;
+    let Contestant { method, samples_ns, .. } = contestant;
+    let (avg_ns, stddev_ns) = mean_and_deviation(samples_ns);
+    let (bytes, dense_bytes) = contestant.bytes();
+    let speeds: Vec<f64> = samples_ns.iter().map(|ns| bytes as f64 / ns).collect();
     let (sparq_r, sparq_k) = super::model::sparq_sizes(method);
     LayerRecord {
         machine: machine.clone(),
@@ -199,16 +231,16 @@ fn record(
         sparq_r,
         sparq_k,
         sparq_index: super::model::sparq_index(method),
-        bytes_per_step: times.bytes,
-        dense_bytes_per_step: times.dense_bytes,
+        bytes_per_step: bytes,
+        dense_bytes_per_step: dense_bytes,
         avg_ns,
         stddev_ns,
-        median_ns,
-        samples_ns: times.samples_ns.clone(),
-        gb_per_s,
-        bandwidth_fraction: gb_per_s / bandwidth.read_gb_per_s,
-        speedup_over_dense: dense.map(|dense| dense / median_ns),
-        speedup_by_bytes: times.dense_bytes as f64 / times.bytes as f64,
+        median_ns: median(samples_ns),
+        samples_ns: samples_ns.clone(),
+        gb_per_s: median(&speeds),
+        bandwidth_fraction: median_ratio(&speeds, reads),
+        speedup_over_dense: dense.map(|dense| median_ratio(&dense.samples_ns, samples_ns)),
+        speedup_by_bytes: dense_bytes as f64 / bytes as f64,
     }
 }
 

@@ -4,19 +4,18 @@ use std::{io, time::Instant};
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use serde::Serialize;
-use sparq_core::{device, ops};
+use sparq_core::{IndexDtype, device, weight::QuantizedWeight};
+use sparq_models::checkpoint::LinearWeight;
 
 use super::{
-    bandwidth::Bandwidth,
+    bandwidth::{Bandwidth, Meter},
     machine::Machine,
-    mean_and_deviation, median,
+    mean_and_deviation, median, median_ratio,
     record::{Record, Writer},
     sync,
 };
-use crate::args::BenchLinearArgs;
+use crate::args::{BenchLinearArgs, WeightsArg};
 
-/// Bytes of weights that are gone through in turn, so that none is found in the caches.
-const WEIGHTS: usize = 512 << 20;
 /// Calls before those that count.
 const WARMUP: usize = 3;
 
@@ -45,60 +44,103 @@ struct LinearRecord {
 pub(crate) fn bench_linear(args: &BenchLinearArgs) -> anyhow::Result<()> {
     let device = device::parse(&args.device)?;
     let machine = Machine::new(&args.device, &device);
-    let bandwidth = Bandwidth::measure(&device)?;
+    let meter = Meter::new(&device)?;
+    let bandwidth = meter.bandwidth()?;
     let mut writer = Writer::new(io::stdout().lock(), args.output);
-    for dtype in args.dtype.iter().map(|dtype| dtype.or_f32()) {
-        device::require_dtype(&device, dtype)?;
+    let formats = match args.weights {
+        WeightsArg::Auto => args.dtype.iter().map(|dtype| Format::Dtype(dtype.or_f32())).collect(),
+        WeightsArg::Int8 => vec![Format::Int8],
+    };
+    for format in formats {
+        match format {
+            Format::Dtype(dtype) => device::require_dtype(&device, dtype)?,
+            Format::Int8 => device::require_index(&device, IndexDtype::Int8)?,
+        }
         for &(inputs, outputs) in &args.size {
             let size = [args.tokens, inputs, outputs];
-            let samples_ns = time(size, dtype, &device, args.repetitions as usize)?;
+            let (samples_ns, reads) = time(size, format, &device, &meter, args.repetitions as usize)?;
             let (avg_ns, stddev_ns) = mean_and_deviation(&samples_ns);
-            let median_ns = median(&samples_ns);
-            let bytes = (inputs * outputs * dtype.size()) as u64;
-            let gb_per_s = bytes as f64 / median_ns;
+            let bytes = format.bytes([inputs, outputs]) as u64;
+            let speeds: Vec<f64> = samples_ns.iter().map(|ns| bytes as f64 / ns).collect();
             writer.write(&LinearRecord {
                 machine: machine.clone(),
-                bandwidth,
-                dtype: dtype.name().to_owned(),
+                bandwidth: Bandwidth { read_gb_per_s: median(&reads), ..bandwidth },
+                dtype: format.name().to_owned(),
                 tokens: args.tokens,
                 inputs,
                 outputs,
                 bytes,
                 avg_ns,
                 stddev_ns,
-                median_ns,
+                median_ns: median(&samples_ns),
                 samples_ns,
-                gb_per_s,
-                bandwidth_fraction: gb_per_s / bandwidth.read_gb_per_s,
+                gb_per_s: median(&speeds),
+                bandwidth_fraction: median_ratio(&speeds, &reads),
             })?;
         }
     }
     writer.finish()
 }
 
+/// How the weights are stored.
+#[derive(Debug, Clone, Copy)]
+enum Format {
+    Dtype(DType),
+    Int8,
+}
+
+impl Format {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Dtype(dtype) => dtype.name(),
+            Self::Int8 => "int8",
+        }
+    }
+
+    fn bytes(self, [inputs, outputs]: [usize; 2]) -> usize {
+        match self {
+            Self::Dtype(dtype) => inputs * outputs * dtype.size(),
+            Self::Int8 => outputs * (inputs + DType::F32.size()),
+        }
+    }
+
+    fn weight(self, values: Tensor<2>, device: &Device) -> anyhow::Result<LinearWeight> {
+        let dims = values.dims();
+        Ok(match self {
+            Self::Dtype(dtype) => LinearWeight::Plain(values.cast(dtype)),
+            Self::Int8 => {
+                let values = values.into_data().try_to_vec::<f32>();
+                let values = values.map_err(|error| anyhow::anyhow!("weights cannot be read: {error:?}"))?;
+                LinearWeight::Int8(Box::new(QuantizedWeight::new(&values, dims, device)))
+            }
+        })
+    }
+}
+
+/// Times of the calls, and the bandwidth of memory before each of them.
 fn time(
     [tokens, inputs, outputs]: [usize; 3],
-    dtype: DType,
+    format: Format,
     device: &Device,
+    meter: &Meter,
     repetitions: usize,
-) -> anyhow::Result<Vec<f64>> {
-    let random = |dims: [usize; 2], dtype| {
-        Tensor::<2>::random(dims, Distribution::Uniform(-1.0, 1.0), (device, DType::F32)).cast(dtype)
-    };
-    let count = (WEIGHTS / (inputs * outputs * dtype.size()).max(1)).clamp(1, repetitions.max(2));
-    let weights: Vec<Tensor<2>> = (0..count).map(|_| random([outputs, inputs], dtype)).collect();
-    let mut samples_ns = vec![];
-    for call in 0..WARMUP + repetitions {
-        let x = random([tokens, inputs], DType::F32);
-        let weight = weights[call % count].clone();
+) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+    let random =
+        |dims: [usize; 2]| Tensor::<2>::random(dims, Distribution::Uniform(-1.0, 1.0), (device, DType::F32));
+    let weight = format.weight(random([outputs, inputs]), device)?;
+    let (mut samples_ns, mut reads) = (vec![], vec![]);
+    for _ in 0..WARMUP + repetitions {
+        let (x, weight) = (random([tokens, inputs]), weight.clone());
+        // Also takes the weight out of the processor's caches.
+        reads.push(meter.read()?);
         sync(device)?;
         let start = Instant::now();
-        let output = ops::linear(x, weight);
+        let output = weight.product(x);
         sync(device)?;
         samples_ns.push(start.elapsed().as_nanos() as f64);
         drop(output);
     }
-    Ok(samples_ns.split_off(WARMUP))
+    Ok((samples_ns.split_off(WARMUP), reads.split_off(WARMUP)))
 }
 
 impl Record for LinearRecord {

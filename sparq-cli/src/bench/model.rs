@@ -1,4 +1,7 @@
 //! Whole models: prompts and generations at depths, as llama-bench measures them.
+//!
+//! The methods and the bandwidth of memory take turns, so that whatever else the machine does weighs on
+//! all of them, and ratios are medians over the turns.
 
 use std::{io, time::Instant};
 
@@ -7,9 +10,9 @@ use burn::tensor::{DType, Device};
 use serde::Serialize;
 use sparq_core::device;
 use sparq_models::{
-    attention::Attention,
-    checkpoint::Checkpoint,
-    core::{AttentionLayer, IndexDtype, Method},
+    attention::{Attention, MethodName, MethodSpec, Profile},
+    checkpoint::{Checkpoint, WeightFormat},
+    core::{IndexDtype, Method, Traffic},
     forward,
     generate::load_model,
     models::CausalModel,
@@ -18,17 +21,14 @@ use sparq_models::{
 };
 
 use super::{
-    bandwidth::Bandwidth,
+    bandwidth::{Bandwidth, Meter},
     layer::fill,
     machine::Machine,
-    mean_and_deviation,
+    mean_and_deviation, median, median_ratio,
     record::{Record, Writer},
     sync,
 };
-use crate::{
-    args::{BenchMethod, BenchModelArgs},
-    output::Progress,
-};
+use crate::{args::BenchModelArgs, output::Progress};
 
 /// Prompt tokens that go through the model at once, as in `sparq generate`.
 const BATCH: usize = 512;
@@ -62,6 +62,8 @@ struct ModelRecord {
     /// How SparQ's transposed keys are stored.
     sparq_index: Option<IndexDtype>,
     dtype: String,
+    /// Format of the weights of linear layers.
+    weights: String,
     /// Bytes of the cache that a generated token reads and writes, over all layers.
     kv_bytes_per_token: Option<f64>,
     dense_kv_bytes_per_token: Option<f64>,
@@ -91,11 +93,14 @@ struct Bench<'a> {
     /// The fields that all records share.
     common: ModelRecord,
     dtype: DType,
+    meter: Meter,
 }
 
 /// Times of the repetitions of a test, and what one decoded token moved.
 struct Run {
     samples_ns: Vec<f64>,
+    /// Bandwidth of reading before each repetition.
+    reads: Vec<f64>,
     kv_bytes: Option<(f64, f64)>,
 }
 
@@ -114,8 +119,9 @@ pub(crate) fn bench_model(args: &BenchModelArgs) -> anyhow::Result<()> {
         depth_by(args),
         if args.is_random() { "random" } else { "of the checkpoint" },
     );
-    let common = common(args, &checkpoint, &device, (dtype, loaded))?;
-    let bench = Bench { args, model, device, common, dtype };
+    let meter = Meter::new(&device)?;
+    let common = common(args, &checkpoint, meter.bandwidth()?, (dtype, loaded))?;
+    let bench = Bench { args, model, device, common, dtype, meter };
     let mut writer = Writer::new(io::stdout().lock(), args.output);
     for &depth in &args.n_depth {
         for &tokens in args.n_prompt.iter().filter(|&&tokens| tokens > 0) {
@@ -123,9 +129,7 @@ pub(crate) fn bench_model(args: &BenchModelArgs) -> anyhow::Result<()> {
             writer.write(&bench.prompt(depth, tokens)?)?;
         }
         for &tokens in args.n_gen.iter().filter(|&&tokens| tokens > 0) {
-            let mut dense = None;
-            for method in methods(args) {
-                let record = bench.generation(depth, tokens, &method.attention, &mut dense)?;
+            for record in bench.generations(depth, tokens)? {
                 writer.write(&record)?;
             }
         }
@@ -133,11 +137,23 @@ pub(crate) fn bench_model(args: &BenchModelArgs) -> anyhow::Result<()> {
     writer.finish()
 }
 
-/// The methods, dense attention first.
-fn methods(args: &BenchModelArgs) -> Vec<BenchMethod> {
+/// The methods, dense attention first, and the profile.
+fn methods(args: &BenchModelArgs) -> anyhow::Result<Vec<Attention>> {
     let mut methods = args.attention.clone();
-    methods.sort_by_key(|method| !method.is_dense());
-    methods
+    methods.sort_by_key(|method| method.name != MethodName::Dense);
+    let mut methods: Vec<Attention> = methods.into_iter().map(attention).collect();
+    if let Some(path) = &args.profile {
+        methods.push(Attention::Profile(Profile::read(path)?));
+    }
+    Ok(methods)
+}
+
+/// A method on all layers.
+pub(super) fn attention(method: MethodSpec) -> Attention {
+    match method.name {
+        MethodName::Dense => Attention::Dense,
+        _ => Attention::Method(method),
+    }
 }
 
 fn depth_by(args: &BenchModelArgs) -> &'static str {
@@ -178,6 +194,7 @@ fn open(args: &BenchModelArgs, progress: &mut Progress) -> anyhow::Result<(Check
     }
     let device = device::parse(&args.model.device)?;
     let checkpoint = Checkpoint::with_random_weights(&args.name(), config);
+    let checkpoint = checkpoint.with_weight_format(args.model.weights.format());
     let dtype = args.model.dtype.resolve(&checkpoint, &device)?;
     Ok((checkpoint, device, dtype))
 }
@@ -186,7 +203,7 @@ fn open(args: &BenchModelArgs, progress: &mut Progress) -> anyhow::Result<(Check
 fn common(
     args: &BenchModelArgs,
     checkpoint: &Checkpoint,
-    device: &Device,
+    bandwidth: Bandwidth,
     (dtype, loaded): (DType, u64),
 ) -> anyhow::Result<ModelRecord> {
     let stored = match args.is_random() {
@@ -203,17 +220,24 @@ fn common(
             !["lm_head.weight", "embed_out.weight"].iter().any(|name| checkpoint.tensor_info(name).is_some())
         }
     };
-    let unread = if tied { 0 } else { size("vocab_size") * size("hidden_size") };
+    // Embeddings keep the dtype; everything else but norms, which are small, may be in eight bits.
+    let embeddings = size("vocab_size") * size("hidden_size");
+    let of_linears = match checkpoint.weight_format() {
+        WeightFormat::Dtype => dtype.size() as u64,
+        WeightFormat::Int8 => 1,
+    };
+    let linears = parameters.saturating_sub(embeddings) * of_linears;
+    let table = embeddings * dtype.size() as u64;
     let architecture = checkpoint.architecture()?.trim_end_matches("ForCausalLM");
     Ok(ModelRecord {
-        machine: Machine::new(&args.model.device, device),
+        machine: Machine::new(&args.model.device, &device::parse(&args.model.device)?),
         model_filename: args.name(),
         model_type: format!(
             "{architecture} {:.1}B, {} layers",
             parameters as f64 / 1e9,
             size("num_hidden_layers")
         ),
-        model_size: parameters * dtype.size() as u64,
+        model_size: linears + table,
         model_n_params: parameters,
         n_batch: BATCH,
         n_ubatch: BATCH,
@@ -234,11 +258,15 @@ fn common(
         sparq_k: None,
         sparq_index: None,
         dtype: dtype.name().to_owned(),
+        weights: match checkpoint.weight_format() {
+            WeightFormat::Dtype => dtype.name().to_owned(),
+            WeightFormat::Int8 => "int8".to_owned(),
+        },
         kv_bytes_per_token: None,
         dense_kv_bytes_per_token: None,
-        weight_bytes_per_token: parameters.saturating_sub(unread) * dtype.size() as u64,
+        weight_bytes_per_token: linears + if tied { table } else { 0 },
         gb_per_s: None,
-        bandwidth: Bandwidth::measure(device)?,
+        bandwidth,
         bandwidth_fraction: None,
         speedup_over_dense: None,
         speedup_by_bytes: None,
@@ -250,68 +278,63 @@ fn common(
 
 impl Bench<'_> {
     fn prompt(&self, depth: usize, tokens: usize) -> anyhow::Result<ModelRecord> {
-        let mut state = self.state(depth, depth + tokens, &Attention::Dense)?;
+        let mut states = [self.state(depth, depth + tokens, &Attention::Dense)?];
         let ids = self.ids(tokens);
-        let run = self.repeat(&mut state, depth, |state, _| {
-            let mut logits = vec![];
-            let chunks = ids.len().div_ceil(BATCH);
-            for (i, chunk) in ids.chunks(BATCH).enumerate() {
-                // Only the last token of all needs the output layer.
-                match i + 1 == chunks {
-                    true => {
-                        logits = forward::read(forward::prefill_last(self.model.as_ref(), chunk, state)?)?;
+        let [run]: [Run; 1] = self
+            .repeat(&mut states, depth, |state, _| {
+                let mut logits = vec![];
+                let chunks = ids.len().div_ceil(BATCH);
+                for (i, chunk) in ids.chunks(BATCH).enumerate() {
+                    // Only the last token of all needs the output layer.
+                    match i + 1 == chunks {
+                        true => {
+                            logits = forward::read(forward::prefill_last(self.model.as_ref(), chunk, state)?)?
+                        }
+                        false => forward::prefill(self.model.as_ref(), chunk, state)?,
                     }
-                    false => forward::prefill(self.model.as_ref(), chunk, state)?,
                 }
-            }
-            std::hint::black_box(logits);
-            Ok(())
-        })?;
+                std::hint::black_box(logits);
+                Ok(())
+            })?
+            .try_into()
+            .map_err(|_| anyhow::anyhow!("one state makes one run"))?;
         let record = ModelRecord { n_prompt: tokens, n_depth: depth, ..self.record(tokens, &run) };
-        Ok(ModelRecord { attention: "dense".to_owned(), kv_bytes_per_token: None, ..record })
+        Ok(ModelRecord { attention: "dense".to_owned(), ..record })
     }
 
-    fn generation(
-        &self,
-        depth: usize,
-        tokens: usize,
-        attention: &Attention,
-        dense: &mut Option<f64>,
-    ) -> anyhow::Result<ModelRecord> {
-        let method = attention.resolve(&self.widest_layer()?, depth + tokens)?;
-        let mut state = self.state(depth, depth + tokens, attention)?;
+    /// One record for each method, dense attention first.
+    fn generations(&self, depth: usize, tokens: usize) -> anyhow::Result<Vec<ModelRecord>> {
+        let methods = methods(self.args)?;
+        let state = |method: &Attention| self.state(depth, depth + tokens, method);
+        let mut states = methods.iter().map(state).collect::<anyhow::Result<Vec<_>>>()?;
         let ids = self.ids(tokens);
-        let run = self.repeat(&mut state, depth, |state, is_warmup| {
+        let runs = self.repeat(&mut states, depth, |state, is_warmup| {
             for &id in ids.iter().take(if is_warmup { 1 } else { tokens }) {
                 forward::read(forward::decode(self.model.as_ref(), &[id], state)?)?;
             }
             Ok(())
         })?;
-        let mut record = self.record(tokens, &run);
-        if *attention == Attention::Dense {
-            *dense = Some(record.avg_ts);
-        }
-        (record.sparq_r, record.sparq_k) = sparq_sizes(&method);
-        record.sparq_index = sparq_index(&method);
-        record.attention = method.name().to_owned();
-        record.speedup_over_dense = dense.map(|dense| record.avg_ts / dense);
-        if let Some((moved, dense)) = run.kv_bytes {
-            let weights = record.weight_bytes_per_token as f64;
-            let gb_per_s = (weights + moved) * record.avg_ts / 1e9;
-            record.kv_bytes_per_token = Some(moved);
-            record.dense_kv_bytes_per_token = Some(dense);
-            record.gb_per_s = Some(gb_per_s);
-            record.bandwidth_fraction = Some(gb_per_s / record.bandwidth.read_gb_per_s);
-            record.speedup_by_bytes = Some((weights + dense) / (weights + moved));
-        }
-        Ok(ModelRecord { n_gen: tokens, n_depth: depth, ..record })
+        let dense =
+            methods.iter().zip(&runs).find(|(method, _)| **method == Attention::Dense).map(|(_, run)| run);
+        let record = |(attention, run): (&Attention, &Run)| {
+            let method = self.widest_layer(attention, depth + tokens)?;
+            let record = ModelRecord { n_gen: tokens, n_depth: depth, ..self.record(tokens, run) };
+            let record = decoded(record, &method, run, dense);
+            Ok(match attention {
+                Attention::Profile(_) => {
+                    ModelRecord { attention: "profile".to_owned(), sparq_r: None, sparq_k: None, ..record }
+                }
+                _ => record,
+            })
+        };
+        methods.iter().zip(&runs).map(record).collect()
     }
 
     /// A state with `depth` tokens and room for `max_len`.
     fn state(&self, depth: usize, max_len: usize, attention: &Attention) -> anyhow::Result<ModelState> {
         let config = StateConfig { batch: 1, max_len, dtype: self.dtype };
-        let resolve = |layer: &AttentionLayer| attention.resolve(layer, max_len);
-        let mut state = ModelState::per_layer(self.model.as_ref(), &config, resolve)?;
+        let methods = attention.methods(&self.model.attention_layers(), max_len)?;
+        let mut state = ModelState::of_methods(self.model.as_ref(), &config, &methods)?;
         state.reserve(max_len)?;
         match self.args.random_cache {
             true => state.layers_mut().iter_mut().try_for_each(|layer| fill(layer, depth, &self.device))?,
@@ -325,38 +348,39 @@ impl Bench<'_> {
         Ok(state)
     }
 
-    /// Runs a test as often as was asked for, each time from the same depth.
+    /// Runs a test as often as was asked for with each state in turn, each time from the same depth.
     fn repeat(
         &self,
-        state: &mut ModelState,
+        states: &mut [ModelState],
         depth: usize,
         mut test: impl FnMut(&mut ModelState, bool) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Run> {
+    ) -> anyhow::Result<Vec<Run>> {
         if !self.args.no_warmup {
-            test(state, true)?;
-            state.truncate(depth)?;
+            for state in &mut *states {
+                test(state, true)?;
+                state.truncate(depth)?;
+            }
         }
-        let before = state.traffic();
-        let mut samples_ns = vec![];
+        let before: Vec<Traffic> = states.iter().map(ModelState::traffic).collect();
+        let mut samples_ns = vec![vec![]; states.len()];
+        let mut reads = vec![];
         for _ in 0..self.args.repetitions {
-            sync(&self.device)?;
-            let start = Instant::now();
-            test(state, false)?;
-            sync(&self.device)?;
-            samples_ns.push(start.elapsed().as_nanos() as f64);
-            state.truncate(depth)?;
+            reads.push(self.meter.read()?);
+            for (state, samples_ns) in states.iter_mut().zip(&mut samples_ns) {
+                sync(&self.device)?;
+                let start = Instant::now();
+                test(state, false)?;
+                sync(&self.device)?;
+                samples_ns.push(start.elapsed().as_nanos() as f64);
+                state.truncate(depth)?;
+            }
         }
-        let after = state.traffic();
-        let layers = state.layers().len().max(1) as u64;
-        let steps = (after.steps - before.steps) / layers;
-        let per_token = |after: u64, before: u64| (after - before) as f64 / steps as f64;
-        let kv_bytes = (steps > 0).then(|| {
-            (
-                per_token(after.moved.total().bytes, before.moved.total().bytes),
-                per_token(after.dense.total().bytes, before.dense.total().bytes),
-            )
-        });
-        Ok(Run { samples_ns, kv_bytes })
+        let run = |((state, before), samples_ns): ((&ModelState, &Traffic), Vec<f64>)| Run {
+            samples_ns,
+            reads: reads.clone(),
+            kv_bytes: bytes_per_token(state, before),
+        };
+        Ok(states.iter().zip(&before).zip(samples_ns).map(run).collect())
     }
 
     fn record(&self, tokens: usize, run: &Run) -> ModelRecord {
@@ -371,6 +395,7 @@ impl Bench<'_> {
             stddev_ts,
             samples_ns: run.samples_ns.clone(),
             samples_ts,
+            bandwidth: Bandwidth { read_gb_per_s: median(&run.reads), ..self.common.bandwidth },
             ..self.common.clone()
         }
     }
@@ -381,11 +406,47 @@ impl Bench<'_> {
         (0..count as u64).map(|i| (i.wrapping_mul(2_654_435_761) % vocab) as u32).collect()
     }
 
-    /// The layer that sees the most, for the sizes in the report.
-    fn widest_layer(&self) -> anyhow::Result<AttentionLayer> {
+    /// The method of the layer that sees the most, for the sizes in the report.
+    fn widest_layer(&self, attention: &Attention, max_len: usize) -> anyhow::Result<Method> {
         let layers = self.model.attention_layers();
-        let widest = layers.into_iter().max_by_key(|layer| layer.window.unwrap_or(usize::MAX));
-        widest.context("the model has no layers")
+        let methods = attention.methods(&layers, max_len)?;
+        let widest =
+            methods.into_iter().zip(&layers).max_by_key(|(_, layer)| layer.window.unwrap_or(usize::MAX));
+        Ok(widest.context("the model has no layers")?.0)
+    }
+}
+
+/// Bytes of the cache that a token decoded since `before` moved, and that dense attention would have.
+fn bytes_per_token(state: &ModelState, before: &Traffic) -> Option<(f64, f64)> {
+    let after = state.traffic();
+    let steps = (after.steps - before.steps) / state.layers().len().max(1) as u64;
+    let per_token = |after: u64, before: u64| (after - before) as f64 / steps as f64;
+    (steps > 0).then(|| {
+        (
+            per_token(after.moved.total().bytes, before.moved.total().bytes),
+            per_token(after.dense.total().bytes, before.dense.total().bytes),
+        )
+    })
+}
+
+/// Adds what follows from the bytes of decode steps, and from the run of dense attention beside it.
+fn decoded(record: ModelRecord, method: &Method, run: &Run, dense: Option<&Run>) -> ModelRecord {
+    let (sparq_r, sparq_k) = sparq_sizes(method);
+    let weights = record.weight_bytes_per_token as f64;
+    let speeds = |bytes: f64| -> Vec<f64> { record.samples_ts.iter().map(|ts| bytes * ts / 1e9).collect() };
+    let speeds = run.kv_bytes.map(|(moved, _)| speeds(weights + moved));
+    ModelRecord {
+        attention: method.name().to_owned(),
+        sparq_r,
+        sparq_k,
+        sparq_index: sparq_index(method),
+        kv_bytes_per_token: run.kv_bytes.map(|(moved, _)| moved),
+        dense_kv_bytes_per_token: run.kv_bytes.map(|(_, dense)| dense),
+        gb_per_s: speeds.as_ref().map(|speeds| median(speeds)),
+        bandwidth_fraction: speeds.as_ref().map(|speeds| median_ratio(speeds, &run.reads)),
+        speedup_over_dense: dense.map(|dense| median_ratio(&dense.samples_ns, &run.samples_ns)),
+        speedup_by_bytes: run.kv_bytes.map(|(moved, dense)| (weights + dense) / (weights + moved)),
+        ..record
     }
 }
 
@@ -452,7 +513,10 @@ impl Record for ModelRecord {
             format!("{:.2} B", self.model_n_params as f64 / 1e9),
             self.machine.backends.clone(),
             self.machine.n_threads.to_string(),
-            self.dtype.clone(),
+            match self.weights == self.dtype {
+                true => self.dtype.clone(),
+                false => format!("{}, {} weights", self.dtype, self.weights),
+            },
             attention,
             test + &depth,
             format!("{:.2} ± {:.2}", self.avg_ts, self.stddev_ts),

@@ -22,7 +22,7 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     }
     let device = device::parse(&args.device)?;
     let folder = hub::folder(&args.model, args.offline, &mut Progress::new(false))?;
-    let checkpoint = Checkpoint::open(&folder)?;
+    let checkpoint = Checkpoint::open(&folder)?.with_weight_format(args.weights.format());
     let dtype = args.dtype.resolve(&checkpoint, &device)?;
     let model = load_model(&checkpoint, &device, dtype, &mut |_, _| {})?;
     let file = args.expected.clone().unwrap_or_else(|| folder.join("expected.safetensors"));

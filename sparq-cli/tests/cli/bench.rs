@@ -135,6 +135,50 @@ fn a_linear_layer_alone() {
     let list = records(&["linear", "--size", "64x32", "--dtype", "f32,f16", "-r", "2"]);
     let bytes: Vec<_> = list.iter().map(|record| record["bytes"].as_u64().unwrap()).collect();
     assert_eq!(bytes, [64 * 32 * 4, 64 * 32 * 2]);
+    let list = records(&["linear", "--size", "64x32", "--weights", "int8", "-r", "2"]);
+    assert_eq!((list[0]["bytes"].as_u64(), &list[0]["dtype"]), (Some(32 * (64 + 4)), &"int8".into()));
+}
+
+#[test]
+fn any_method_and_a_profile() {
+    let list = records(&[
+        "attention",
+        "-s",
+        "96",
+        "--head-dim",
+        "16",
+        "--heads",
+        "4",
+        "-r",
+        "1",
+        "--attention",
+        "h2o:k=16,sparq:r=4:k=16:mean=off,quest@4,dense",
+    ]);
+    let names: Vec<_> = list.iter().map(|record| record["attention"].as_str().unwrap()).collect();
+    assert_eq!(names, ["dense", "h2o", "sparq", "quest"]);
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("profile.json");
+    std::fs::write(&path, r#"{"layers": ["dense", "sparq:r=4:k=16", "h2o:k=16", "dense"]}"#).unwrap();
+    let layers =
+        ["-m", reference_llama().to_str().unwrap(), "--random-weights", "--layers", "4"].map(str::to_owned);
+    let layers: Vec<&str> = layers.iter().map(String::as_str).collect();
+    let rest = ["-p", "0", "-n", "2", "-d", "40", "-r", "1", "--attention", "dense"];
+    let list = records(&[&layers, &rest[..], &["--profile", path.to_str().unwrap()]].concat());
+    let names: Vec<_> = list.iter().map(|record| record["attention"].as_str().unwrap()).collect();
+    assert_eq!(names, ["dense", "profile"]);
+    let bytes = |i: usize| list[i]["kv_bytes_per_token"].as_f64().unwrap();
+    assert!(bytes(1) < bytes(0), "{} {}", bytes(1), bytes(0));
+}
+
+#[test]
+fn weights_of_eight_bits_are_counted() {
+    let base = ["-p", "0", "-n", "2", "-r", "1", "--no-warmup", "--attention", "dense", "--dtype", "f32"];
+    let number = |weights: &str, key: &str| {
+        records(&[&base[..], &["--weights", weights]].concat())[0][key].as_u64().unwrap()
+    };
+    for key in ["model_size", "weight_bytes_per_token"] {
+        assert!(number("int8", key) < number("auto", key), "{key}");
+    }
 }
 
 #[test]

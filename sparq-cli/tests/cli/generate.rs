@@ -51,6 +51,13 @@ fn a_newcomer_sees_text_and_figures() {
 }
 
 #[test]
+fn weights_of_eight_bits_write_text_too() {
+    let (text, figures) = run(&["Once upon a time", "-n", "100", "--weights", "int8"]);
+    assert!(text.split_whitespace().count() >= 30, "{text}");
+    assert!(figures.contains("linear layers in int8"), "{figures}");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_text() {
     let args = ["It was a dark", "-n", "40", "--temperature", "1", "--seed"];
     let with = |seed| run(&[&args[..], &[seed]].concat()).0;

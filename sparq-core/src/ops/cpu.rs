@@ -24,7 +24,7 @@ pub(super) use append::{Codes, accumulate, append_columns, append_quantized, app
 pub(super) use dense::decode_dense;
 pub(super) use element::Element;
 pub(super) use index::{Index, Quantized};
-pub(super) use linear::linear;
+pub(super) use linear::{linear, linear_quantized};
 pub(super) use prefill::prefill;
 pub(super) use sparq::{SparqSlices, decode_sparq};
 

@@ -76,6 +76,15 @@ pub(super) fn quantized_index(
     (words.clone(), scales.clone())
 }
 
+/// Output of [`super::SparqOps::linear_quantized`].
+pub(super) fn linear_quantized_output(
+    x: &TensorSpec,
+    words: &TensorSpec,
+    _scales: &TensorSpec,
+) -> TensorSpec {
+    linear_output(x, words)
+}
+
 /// Output of [`super::SparqOps::linear`].
 pub(super) fn linear_output(x: &TensorSpec, weight: &TensorSpec) -> TensorSpec {
     let ([tokens, _], [outputs, _]) = (x.shape.dims(), weight.shape.dims());

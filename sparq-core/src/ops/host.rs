@@ -215,6 +215,18 @@ pub(super) fn linear<B: Host>(x: FloatTensor<B>, weight: &FloatTensor<B>) -> Opt
     Some(floats::<B>(y, Shape::new([tokens, outputs]), &x))
 }
 
+/// See [`super::linear_quantized`].
+pub(super) fn linear_quantized<B: Host>(
+    x: FloatTensor<B>,
+    words: &IntTensor<B>,
+    scales: &FloatTensor<B>,
+) -> Option<FloatTensor<B>> {
+    let ([tokens, inputs], [outputs]) = (x.shape().dims(), scales.shape().dims());
+    let x = B::contiguous(x);
+    let y = cpu::linear_quantized(B::slice::<f32>(&x)?, B::words(words)?, B::slice::<f32>(scales)?, inputs);
+    Some(floats::<B>(y, Shape::new([tokens, outputs]), &x))
+}
+
 /// `values` on the device of `beside`.
 fn floats<B: Host>(values: Vec<f32>, shape: Shape, beside: &FloatTensor<B>) -> FloatTensor<B> {
     B::float_from_data(TensorData::new(values, shape), &beside.device())

@@ -21,7 +21,7 @@ pub use append::{accumulate, append_columns, append_rows};
 #[cfg(feature = "cube")]
 pub(super) use attention::{Block, prefill_with};
 pub use attention::{decode_dense, prefill};
-pub use quantized::{append_quantized, decode_sparq_quantized, dequantize};
+pub use quantized::{append_quantized, decode_sparq_quantized, dequantize, linear_quantized};
 pub use sparq::{approximate_scores, attend_selected, decode_sparq, reallocate_to_mean, select_tokens};
 
 use crate::spans::Spans;

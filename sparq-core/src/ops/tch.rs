@@ -175,6 +175,17 @@ impl SparqOps for LibTorch {
         }
     }
 
+    fn linear_quantized(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        match host::linear_quantized::<Self>(x.clone(), &words, &scales) {
+            Some(y) => y,
+            None => oracle::linear_quantized::<Self>(x, words, scales),
+        }
+    }
+
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         match host::linear::<Self>(x.clone(), &weight) {
             Some(y) => y,

@@ -5,13 +5,48 @@ use std::fmt;
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use sparq_core::device::Limits;
+use sparq_core::{
+    IndexDtype,
+    device::{Limits, require_index},
+    ops,
+    weight::QuantizedWeight,
+};
 
 use super::convert::{FloatFormat, convert};
 use super::random;
 use super::report::{Misshapen, Missing, NonFinite, Unreadable, Unsupported, WeightReport};
 use super::weights::Weights;
 use crate::error::{Error, Result};
+
+/// How the weights of linear layers are held. Norms, biases and embeddings keep the model's dtype, and so
+/// does an output layer that is tied to the embeddings: they are one tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WeightFormat {
+    /// In the dtype of the model.
+    #[default]
+    Dtype,
+    /// In eight bits with a scale per output, rounded while they are loaded.
+    Int8,
+}
+
+/// The weight of a linear layer, `[outputs, inputs]`.
+#[derive(Debug, Clone)]
+pub enum LinearWeight {
+    /// In the dtype of the model.
+    Plain(Tensor<2>),
+    /// In eight bits.
+    Int8(Box<QuantizedWeight>),
+}
+
+impl LinearWeight {
+    /// `x · weightᵀ` for `x: [tokens, inputs]` in f32: `[tokens, outputs]`, f32.
+    pub fn product(&self, x: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Plain(weight) => ops::linear(x, weight.clone()),
+            Self::Int8(weight) => ops::linear_quantized(x, (**weight).clone()),
+        }
+    }
+}
 
 /// Puts the tensors of a checkpoint on a device, each once, in its final number format.
 ///
@@ -26,6 +61,7 @@ pub struct Loader<'a> {
     device: Device,
     limits: Limits,
     dtype: DType,
+    weight_format: WeightFormat,
     progress: &'a mut dyn FnMut(u64, u64),
     /// Names of the tensors that were asked for or are to be ignored.
     claimed: HashSet<&'a str>,
@@ -39,9 +75,13 @@ impl<'a> Loader<'a> {
         weights: &'a Weights,
         location: &Path,
         device: &Device,
-        dtype: DType,
+        (dtype, weight_format): (DType, WeightFormat),
         progress: &'a mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
+        if weight_format == WeightFormat::Int8 {
+            // Codes lie in words of 32 bits, as those of keys do.
+            require_index(device, IndexDtype::Int8)?;
+        }
         if !can_hold(device, dtype) {
             return Err(Error::UnsupportedDtype { dtype, device: sparq_core::device::describe(device) });
         }
@@ -50,6 +90,7 @@ impl<'a> Loader<'a> {
             device: device.clone(),
             limits: Limits::of(device),
             dtype,
+            weight_format,
             progress,
             claimed: HashSet::new(),
             loaded_bytes: 0,
@@ -89,9 +130,25 @@ impl<'a> Loader<'a> {
     pub fn tensor_as<const D: usize>(&mut self, name: &str, dims: [usize; D], dtype: DType) -> Tensor<D> {
         match self.read(name, &dims, dtype) {
             Some(data) => Tensor::from_data(data, (&self.device, dtype)),
-            // One zero seen through all axes: most backends hold it without memory.
-            None => Tensor::<D>::zeros([1; D], (&self.device, self.dtype)).expand(dims),
+            None => self.placeholder(dims),
         }
+    }
+
+    /// Loads the weight `name` of a linear layer, `[outputs, inputs]`, in the format for those.
+    pub fn linear_weight(&mut self, name: &str, dims: [usize; 2]) -> LinearWeight {
+        if self.weight_format == WeightFormat::Dtype {
+            return LinearWeight::Plain(self.tensor(name, dims));
+        }
+        let values = self.read(name, &dims, DType::F32).and_then(|data| data.try_into_vec_as::<f32>().ok());
+        match values {
+            Some(values) => LinearWeight::Int8(Box::new(QuantizedWeight::new(&values, dims, &self.device))),
+            None => LinearWeight::Plain(self.placeholder(dims)),
+        }
+    }
+
+    /// One zero seen through all axes: most backends hold it without memory.
+    fn placeholder<const D: usize>(&self, dims: [usize; D]) -> Tensor<D> {
+        Tensor::<D>::zeros([1; D], (&self.device, self.dtype)).expand(dims)
     }
 
     /// Loads tensor `name` with axes `dims` if the checkpoint holds it, for biases that some models have.

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::simd::{LANES, Simd};
+use super::simd::{I8_UNIT, LANES, Simd};
 
 /// A storage type of caches and weights, widened to f32 in registers.
 pub(in crate::ops) trait Element: burn::tensor::Element + bytemuck::Pod + Send + Sync {
@@ -85,6 +85,24 @@ pub(super) fn widen<'a, S: Simd, E: Element>(s: S, values: &'a [E], buffer: &'a 
         *to = from.wide();
     }
     buffer
+}
+
+/// Codes of eight bits. Sixteen of them are loaded over [`I8_UNIT`]: who multiplies by them scales the sum.
+impl Element for i8 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::V {
+        s.load_i8(x)
+    }
+
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        f32::from(self) / I8_UNIT
+    }
+
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        (value * I8_UNIT).round_ties_even() as Self
+    }
 }
 
 /// The values behind the last whole vector of `row`, filled up with zeros; `None` where there are none.

@@ -10,7 +10,7 @@ use super::{
     element::widen,
     matmul::{Matrix, matmul},
     rows::dots,
-    simd::{LANES, Lanes, Simd, with_simd},
+    simd::{I8_UNIT, LANES, Lanes, Simd, with_simd},
     split::PARALLEL_ABOVE,
 };
 
@@ -55,6 +55,27 @@ pub(in crate::ops) fn linear<E: Element>(x: &[f32], weight: &[E], inputs: usize)
         return transposed;
     }
     (0..tokens).flat_map(|t| transposed[t..].iter().step_by(tokens).copied()).collect()
+}
+
+/// [`linear`] with a weight of codes `[outputs, inputs filled up to a multiple of 4]` and scales
+/// `[outputs]`.
+pub(in crate::ops) fn linear_quantized(x: &[f32], words: &[i32], scales: &[f32], inputs: usize) -> Vec<f32> {
+    let per_row = inputs.next_multiple_of(4);
+    let codes = bytemuck::cast_slice(words);
+    let mut y = match per_row == inputs {
+        true => linear::<i8>(x, codes, inputs),
+        false => {
+            let mut filled = vec![0.0; x.len() / inputs * per_row];
+            for (filled, x) in filled.chunks_exact_mut(per_row).zip(x.chunks_exact(inputs)) {
+                filled[..inputs].copy_from_slice(x);
+            }
+            linear::<i8>(&filled, codes, per_row)
+        }
+    };
+    for y in y.chunks_exact_mut(scales.len()) {
+        y.iter_mut().zip(scales).for_each(|(y, scale)| *y *= scale * I8_UNIT);
+    }
+    y
 }
 
 /// The same for many tokens: a matrix product for each panel of weights, which is converted once.

@@ -128,6 +128,28 @@ pub fn dequantize<B: Backend>(words: IntTensor<B>, scales: FloatTensor<B>) -> Fl
     reshape::<B, 4>(keys, [batch, kv_heads, head_dim, blocks * BLOCK])
 }
 
+/// See [`crate::ops::linear_quantized`].
+pub fn linear_quantized<B: Backend>(
+    x: FloatTensor<B>,
+    words: IntTensor<B>,
+    scales: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let ([_, inputs], [outputs, count]) = (dims(&x), dims(&words));
+    let code = |i: i64| {
+        let code = B::bitwise_and_scalar(
+            B::bitwise_right_shift_scalar(words.clone(), (8 * i).into()),
+            255i64.into(),
+        );
+        let code = B::bitwise_and_scalar(B::int_add_scalar(code, 128i64.into()), 255i64.into());
+        let code = B::float_add_scalar(B::int_into_float(code, FloatDType::F32), (-128.0f32).into());
+        reshape::<B, 3>(code, [outputs, count, 1])
+    };
+    let codes = reshape::<B, 2>(B::float_cat((0..4).map(code).collect(), 2), [outputs, 4 * count]);
+    let weight = narrow::<B>(codes, 1, 0, inputs);
+    let y = B::float_matmul(x, B::float_swap_dims(weight, 0, 1));
+    B::float_mul(y, reshape::<B, 2>(scales, [1, outputs]))
+}
+
 /// See [`crate::ops::decode_sparq_quantized`].
 pub fn decode_sparq_quantized<B: Backend>(
     q: FloatTensor<B>,
