@@ -2,10 +2,10 @@
 # Measures what docs/benchmarks.md states about the CPU, in pieces that each take a minute or two:
 #
 #   docs/results/cpu.sh all                       # everything, then the chart
-#   docs/results/cpu.sh layer                     # one piece: layer, short, linear, pytorch, model, chart
+#   docs/results/cpu.sh layer                     # one piece: layer, linear, pytorch, model, chart
 #
-# DTYPES limits `layer`. SPARQ names the program (default: target/release/sparq), PYTHON a Python with torch (for `pytorch`;
-# `pip install torch==2.15.0 numpy==2.4.6`), OUT the folder for results (default: cpu, beside this file).
+# DTYPES, LENGTHS and ROUNDS limit `layer`. SPARQ names the program (default: target/release/sparq),
+# PYTHON a Python with torch (for `pytorch`; `pip install torch==2.15.0 numpy==2.4.6`), OUT the folder for results (default: cpu, beside this file).
 # Nothing else should run on the machine meanwhile.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -39,21 +39,25 @@ machine() {
 
 layer() {
   for dtype in ${DTYPES:-f32 f16 bf16}; do
-    keep "layer-$dtype" "$sparq" bench attention -s 16384 --heads 32,32/8 --dtype "$dtype" -r 15 -o json \
-      --attention dense,sparq,sparq:index=int8,sparq:index=int4
+    keep "layer-$dtype" "$sparq" bench attention -s "${LENGTHS:-512,1024,2048,4096,8192,16384}" --heads 32,32/8 \
+      --dtype "$dtype" -r "${ROUNDS:-15}" -o json --attention dense,sparq,sparq:index=int8,sparq:index=int4
   done
 }
-short() { keep short "$sparq" bench attention -s 512,1024,2048,4096 --heads 32,32/8 --dtype f32,bf16 -r 31 -o json; }
-linear() { keep linear "$sparq" bench linear --size 4096x4096,4096x14336 --dtype f32,f16,bf16 -r 15 -o json; }
+linear() {
+  local sizes=4096x4096,4096x14336
+  keep linear "$sparq" bench linear --size $sizes --dtype f32,f16,bf16 -r 15 -o json
+  keep linear-int8 "$sparq" bench linear --size $sizes --weights int8 -r 15 -o json
+}
 pytorch() { keep pytorch "$python" pytorch.py --threads "$threads"; }
 model() {
-  keep model "$sparq" bench --shape llama-2-7b --layers 4 --dtype bf16 -p 0 -n 16 -d 16384 --random-cache \
-    --attention dense,sparq:r=32:k=128 -r 3 -o json
+  local run=("$sparq" bench --shape llama-2-7b --layers 4 --dtype bf16 -p 0 -n 16 -d 16384 --random-cache -r 3 -o json)
+  keep model "${run[@]}" --attention dense,sparq:r=32:k=128
+  keep model-int8 "${run[@]}" --attention dense,sparq:r=32:k=128,sparq:r=32:k=128:index=int8 --weights int8
 }
 chart() { "$python" chart.py "$out"; }
 
 case ${1:-all} in
-  all) machine; layer; short; linear; pytorch; model; chart ;;
-  machine | layer | short | linear | pytorch | model | chart) "$1" ;;
+  all) machine; layer; linear; pytorch; model; chart ;;
+  machine | layer | linear | pytorch | model | chart) "$1" ;;
   *) echo "no such piece: $1" >&2; exit 2 ;;
 esac
