@@ -288,7 +288,8 @@ impl Bench<'_> {
                     // Only the last token of all needs the output layer.
                     match i + 1 == chunks {
                         true => {
-                            logits = forward::read(forward::prefill_last(self.model.as_ref(), chunk, state)?)?
+                            logits =
+                                forward::read(forward::prefill_last(self.model.as_ref(), chunk, state)?)?;
                         }
                         false => forward::prefill(self.model.as_ref(), chunk, state)?,
                     }

@@ -31,6 +31,7 @@ pub enum WeightFormat {
 
 /// The weight of a linear layer, `[outputs, inputs]`.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // A handle to a tensor grows with the backends compiled in.
 pub enum LinearWeight {
     /// In the dtype of the model.
     Plain(Tensor<2>),
