@@ -3,16 +3,17 @@
 //! The methods and the bandwidth of memory take turns, so that whatever else the machine does weighs on
 //! all of them, and ratios are medians over the turns.
 
+mod row;
+
 use std::{io, time::Instant};
 
 use anyhow::{Context, bail};
 use burn::tensor::{DType, Device};
-use serde::Serialize;
 use sparq_core::device;
 use sparq_models::{
     attention::{Attention, MethodName, MethodSpec, Profile},
-    checkpoint::{Checkpoint, WeightFormat},
-    core::{IndexDtype, Method, Traffic},
+    checkpoint::Checkpoint,
+    core::{Method, Traffic},
     forward,
     generate::load_model,
     models::CausalModel,
@@ -23,67 +24,17 @@ use sparq_models::{
 use super::{
     bandwidth::{Bandwidth, Meter},
     layer::fill,
-    machine::Machine,
-    mean_and_deviation, median, median_ratio,
-    record::{Record, Writer},
+    mean_and_deviation, median,
+    record::Writer,
     sync,
 };
 use crate::{args::BenchModelArgs, output::Progress};
 
+use self::row::{ModelRecord, common, decoded};
+pub(super) use self::row::{described, sparq_index, sparq_sizes};
+
 /// Prompt tokens that go through the model at once, as in `sparq generate`.
 const BATCH: usize = 512;
-
-/// One test with one method. Keys are llama-bench's, and ours behind them.
-#[derive(Debug, Clone, Serialize)]
-struct ModelRecord {
-    #[serde(flatten)]
-    machine: Machine,
-    model_filename: String,
-    model_type: String,
-    model_size: u64,
-    model_n_params: u64,
-    n_batch: usize,
-    n_ubatch: usize,
-    type_k: String,
-    type_v: String,
-    n_prompt: usize,
-    n_gen: usize,
-    n_depth: usize,
-    test_time: String,
-    avg_ns: f64,
-    stddev_ns: f64,
-    avg_ts: f64,
-    stddev_ts: f64,
-    samples_ns: Vec<f64>,
-    samples_ts: Vec<f64>,
-    attention: String,
-    sparq_r: Option<usize>,
-    sparq_k: Option<usize>,
-    /// How SparQ's transposed keys are stored.
-    sparq_index: Option<IndexDtype>,
-    dtype: String,
-    /// Format of the weights of linear layers.
-    weights: String,
-    /// Bytes of the cache that a generated token reads and writes, over all layers.
-    kv_bytes_per_token: Option<f64>,
-    dense_kv_bytes_per_token: Option<f64>,
-    /// Bytes of the weights that a generated token reads.
-    weight_bytes_per_token: u64,
-    /// Both, over the time of a token.
-    gb_per_s: Option<f64>,
-    #[serde(flatten)]
-    bandwidth: Bandwidth,
-    /// Of the bandwidth of reading.
-    bandwidth_fraction: Option<f64>,
-    /// Tokens per second over those of dense attention.
-    speedup_over_dense: Option<f64>,
-    /// What the bytes alone would give.
-    speedup_by_bytes: Option<f64>,
-    /// How the depth was reached: `prefill` or `random`.
-    depth_by: &'static str,
-    random_weights: bool,
-    ignore_eos: bool,
-}
 
 /// What is the same for all tests.
 struct Bench<'a> {
@@ -197,83 +148,6 @@ fn open(args: &BenchModelArgs, progress: &mut Progress) -> anyhow::Result<(Check
     let checkpoint = checkpoint.with_weight_format(args.model.weights.format());
     let dtype = args.model.dtype.resolve(&checkpoint, &device)?;
     Ok((checkpoint, device, dtype))
-}
-
-/// The fields that all records share; `loaded` are the bytes of the weights as they are stored.
-fn common(
-    args: &BenchModelArgs,
-    checkpoint: &Checkpoint,
-    bandwidth: Bandwidth,
-    (dtype, loaded): (DType, u64),
-) -> anyhow::Result<ModelRecord> {
-    let stored = match args.is_random() {
-        true => dtype,
-        false => checkpoint.stored_dtype(),
-    };
-    let parameters = loaded / stored.size() as u64;
-    let config = checkpoint.config_json();
-    let size = |name: &str| config[name].as_u64().unwrap_or(0);
-    // A decoded token reads one row of the embeddings, and all of them where they are the output layer.
-    let tied = match args.is_random() {
-        true => config["tie_word_embeddings"].as_bool().unwrap_or(false),
-        false => {
-            !["lm_head.weight", "embed_out.weight"].iter().any(|name| checkpoint.tensor_info(name).is_some())
-        }
-    };
-    // Embeddings keep the dtype; everything else but norms, which are small, may be in eight bits.
-    let embeddings = size("vocab_size") * size("hidden_size");
-    let of_linears = match checkpoint.weight_format() {
-        WeightFormat::Dtype => dtype.size() as u64,
-        WeightFormat::Int8 => 1,
-    };
-    let linears = parameters.saturating_sub(embeddings) * of_linears;
-    let table = embeddings * dtype.size() as u64;
-    let architecture = checkpoint.architecture()?.trim_end_matches("ForCausalLM");
-    Ok(ModelRecord {
-        machine: Machine::new(&args.model.device, &device::parse(&args.model.device)?),
-        model_filename: args.name(),
-        model_type: format!(
-            "{architecture} {:.1}B, {} layers",
-            parameters as f64 / 1e9,
-            size("num_hidden_layers")
-        ),
-        model_size: linears + table,
-        model_n_params: parameters,
-        n_batch: BATCH,
-        n_ubatch: BATCH,
-        type_k: dtype.name().to_owned(),
-        type_v: dtype.name().to_owned(),
-        n_prompt: 0,
-        n_gen: 0,
-        n_depth: 0,
-        test_time: String::new(),
-        avg_ns: 0.0,
-        stddev_ns: 0.0,
-        avg_ts: 0.0,
-        stddev_ts: 0.0,
-        samples_ns: vec![],
-        samples_ts: vec![],
-        attention: String::new(),
-        sparq_r: None,
-        sparq_k: None,
-        sparq_index: None,
-        dtype: dtype.name().to_owned(),
-        weights: match checkpoint.weight_format() {
-            WeightFormat::Dtype => dtype.name().to_owned(),
-            WeightFormat::Int8 => "int8".to_owned(),
-        },
-        kv_bytes_per_token: None,
-        dense_kv_bytes_per_token: None,
-        weight_bytes_per_token: linears + if tied { table } else { 0 },
-        gb_per_s: None,
-        bandwidth,
-        bandwidth_fraction: None,
-        speedup_over_dense: None,
-        speedup_by_bytes: None,
-        depth_by: depth_by(args),
-        random_weights: args.is_random(),
-        ignore_eos: true,
-    })
 }
 
 impl Bench<'_> {
@@ -428,104 +302,4 @@ fn bytes_per_token(state: &ModelState, before: &Traffic) -> Option<(f64, f64)> {
             per_token(after.dense.total().bytes, before.dense.total().bytes),
         )
     })
-}
-
-/// Adds what follows from the bytes of decode steps, and from the run of dense attention beside it.
-fn decoded(record: ModelRecord, method: &Method, run: &Run, dense: Option<&Run>) -> ModelRecord {
-    let (sparq_r, sparq_k) = sparq_sizes(method);
-    let weights = record.weight_bytes_per_token as f64;
-    let speeds = |bytes: f64| -> Vec<f64> { record.samples_ts.iter().map(|ts| bytes * ts / 1e9).collect() };
-    let speeds = run.kv_bytes.map(|(moved, _)| speeds(weights + moved));
-    ModelRecord {
-        attention: method.name().to_owned(),
-        sparq_r,
-        sparq_k,
-        sparq_index: sparq_index(method),
-        kv_bytes_per_token: run.kv_bytes.map(|(moved, _)| moved),
-        dense_kv_bytes_per_token: run.kv_bytes.map(|(_, dense)| dense),
-        gb_per_s: speeds.as_ref().map(|speeds| median(speeds)),
-        bandwidth_fraction: speeds.as_ref().map(|speeds| median_ratio(speeds, &run.reads)),
-        speedup_over_dense: dense.map(|dense| median_ratio(&dense.samples_ns, &run.samples_ns)),
-        speedup_by_bytes: run.kv_bytes.map(|(moved, dense)| (weights + dense) / (weights + moved)),
-        ..record
-    }
-}
-
-/// `r` and `k` of a method that is SparQ.
-pub(super) fn sparq_sizes(method: &Method) -> (Option<usize>, Option<usize>) {
-    match method {
-        Method::Sparq(config) => (Some(config.rank), Some(config.top_k)),
-        _ => (None, None),
-    }
-}
-
-/// How the transposed keys of a method that is SparQ are stored.
-pub(super) fn sparq_index(method: &Method) -> Option<IndexDtype> {
-    match method {
-        Method::Sparq(config) => Some(config.index),
-        _ => None,
-    }
-}
-
-/// A method in a table, with its sizes.
-pub(super) fn described(
-    name: &str,
-    (rank, top_k, index): (Option<usize>, Option<usize>, Option<IndexDtype>),
-) -> String {
-    let sizes = rank.zip(top_k).map_or(String::new(), |(rank, top_k)| format!(" r={rank} k={top_k}"));
-    let index = match index.and_then(IndexDtype::bits) {
-        Some(bits) => format!(" int{bits}"),
-        None => String::new(),
-    };
-    format!("{name}{sizes}{index}")
-}
-
-impl Record for ModelRecord {
-    fn titles() -> &'static [&'static str] {
-        &[
-            "model",
-            "size:",
-            "params:",
-            "backend",
-            "threads:",
-            "dtype",
-            "attention",
-            "test:",
-            "t/s:",
-            "KV/token:",
-            "GB/s:",
-            "of read:",
-            "× dense:",
-            "by bytes:",
-        ]
-    }
-
-    fn cells(&self) -> Vec<String> {
-        let test = match (self.n_prompt, self.n_gen) {
-            (0, tokens) => format!("tg{tokens}"),
-            (tokens, _) => format!("pp{tokens}"),
-        };
-        let depth = if self.n_depth == 0 { String::new() } else { format!(" @ d{}", self.n_depth) };
-        let attention = described(&self.attention, (self.sparq_r, self.sparq_k, self.sparq_index));
-        let or_none = |value: Option<String>| value.unwrap_or_else(|| "–".to_owned());
-        vec![
-            self.model_type.clone(),
-            crate::output::bytes(self.model_size as f64),
-            format!("{:.2} B", self.model_n_params as f64 / 1e9),
-            self.machine.backends.clone(),
-            self.machine.n_threads.to_string(),
-            match self.weights == self.dtype {
-                true => self.dtype.clone(),
-                false => format!("{}, {} weights", self.dtype, self.weights),
-            },
-            attention,
-            test + &depth,
-            format!("{:.2} ± {:.2}", self.avg_ts, self.stddev_ts),
-            or_none(self.kv_bytes_per_token.map(crate::output::bytes)),
-            or_none(self.gb_per_s.map(|x| format!("{x:.1}"))),
-            or_none(self.bandwidth_fraction.map(|x| format!("{:.0} %", 100.0 * x))),
-            or_none(self.speedup_over_dense.map(|x| format!("{x:.2}"))),
-            or_none(self.speedup_by_bytes.map(|x| format!("{x:.2}"))),
-        ]
-    }
 }
