@@ -108,7 +108,7 @@ pub fn select_tokens<B: Backend>(logits: FloatTensor<B>, step: &SparqStep) -> (I
 /// Indices of the `k` largest along the last of four axes, the largest first.
 ///
 /// By sorting, which Cube backends leave to the host: their top-k spells itself out k times in one
-/// kernel, and its compilation takes time with the square of that, minutes for k = 100.
+/// kernel, and its compilation takes time with the square of that.
 fn largest<B: Backend>(x: FloatTensor<B>, k: usize) -> IntTensor<B> {
     let [batch, heads, queries, _] = dims(&x);
     let out_dtype = int_dtype::<B>(&x.device());
