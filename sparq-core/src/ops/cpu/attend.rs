@@ -136,10 +136,13 @@ fn attend_on<S: Simd, E: Element, P: Positions>(
         let count = BLOCK.min(positions.len() - first);
         let keys = Keys { kv, positions, queries: &buffers.queries, stride };
         let logits = buffers.logits.as_flattened_mut();
-        match group {
-            1 => keys.logits::<S, 4, 1>(s, first, count, logits),
-            2 | 3 => keys.logits::<S, 2, 2>(s, first, count, logits),
-            _ => keys.logits::<S, 1, 4>(s, first, count, logits),
+        match (group, S::ROOMY) {
+            (1, false) => keys.logits::<S, 4, 1>(s, first, count, logits),
+            (1, true) => keys.logits::<S, 8, 1>(s, first, count, logits),
+            (2 | 3, false) => keys.logits::<S, 2, 2>(s, first, count, logits),
+            (2 | 3, true) => keys.logits::<S, 4, 2>(s, first, count, logits),
+            (_, false) => keys.logits::<S, 1, 4>(s, first, count, logits),
+            (_, true) => keys.logits::<S, 4, 4>(s, first, count, logits),
         }
         let logits = &mut buffers.logits[..];
         for head in 0..group {

@@ -150,7 +150,7 @@ fn add_block<S: Simd, const ROWS: usize>(
 #[inline(always)]
 pub(super) fn add_in_columns<'a, S: Simd, E: Element, const HEADS: usize>(
     s: S,
-    row: impl Fn(usize) -> &'a [E],
+    row: impl Fn(usize) -> &'a [E] + Copy,
     count: usize,
     weights: Weights<'_>,
     sums: &mut [Lanes],
@@ -161,24 +161,58 @@ pub(super) fn add_in_columns<'a, S: Simd, E: Element, const HEADS: usize>(
     for head in 0..HEADS {
         of_head[head] = &weights.values[head * weights.stride..][..count];
     }
-    for j in 0..stride {
-        before(j);
-        let mut v = [s.splat(0.0); HEADS];
-        for head in 0..HEADS {
-            v[head] = s.load(&sums[head * stride + j]);
+    let mut j = 0;
+    while S::ROOMY && count > 0 && j + WIDE <= row(0).len() / LANES {
+        for part in j..j + WIDE {
+            before(part);
         }
-        for i in 0..count {
-            let row = row(i);
-            let x = match row.as_chunks::<LANES>().0.get(j) {
+        add_columns::<S, E, HEADS, WIDE>(s, row, of_head, sums, stride, j);
+        j += WIDE;
+    }
+    for j in j..stride {
+        before(j);
+        add_columns::<S, E, HEADS, 1>(s, row, of_head, sums, stride, j);
+    }
+}
+
+/// Vectors of a row that [`add_in_columns`] adds at a time where there are registers for them.
+const WIDE: usize = 4;
+
+/// `COLUMNS` vectors of a row's length from number `first` on.
+#[inline(always)]
+fn add_columns<'a, S: Simd, E: Element, const HEADS: usize, const COLUMNS: usize>(
+    s: S,
+    row: impl Fn(usize) -> &'a [E],
+    weights: [&[f32]; HEADS],
+    sums: &mut [Lanes],
+    stride: usize,
+    first: usize,
+) {
+    let mut v = [[s.splat(0.0); COLUMNS]; HEADS];
+    for head in 0..HEADS {
+        for j in 0..COLUMNS {
+            v[head][j] = s.load(&sums[head * stride + first + j]);
+        }
+    }
+    for i in 0..weights[0].len() {
+        let row = row(i);
+        let mut x = [s.splat(0.0); COLUMNS];
+        for j in 0..COLUMNS {
+            x[j] = match row.as_chunks::<LANES>().0.get(first + j) {
                 Some(block) => E::load(s, block),
                 None => E::load(s, &tail(row).unwrap_or([bytemuck::Zeroable::zeroed(); LANES])),
             };
-            for head in 0..HEADS {
-                v[head] = s.mul_add(s.splat(of_head[head][i]), x, v[head]);
-            }
         }
         for head in 0..HEADS {
-            s.store(v[head], &mut sums[head * stride + j]);
+            let weight = s.splat(weights[head][i]);
+            for j in 0..COLUMNS {
+                v[head][j] = s.mul_add(weight, x[j], v[head][j]);
+            }
+        }
+    }
+    for head in 0..HEADS {
+        for j in 0..COLUMNS {
+            s.store(v[head][j], &mut sums[head * stride + first + j]);
         }
     }
 }

@@ -3,11 +3,11 @@
 //! Kernels are generic over [`Simd`] and are instantiated once per level by [`with_simd!`]. A value
 //! of a level's type proves that the processor has it, and every load and store takes a whole array,
 //! so kernels are safe code: the intrinsics of each level are the only unsafe part.
-//!
-//! There is no level for AVX-512: no machine that has it was there to test and measure one.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
@@ -16,6 +16,8 @@ use half::{bf16, f16};
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx512::Avx512;
 #[cfg(target_arch = "aarch64")]
 pub(super) use neon::Neon;
 pub(super) use portable::Portable;
@@ -36,6 +38,9 @@ pub(in crate::ops) const I4_UNIT: f32 = 1.0 / (1 << 28) as f32;
 pub(in crate::ops) trait Simd: Copy + Send + Sync {
     /// A vector in registers.
     type V: Copy;
+
+    /// Whether there are registers for two dozen vectors, where others have room for eight or so.
+    const ROOMY: bool = false;
 
     /// Runs `f` compiled for this level. What `f` calls must be `#[inline(always)]` to take part.
     fn run<R>(self, f: impl FnOnce() -> R) -> R;
@@ -129,7 +134,13 @@ macro_rules! with_simd {
     ($s:ident => $body:expr) => {{
         #[cfg(target_arch = "x86_64")]
         {
-            if let Some($s) = $crate::ops::cpu::simd::Avx2::detect() {
+            if let Some($s) = $crate::ops::cpu::simd::Avx512::detect() {
+                $crate::ops::cpu::simd::Simd::run(
+                    $s,
+                    #[inline(always)]
+                    || $body,
+                )
+            } else if let Some($s) = $crate::ops::cpu::simd::Avx2::detect() {
                 $crate::ops::cpu::simd::Simd::run(
                     $s,
                     #[inline(always)]

@@ -15,6 +15,10 @@ macro_rules! each_level {
                 Some($s) => $s.run(|| $check),
                 None => println!("not run: this processor has no AVX2"),
             }
+            match Avx512::detect() {
+                Some($s) => $s.run(|| $check),
+                None => println!("not run: this processor has no AVX-512"),
+            }
         }
         #[cfg(target_arch = "aarch64")]
         {
