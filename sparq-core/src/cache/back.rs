@@ -1,0 +1,137 @@
+//! Going back: forgetting tokens, and marks to return to.
+
+use burn::tensor::{DType, Tensor};
+
+use super::{BLOCK, CacheExtras, LayerCache};
+use crate::{
+    config::AttentionShape,
+    error::{Error, Result},
+    index::{self, IndexDtype},
+    ops,
+    spans::{AppendPlan, NewTokens},
+};
+
+/// A point that a cache can go back to, as often as wanted: see [`LayerCache::rewind`].
+#[derive(Debug, Clone)]
+pub struct CacheMark {
+    lens: Vec<usize>,
+    extras: CacheExtras,
+    v_sum: Option<Tensor<3>>,
+}
+
+impl LayerCache {
+    /// Forgets all tokens and keeps the memory.
+    pub fn clear(&mut self) {
+        self.lens.fill(0);
+        self.v_sum = self.v_sum.take().map(|sum| sum.zeros_like());
+    }
+
+    /// Forgets what each sequence holds from position `len` on, and keeps the memory. Shorter
+    /// sequences stay as they are.
+    ///
+    /// The sum of values is made anew from those that are left: subtracting would keep the rounding
+    /// of what went.
+    ///
+    /// # Errors
+    /// None that a caller can bring about.
+    pub fn truncate(&mut self, len: usize) -> Result<()> {
+        if self.lens.iter().all(|&held| held <= len) {
+            return Ok(());
+        }
+        self.lens.iter_mut().for_each(|held| *held = (*held).min(len));
+        self.renew_last_codes()?;
+        let Some(mut sum) = self.v_sum.take().map(|sum| sum.zeros_like()) else {
+            return Ok(());
+        };
+        if let Some(v) = self.v.as_ref().filter(|_| self.extras.mean_value) {
+            let [batch, kv_heads, _, head_dim] = v.dims();
+            let used = self.lens.iter().copied().max().unwrap_or(0);
+            let left = NewTokens::ragged(used, &self.lens)?;
+            for start in (0..used).step_by(BLOCK) {
+                let end = used.min(start + BLOCK);
+                let rows = v.clone().slice([0..batch, 0..kv_heads, start..end, 0..head_dim]);
+                let plan = AppendPlan::new(&left.columns(start, end - start), &self.lens);
+                sum = ops::accumulate(sum, rows.cast(DType::F32), &plan);
+            }
+        }
+        self.v_sum = Some(sum);
+        Ok(())
+    }
+
+    /// Makes the codes of the last block of each sequence anew, after tokens went: its scales may be
+    /// those of keys that are gone.
+    fn renew_last_codes(&mut self) -> Result<()> {
+        if let Some((codes, k)) = self.quantized.take().zip(self.k.clone()) {
+            let rest: Vec<usize> = self.lens.iter().map(|held| held % index::BLOCK).collect();
+            let firsts: Vec<usize> = self.lens.iter().zip(&rest).map(|(held, rest)| held - rest).collect();
+            let plan = AppendPlan::new(&NewTokens::ragged(index::BLOCK, &rest)?, &firsts);
+            self.quantized = Some(ops::append_quantized(codes, k, &plan));
+        }
+        Ok(())
+    }
+
+    /// The point that the cache is at.
+    pub fn mark(&self) -> CacheMark {
+        CacheMark { lens: self.lens.clone(), extras: self.extras, v_sum: self.v_sum.clone() }
+    }
+
+    /// Goes back to a mark of this cache and keeps only `extras` up to date from there on. What was
+    /// there at the mark is there again, to the bit; the memory stays. Transposed keys in a form that
+    /// is not there are made from the keys, the same as if they had been kept all along, in the place
+    /// of those in another form.
+    ///
+    /// # Errors
+    /// [`Error::MissingInCache`] where the cache did not sum the values up to the mark,
+    /// [`Error::UnsupportedIndex`] where the device cannot hold the form of the keys.
+    pub fn rewind(&mut self, mark: &CacheMark, extras: CacheExtras) -> Result<()> {
+        if extras.k_index {
+            crate::device::require_index(&self.device, extras.index)?;
+        }
+        if extras.mean_value && !mark.extras.mean_value {
+            return Err(Error::MissingInCache { missing: "the sum of values" });
+        }
+        self.lens.clone_from(&mark.lens);
+        self.v_sum.clone_from(&mark.v_sum);
+        self.extras = extras;
+        if extras.k_index && !self.holds_index(extras.index) {
+            return self.make_index();
+        }
+        self.renew_last_codes()
+    }
+
+    /// Whether the transposed keys are there in this form. What is there is kept up to date, also where
+    /// the method that runs does not ask for it.
+    fn holds_index(&self, form: IndexDtype) -> bool {
+        match (form.bits(), &self.quantized) {
+            (None, _) => self.k_index.is_some(),
+            (Some(bits), Some(codes)) => {
+                index::bits(codes.words.shape().num_elements(), codes.scales.shape().num_elements()) == bits
+            }
+            (Some(_), None) => false,
+        }
+    }
+
+    /// Makes the transposed keys from the keys, in the form of the extras, and drops other forms.
+    fn make_index(&mut self) -> Result<()> {
+        (self.k_index, self.quantized) = (None, None);
+        // Before the first append they grow with the keys.
+        let Some(k) = &self.k else { return Ok(()) };
+        let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
+        let batch = self.config.batch;
+        let Some(bits) = self.extras.index.bits() else {
+            let columns = [batch, kv_heads, head_dim, self.capacity];
+            let empty = Tensor::zeros(columns, (&self.device, self.config.dtype));
+            let all = columns.map(|size| 0..size);
+            self.k_index = Some(empty.slice_assign(all, k.clone().swap_dims(2, 3)));
+            return Ok(());
+        };
+        let k = k.clone();
+        self.grow_quantized(self.capacity, 0, bits);
+        if let Some(codes) = self.quantized.take() {
+            let width = self.lens.iter().copied().max().unwrap_or(0);
+            let plan = AppendPlan::new(&NewTokens::ragged(width, &self.lens)?, &vec![0; batch]);
+            self.quantized = Some(ops::append_quantized(codes, k, &plan));
+        }
+        Ok(())
+    }
+}
