@@ -6,6 +6,7 @@
 //!
 //! Queries and outputs are f32; cache and weights keep their storage dtype.
 
+mod apart;
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "libtorch"))]
 mod cpu;
 #[cfg(feature = "cube")]
@@ -140,7 +141,7 @@ mod dispatch {
             v_rows: FloatTensor<Self>,
             plan: AppendPlan,
         ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-            (Self::append_rows(k, k_rows, plan.clone()), Self::append_rows(v, v_rows, plan))
+            apart::append::<Self>([k, v], [k_rows, v_rows], plan)
         }
 
         /// [`SparqOps::append`], and [`SparqOps::append_columns`] on the transposed keys, and where
@@ -156,13 +157,7 @@ mod dispatch {
             plan: AppendPlan,
             mean_value: bool,
         ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-            let v_sum = match mean_value {
-                true => Self::accumulate(v_sum, v_rows.clone(), plan.clone()),
-                false => v_sum,
-            };
-            let k_index = Self::append_columns(k_index, k_rows.clone(), plan.clone());
-            let (k, v) = Self::append(k, v, k_rows, v_rows, plan);
-            (k, v, k_index, v_sum)
+            apart::append_with_index::<Self>([k, v, k_index, v_sum], [k_rows, v_rows], plan, mean_value)
         }
 
         /// Causal attention of new tokens over the cache that already holds them.

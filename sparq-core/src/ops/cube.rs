@@ -32,7 +32,7 @@ use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::{ir::ElemType, prelude::BufferArg};
 
 use self::append::Part;
-use super::{DenseStep, PrefillStep, SparqOps, SparqStep, oracle};
+use super::{DenseStep, PrefillStep, SparqOps, SparqStep, apart, oracle};
 use crate::spans::AppendPlan;
 
 impl SparqOps for CubeBackend {
@@ -70,10 +70,7 @@ impl SparqOps for CubeBackend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let parts = [Part::K, Part::V];
         if !append::covers([&k, &v], parts, [&k_rows, &v_rows]) {
-            return (
-                oracle::append_rows::<Self>(k, k_rows, &plan),
-                oracle::append_rows::<Self>(v, v_rows, &plan),
-            );
+            return apart::append::<Self>([k, v], [k_rows, v_rows], plan);
         }
         let [k, v] = append::append([k, v], parts, k_rows, v_rows, &plan);
         (k, v)
@@ -91,15 +88,11 @@ impl SparqOps for CubeBackend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let parts = [Part::K, Part::V, Part::Index, Part::Sum];
         if !append::covers([&k, &v, &k_index, &v_sum], parts, [&k_rows, &v_rows]) {
-            let v_sum = match mean_value {
-                true => oracle::accumulate::<Self>(v_sum, v_rows.clone(), &plan),
-                false => v_sum,
-            };
-            return (
-                oracle::append_rows::<Self>(k, k_rows.clone(), &plan),
-                oracle::append_rows::<Self>(v, v_rows, &plan),
-                oracle::append_columns::<Self>(k_index, k_rows, &plan),
-                v_sum,
+            return apart::append_with_index::<Self>(
+                [k, v, k_index, v_sum],
+                [k_rows, v_rows],
+                plan,
+                mean_value,
             );
         }
         if mean_value {

@@ -3,6 +3,8 @@
 //! A function returns `None` where a tensor is not what the kernels take: not contiguous, of
 //! another dtype, or shared with another handle where it is to be written.
 
+pub(super) mod methods;
+
 use burn::{
     backend::{
         Backend, TensorMetadata,

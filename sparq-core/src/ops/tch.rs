@@ -7,20 +7,15 @@
 
 mod cuda;
 
-use burn::backend::{
-    LibTorch, TensorMetadata,
-    tensor::{FloatTensor, IntTensor},
-};
+use burn::backend::{LibTorch, TensorMetadata};
 use burn::tensor::DType;
 use burn_tch::TchTensor;
 
 use super::{
-    DenseStep, PrefillStep, SparqOps, SparqStep,
+    apart,
     cpu::Element,
-    host::{self, Host},
-    oracle,
+    host::{Host, methods::*},
 };
-use crate::spans::AppendPlan;
 
 impl SparqOps for LibTorch {
     fn append_rows(
@@ -75,7 +70,7 @@ impl SparqOps for LibTorch {
         let targets = cuda::Targets { k: Some(&mut k), v: Some(&mut v), ..Default::default() };
         match cuda::append(targets, Some(&k_rows), Some(&v_rows), &plan) {
             Some(()) => (k, v),
-            None => (Self::append_rows(k, k_rows, plan.clone()), Self::append_rows(v, v_rows, plan)),
+            None => apart::append::<Self>([k, v], [k_rows, v_rows], plan),
         }
     }
 
@@ -95,25 +90,11 @@ impl SparqOps for LibTorch {
             k_index: Some(&mut k_index),
             v_sum: mean_value.then_some(&mut v_sum),
         };
-        if cuda::append(targets, Some(&k_rows), Some(&v_rows), &plan).is_none() {
-            if mean_value {
-                v_sum = Self::accumulate(v_sum, v_rows.clone(), plan.clone());
+        match cuda::append(targets, Some(&k_rows), Some(&v_rows), &plan) {
+            Some(()) => (k, v, k_index, v_sum),
+            None => {
+                apart::append_with_index::<Self>([k, v, k_index, v_sum], [k_rows, v_rows], plan, mean_value)
             }
-            k_index = Self::append_columns(k_index, k_rows.clone(), plan.clone());
-            (k, v) = Self::append(k, v, k_rows, v_rows, plan);
-        }
-        (k, v, k_index, v_sum)
-    }
-
-    fn prefill(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        step: PrefillStep,
-    ) -> FloatTensor<Self> {
-        match host::prefill::<Self>(q.clone(), &k, &v, &step) {
-            Some(output) => output,
-            None => oracle::prefill::<Self>(q, k, v, &step),
         }
     }
 
@@ -147,51 +128,7 @@ impl SparqOps for LibTorch {
         }
     }
 
-    fn append_quantized(
-        mut words: IntTensor<Self>,
-        mut scales: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        plan: AppendPlan,
-    ) -> (IntTensor<Self>, FloatTensor<Self>) {
-        match host::append_quantized::<Self>(&mut words, &mut scales, &k, &plan) {
-            Some(()) => (words, scales),
-            None => oracle::append_quantized::<Self>(words, scales, k, &plan),
-        }
-    }
-
-    fn decode_sparq_quantized(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        words: IntTensor<Self>,
-        scales: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        v_sum: FloatTensor<Self>,
-        step: SparqStep,
-    ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
-        let floats = [&k, &scales, &v];
-        match host::decode_sparq_quantized::<Self>(q.clone(), floats, &words, v_sum.clone(), &step) {
-            Some(outputs) => outputs,
-            None => oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &step),
-        }
-    }
-
-    fn linear_quantized(
-        x: FloatTensor<Self>,
-        words: IntTensor<Self>,
-        scales: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
-        match host::linear_quantized::<Self>(x.clone(), &words, &scales) {
-            Some(y) => y,
-            None => oracle::linear_quantized::<Self>(x, words, scales),
-        }
-    }
-
-    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        match host::linear::<Self>(x.clone(), &weight) {
-            Some(y) => y,
-            None => oracle::linear::<Self>(x, weight),
-        }
-    }
+    others!();
 }
 
 impl Host for LibTorch {

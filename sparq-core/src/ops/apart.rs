@@ -1,0 +1,32 @@
+//! Appends to several parts of a cache, one part after another: what a backend does that has no operation
+//! for all of them, or none that covers the problem.
+
+use burn::backend::tensor::FloatTensor;
+
+use super::SparqOps;
+use crate::spans::AppendPlan;
+
+/// See [`SparqOps::append`].
+pub(super) fn append<B: SparqOps>(
+    [k, v]: [FloatTensor<B>; 2],
+    [k_rows, v_rows]: [FloatTensor<B>; 2],
+    plan: AppendPlan,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    (B::append_rows(k, k_rows, plan.clone()), B::append_rows(v, v_rows, plan))
+}
+
+/// See [`SparqOps::append_with_index`].
+pub(super) fn append_with_index<B: SparqOps>(
+    [k, v, k_index, v_sum]: [FloatTensor<B>; 4],
+    [k_rows, v_rows]: [FloatTensor<B>; 2],
+    plan: AppendPlan,
+    mean_value: bool,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let v_sum = match mean_value {
+        true => B::accumulate(v_sum, v_rows.clone(), plan.clone()),
+        false => v_sum,
+    };
+    let k_index = B::append_columns(k_index, k_rows.clone(), plan.clone());
+    let (k, v) = B::append(k, v, k_rows, v_rows, plan);
+    (k, v, k_index, v_sum)
+}

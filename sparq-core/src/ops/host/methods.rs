@@ -1,0 +1,141 @@
+//! The methods of [`SparqOps`](super::SparqOps) that backends with host memory have in common: the
+//! slice kernels of [`host`](super::host), else the oracle.
+//!
+//! Written as macros, to stand inside of each backend's `impl`. They go by the names that this module has:
+//! import all of it where they stand.
+
+pub(in crate::ops) use burn::backend::tensor::{FloatTensor, IntTensor};
+
+pub(in crate::ops) use crate::{
+    ops::{DenseStep, PrefillStep, SparqOps, SparqStep, host, oracle},
+    spans::AppendPlan,
+};
+
+/// What a backend without other kernels takes.
+macro_rules! appends_and_decodes {
+    () => {
+        fn append_rows(
+            mut cache: FloatTensor<Self>,
+            rows: FloatTensor<Self>,
+            plan: AppendPlan,
+        ) -> FloatTensor<Self> {
+            match host::append_rows::<Self>(&mut cache, rows.clone(), &plan) {
+                Some(()) => cache,
+                None => oracle::append_rows::<Self>(cache, rows, &plan),
+            }
+        }
+
+        fn append_columns(
+            mut index: FloatTensor<Self>,
+            rows: FloatTensor<Self>,
+            plan: AppendPlan,
+        ) -> FloatTensor<Self> {
+            match host::append_columns::<Self>(&mut index, rows.clone(), &plan) {
+                Some(()) => index,
+                None => oracle::append_columns::<Self>(index, rows, &plan),
+            }
+        }
+
+        fn accumulate(
+            mut sum: FloatTensor<Self>,
+            rows: FloatTensor<Self>,
+            plan: AppendPlan,
+        ) -> FloatTensor<Self> {
+            match host::accumulate::<Self>(&mut sum, rows.clone(), &plan) {
+                Some(()) => sum,
+                None => oracle::accumulate::<Self>(sum, rows, &plan),
+            }
+        }
+
+        fn decode_dense(
+            q: FloatTensor<Self>,
+            k: FloatTensor<Self>,
+            v: FloatTensor<Self>,
+            step: DenseStep,
+        ) -> FloatTensor<Self> {
+            match host::decode_dense::<Self>(q.clone(), &k, &v, &step) {
+                Some(output) => output,
+                None => oracle::decode_dense::<Self>(q, k, v, &step),
+            }
+        }
+
+        fn decode_sparq(
+            q: FloatTensor<Self>,
+            k: FloatTensor<Self>,
+            k_index: FloatTensor<Self>,
+            v: FloatTensor<Self>,
+            v_sum: FloatTensor<Self>,
+            step: SparqStep,
+        ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
+            match host::decode_sparq::<Self>(q.clone(), [&k, &k_index, &v], v_sum.clone(), &step) {
+                Some(outputs) => outputs,
+                None => oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step),
+            }
+        }
+    };
+}
+pub(in crate::ops) use appends_and_decodes;
+
+/// What all of them take.
+macro_rules! others {
+    () => {
+        fn prefill(
+            q: FloatTensor<Self>,
+            k: FloatTensor<Self>,
+            v: FloatTensor<Self>,
+            step: PrefillStep,
+        ) -> FloatTensor<Self> {
+            match host::prefill::<Self>(q.clone(), &k, &v, &step) {
+                Some(output) => output,
+                None => oracle::prefill::<Self>(q, k, v, &step),
+            }
+        }
+
+        fn append_quantized(
+            mut words: IntTensor<Self>,
+            mut scales: FloatTensor<Self>,
+            k: FloatTensor<Self>,
+            plan: AppendPlan,
+        ) -> (IntTensor<Self>, FloatTensor<Self>) {
+            match host::append_quantized::<Self>(&mut words, &mut scales, &k, &plan) {
+                Some(()) => (words, scales),
+                None => oracle::append_quantized::<Self>(words, scales, k, &plan),
+            }
+        }
+
+        fn decode_sparq_quantized(
+            q: FloatTensor<Self>,
+            k: FloatTensor<Self>,
+            words: IntTensor<Self>,
+            scales: FloatTensor<Self>,
+            v: FloatTensor<Self>,
+            v_sum: FloatTensor<Self>,
+            step: SparqStep,
+        ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
+            let floats = [&k, &scales, &v];
+            match host::decode_sparq_quantized::<Self>(q.clone(), floats, &words, v_sum.clone(), &step) {
+                Some(outputs) => outputs,
+                None => oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &step),
+            }
+        }
+
+        fn linear_quantized(
+            x: FloatTensor<Self>,
+            words: IntTensor<Self>,
+            scales: FloatTensor<Self>,
+        ) -> FloatTensor<Self> {
+            match host::linear_quantized::<Self>(x.clone(), &words, &scales) {
+                Some(y) => y,
+                None => oracle::linear_quantized::<Self>(x, words, scales),
+            }
+        }
+
+        fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+            match host::linear::<Self>(x.clone(), &weight) {
+                Some(y) => y,
+                None => oracle::linear::<Self>(x, weight),
+            }
+        }
+    };
+}
+pub(in crate::ops) use others;
