@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub(crate) use attention::AttentionArgs;
+pub(crate) use attention::{AttentionArgs, KeyIndexArg};
 pub(crate) use bench::{
     BenchArgs, BenchAttentionArgs, BenchCommand, BenchLinearArgs, BenchModelArgs, Format,
 };
@@ -120,6 +120,14 @@ pub(crate) struct InspectArgs {
     /// Storage dtype of weights and KV cache to state memory for; auto shows all
     #[arg(long, value_enum, default_value_t = DtypeArg::Auto)]
     pub(crate) dtype: DtypeArg,
+
+    /// Format of the weights of linear layers to state memory for
+    #[arg(long, value_enum, default_value_t = WeightsArg::Auto)]
+    pub(crate) weights: WeightsArg,
+
+    /// Form of SparQ's copy of the keys to state memory for
+    #[arg(long, value_enum, default_value_t = KeyIndexArg::Auto)]
+    pub(crate) k_index: KeyIndexArg,
 
     /// Print JSON instead of tables
     #[arg(long)]

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use safetensors::Dtype;
 use serde::Serialize;
 
-pub use memory::{CacheMemory, Memory};
+pub use memory::{CacheMemory, Formats, Memory};
 pub use rope::RopeSummary;
 pub use sizes::Sizes;
 
@@ -53,6 +53,12 @@ pub struct Inspection {
     pub parameters: u64,
     /// Parameters in tensors of one axis: norms and biases, which stay in f32 when loaded.
     pub vector_parameters: u64,
+    /// Parameters of linear layers: what [`crate::checkpoint::WeightFormat`] is about.
+    #[serde(skip)]
+    pub linear_parameters: u64,
+    /// Outputs of all linear layers together.
+    #[serde(skip)]
+    pub linear_outputs: u64,
     /// Bytes of the stored tensors.
     pub stored_bytes: u64,
     /// The stored tensors by number format, by name.
@@ -86,6 +92,7 @@ impl Inspection {
             let counted = checkpoint.tensors().filter(trained).filter(is_counted);
             counted.map(|tensor| elements(&tensor)).sum()
         };
+        let linear = || checkpoint.tensors().filter(trained).filter(is_linear);
         Ok(Self {
             architecture: architecture.to_owned(),
             supported: models::supported().contains(&architecture),
@@ -94,6 +101,8 @@ impl Inspection {
             tensors: checkpoint.tensors().count(),
             parameters: count(&|_| true),
             vector_parameters: count(&|tensor| tensor.shape.len() == 1),
+            linear_parameters: linear().map(|tensor| elements(&tensor)).sum(),
+            linear_outputs: linear().map(|tensor| tensor.shape[0] as u64).sum(),
             stored_bytes: checkpoint.weight_bytes(),
             stored: stored(checkpoint),
         })
@@ -112,6 +121,13 @@ fn is_trained(tensor: &TensorInfo<'_>, tied: bool) -> bool {
     let is_mask = tensor.name.ends_with(".bias") && tensor.shape.len() == 4;
     let is_copy = tied && tensor.name == "lm_head.weight";
     is_float && !is_constant && !is_mask && !is_copy
+}
+
+/// Whether a tensor is the weight of a linear layer: embeddings have two axes too.
+fn is_linear(tensor: &TensorInfo<'_>) -> bool {
+    let is_embedding =
+        ["embed_tokens.weight", "embed_in.weight"].iter().any(|end| tensor.name.ends_with(end));
+    tensor.shape.len() == 2 && !is_embedding
 }
 
 fn stored(checkpoint: &Checkpoint) -> Vec<StoredFormat> {

@@ -20,6 +20,16 @@ pub(crate) enum KeyIndexArg {
     Int4,
 }
 
+impl KeyIndexArg {
+    pub(crate) fn form(self) -> IndexDtype {
+        match self {
+            Self::Auto => IndexDtype::Cache,
+            Self::Int8 => IndexDtype::Int8,
+            Self::Int4 => IndexDtype::Int4,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Attention")]
 pub(crate) struct AttentionArgs {
@@ -145,11 +155,7 @@ impl AttentionArgs {
             GroupScoresArg::Logits => GroupScores::ScaledLogits,
             GroupScoresArg::Softmax => GroupScores::Softmax,
         });
-        let index = self.k_index.map(|index| match index {
-            KeyIndexArg::Auto => IndexDtype::Cache,
-            KeyIndexArg::Int8 => IndexDtype::Int8,
-            KeyIndexArg::Int4 => IndexDtype::Int4,
-        });
+        let index = self.k_index.map(KeyIndexArg::form);
         let dense_below = match self.dense_below {
             Some(DenseBelow::Tokens(tokens)) => Some(tokens),
             Some(DenseBelow::Auto) | None => None,

@@ -7,7 +7,7 @@ use std::{
 
 use burn::tensor::DType;
 use serde::Serialize;
-use sparq_models::inspect::{Inspection, Memory};
+use sparq_models::inspect::{Formats, Inspection, Memory};
 
 use crate::{
     args::{DtypeArg, InspectArgs, open},
@@ -33,7 +33,9 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let inspection = Inspection::new(&open(args.model.as_deref(), args.offline, &mut Progress::new(false))?)?;
     let own_context = inspection.sizes.context_tokens.map(|tokens| tokens as u64);
     let context = args.max_seq_len.or(own_context).unwrap_or(FALLBACK_CONTEXT_TOKENS);
-    let memory = dtypes(args.dtype).iter().map(|&dtype| inspection.memory(dtype, context)).collect();
+    let formats =
+        |&dtype: &DType| Formats { dtype, weights: args.weights.format(), index: args.k_index.form() };
+    let memory = dtypes(args.dtype).iter().map(|dtype| inspection.memory(formats(dtype), context)).collect();
     let model = match &args.model {
         Some(folder) => folder.display().to_string(),
         None => "embedded model".to_owned(),

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use comfy_table::{CellAlignment, Table, presets};
+use sparq_core::IndexDtype;
 use sparq_models::inspect::{CacheMemory, Inspection, Memory, RopeSummary};
 
 use super::summary::bytes;
@@ -85,8 +86,8 @@ fn memory_table(memory: &[Memory]) -> String {
                 None => "not stated".to_owned(),
             };
             table.add_row([
-                memory.dtype.to_owned(),
-                attention.to_owned(),
+                named(memory.dtype, memory.weights),
+                named(attention, memory.k_index.filter(|_| attention == "sparq").map(form)),
                 part(|cache| cache.kv_bytes_per_token),
                 part(|cache| cache.cache_bytes),
                 bytes(memory.weight_bytes as f64),
@@ -115,6 +116,19 @@ fn text(table: &Table) -> String {
     let lines = table.to_string();
     let lines = lines.lines().map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end());
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A name, and a format beside it where it is not that of the rest.
+fn named(name: &str, format: Option<&str>) -> String {
+    format.map_or_else(|| name.to_owned(), |format| format!("{name}, {format}"))
+}
+
+fn form(index: IndexDtype) -> &'static str {
+    match index {
+        IndexDtype::Cache => "as the keys",
+        IndexDtype::Int8 => "int8",
+        IndexDtype::Int4 => "int4",
+    }
 }
 
 fn stated(value: Option<impl Display>) -> String {

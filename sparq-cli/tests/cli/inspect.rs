@@ -43,6 +43,23 @@ fn tables_state_what_the_model_is_and_needs() {
 }
 
 #[test]
+fn weights_and_key_copies_in_few_bits_take_less() {
+    let plain = json_of(&["--dtype", "f16"], &reference_llama());
+    let eight = json_of(&["--dtype", "f16", "--weights", "int8", "--k-index", "int8"], &reference_llama());
+    let [plain, eight] = [plain, eight].map(|report| report["memory"][0].clone());
+    assert_eq!((&eight["weights"], &eight["k_index"]), (&json!("int8"), &json!("int8")));
+    let bytes = |memory: &Value, part: &str| memory[part].as_u64().unwrap();
+    assert!(bytes(&eight, "weight_bytes") < bytes(&plain, "weight_bytes"));
+    // 3 layers of 2 KV heads of 16: a byte per component and a scale of 4 per 64 for the copy.
+    assert_eq!(eight["sparq"]["kv_bytes_per_token"], 3 * 2 * 16 * (2 * 2 + 1) + 3 * 2 * 16 * 4 / 64);
+    assert_eq!(eight["dense"], {
+        let mut dense = plain["dense"].clone();
+        dense["total_bytes"] = json!(bytes(&eight["dense"], "cache_bytes") + bytes(&eight, "weight_bytes"));
+        dense
+    });
+}
+
+#[test]
 fn json_has_stable_names_with_units() {
     let mut report = json_of(&["--max-seq-len", "1000", "--dtype", "bf16"], &reference_llama());
     report.as_object_mut().unwrap().remove("model");

@@ -2,9 +2,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
 use serde_json::json;
+use sparq_core::IndexDtype;
 
 use super::*;
-use crate::config::ConfigFields;
+use crate::{checkpoint::WeightFormat, config::ConfigFields};
 
 fn fixture(name: &str) -> Inspection {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sparq-backend-tests/fixtures/families");
@@ -37,6 +38,21 @@ fn sizes_and_memory_of_a_grouped_model() {
     assert_eq!((sparq.kv_bytes_per_token, sparq.running_sum_bytes), (3 * vector * 2, vector * 4));
     assert_eq!(sparq.cache_bytes, 100 * 3 * vector * 2 + vector * 4);
     assert_eq!(sparq.total_bytes, memory.weight_bytes + sparq.cache_bytes);
+}
+
+#[test]
+fn memory_in_eight_bits() {
+    let llama = fixture("llama3_1");
+    let formats = Formats { weights: WeightFormat::Int8, index: IndexDtype::Int8, ..DType::F16.into() };
+    let memory = llama.memory(formats, 128);
+    let linear = 3 * (2 * 64 * 32 + 2 * 32 * 32 + 3 * 64 * 32) + 96 * 32;
+    // q and two projections of the MLP have 64 outputs, k, v, o and the third 32, the output layer 96.
+    let outputs = 3 * (3 * 64 + 4 * 32) + 96;
+    assert_eq!((llama.linear_parameters, llama.linear_outputs), (linear, outputs));
+    assert_eq!(memory.weight_bytes, linear + 4 * outputs + 2 * 96 * 32 + 4 * 7 * 32);
+    let vector = 3 * 2 * 16;
+    assert_eq!(memory.sparq.unwrap().kv_bytes_per_token, 2 * vector * 2 + vector + vector * 4 / 64);
+    assert_eq!(memory.dense.unwrap().kv_bytes_per_token, 2 * vector * 2);
 }
 
 #[test]
