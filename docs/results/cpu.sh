@@ -5,8 +5,10 @@
 #   docs/results/cpu.sh layer                     # one piece: layer, linear, pytorch, model, chart
 #
 # DTYPES, LENGTHS and ROUNDS limit `layer`. SPARQ names the program (default: target/release/sparq),
-# PYTHON a Python with torch (for `pytorch`; `pip install torch==2.15.0 numpy==2.4.6`), OUT the folder for results (default: cpu, beside this file).
-# Nothing else should run on the machine meanwhile.
+# PYTHON a Python with torch (for `pytorch`; `pip install torch==2.15.0 numpy==2.4.6`), OUT the folder for
+# results (default: cpu, beside this file), COMMIT the commit that the program was built from (default: that of
+# the checkout). Nothing else should run on the machine meanwhile; on a machine of many cores take a few of them
+# with `taskset -c 0,1 docs/results/cpu.sh all`.
 set -euo pipefail
 cd "$(dirname "$0")"
 sparq=${SPARQ:-../../target/release/sparq}
@@ -29,10 +31,10 @@ machine() {
   {
     echo "cpu:     $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $threads threads"
     echo "caches:  $(lscpu | sed -n 's/^\(L[123][di]* cache\): *\(.*\)/\1 \2/p' | paste -sd ';')"
+    echo "vectors: $(grep -o -w -m1 -E 'avx512f|avx2|asimd' /proc/cpuinfo | sort -u | paste -sd ' ')"
     echo "memory:  $(sed -n 's/^MemTotal: *//p' /proc/meminfo)"
     echo "system:  $(uname -sr)"
-    echo "sparq:   $("$sparq" --version), commit $(git rev-parse --short HEAD)"
-    echo "rustc:   $(rustc --version)"
+    echo "sparq:   $("$sparq" --version), commit ${COMMIT:-$(git rev-parse --short HEAD)}"
   } >"$out/machine.txt"
   cat "$out/machine.txt"
 }

@@ -19,11 +19,13 @@ HEAD_DIM = 128
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
-def timed(run, repetitions: int) -> list[float]:
+def timed(run, repetitions: int, other: torch.Tensor) -> list[float]:
+    """Nanoseconds of `run`, `other` memory read before each, as `sparq bench` does."""
     for _ in range(3):
         run()
     samples = []
     for _ in range(repetitions):
+        other.sum()
         start = time.perf_counter_ns()
         run()
         samples.append(time.perf_counter_ns() - start)
@@ -47,6 +49,7 @@ def main():
     parser.add_argument("--repetitions", type=int, default=15)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    other = torch.ones(1 << 27)  # 512 MiB: keys and values do not stay in the processor's caches
     records = []
     for seq_len in arguments.seq_len:
         for dtype, torch_dtype in DTYPES.items():
@@ -55,7 +58,7 @@ def main():
                 k, v = (torch.rand(1, kv_heads, seq_len, HEAD_DIM).to(torch_dtype) for _ in "kv")
                 size = 2 * kv_heads * seq_len * HEAD_DIM * k.element_size()
                 for name, run in forms(q, k, v, heads, kv_heads):
-                    samples = timed(run, arguments.repetitions)
+                    samples = timed(run, arguments.repetitions, other)
                     median = statistics.median(samples)
                     records.append(
                         {
