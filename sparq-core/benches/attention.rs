@@ -109,18 +109,8 @@ impl Case {
 /// A sum over 256 MiB on all threads.
 #[divan::bench]
 fn read_bandwidth(bencher: Bencher<'_, '_>) {
-    use rayon::prelude::*;
     let data = vec![1.0f32; 1 << 26];
-    bencher.counter(BytesCount::of_slice(&data)).bench_local(|| {
-        let lanes = |chunk: &[f32]| {
-            let mut sums = [0.0f32; 64];
-            for part in chunk.chunks_exact(64) {
-                sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
-            }
-            sums.iter().sum::<f32>()
-        };
-        data.par_chunks(1 << 18).map(lanes).sum::<f32>()
-    });
+    bencher.counter(BytesCount::of_slice(&data)).bench_local(|| ops::sum_in_memory(&data));
 }
 
 #[divan::bench(args = plain())]

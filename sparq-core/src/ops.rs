@@ -376,6 +376,15 @@ pub fn linear_quantized(x: Tensor<2>, weight: QuantizedWeight) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as SparqOps>::linear_quantized(x.into_dispatch(), words, scales))
 }
 
+/// Sum of numbers in this process's memory, on all threads: the time that it takes is that of reading them,
+/// which figures of decode steps are set beside.
+pub fn sum_in_memory(values: &[f32]) -> f32 {
+    #[cfg(any(feature = "flex", feature = "ndarray", feature = "libtorch"))]
+    return cpu::sum(values);
+    #[cfg(not(any(feature = "flex", feature = "ndarray", feature = "libtorch")))]
+    return values.iter().sum();
+}
+
 /// Checks queries `[batch, heads, width, head_dim]` against the cache that they attend to.
 pub(crate) fn check_queries(q: &Tensor<4>, config: &CacheConfig, width: usize) -> Result<()> {
     let expected = [config.batch, config.layer.shape.heads, width, config.layer.shape.head_dim];

@@ -5,14 +5,14 @@ use std::{hint::black_box, time::Instant};
 use burn::tensor::{DType, Device, Tensor};
 use rayon::prelude::*;
 use serde::Serialize;
-use sparq_core::device::describe;
+use sparq_core::{device::describe, ops};
 
 use super::{median, sync};
 
 /// Bytes that are read: more than the caches of common machines hold.
 const BYTES: usize = 512 << 20;
 /// Elements that a thread takes at a time.
-const PART: usize = 1 << 17;
+const PART: usize = 1 << 18;
 const REPETITIONS: usize = 7;
 
 /// Gigabytes (10⁹ bytes) per second.
@@ -34,7 +34,7 @@ pub(super) struct Meter {
 #[allow(clippy::large_enum_variant)] // There is one. A handle to a tensor grows with the backends compiled in.
 enum Memory {
     /// The machine's own.
-    Host(Vec<u64>),
+    Host(Vec<f32>),
     /// The device's, through its own operations.
     Device(Tensor<1>),
 }
@@ -43,7 +43,7 @@ impl Meter {
     /// Takes a buffer on `device`.
     pub(super) fn new(device: &Device) -> anyhow::Result<Self> {
         let memory = match ["flex", "ndarray"].contains(&describe(device).as_str()) {
-            true => Memory::Host(vec![1; BYTES / size_of::<u64>()]),
+            true => Memory::Host(vec![1.0; BYTES / size_of::<f32>()]),
             // A quarter, for devices that bound the size of a buffer.
             false => Memory::Device(Tensor::ones([BYTES / 4 / size_of::<f32>()], (device, DType::F32))),
         };
@@ -55,8 +55,7 @@ impl Meter {
     pub(super) fn read(&self) -> anyhow::Result<f64> {
         match &self.memory {
             Memory::Host(source) => self.timed(BYTES, || {
-                let sum = |part: &[u64]| part.iter().fold(0, |sum: u64, x| sum.wrapping_add(*x));
-                black_box(source.par_chunks(PART).map(sum).reduce(|| 0, u64::wrapping_add));
+                black_box(ops::sum_in_memory(source));
             }),
             Memory::Device(source) => self.timed(BYTES / 4, || drop(source.clone().sum())),
         }
@@ -73,7 +72,7 @@ impl Meter {
         let copy_gb_per_s = match &self.memory {
             Memory::Host(source) => {
                 let half = &source[..source.len() / 2];
-                let mut target = vec![0_u64; half.len()];
+                let mut target = vec![0.0_f32; half.len()];
                 medians(&mut || {
                     self.timed(BYTES, || {
                         let parts = target.par_chunks_mut(PART).zip(half.par_chunks(PART));

@@ -46,6 +46,23 @@ fn partial(output: &Path) -> PathBuf {
 }
 
 #[test]
+fn results_depend_neither_on_jobs_nor_on_threads() {
+    let folder = TempDir::new().unwrap();
+    let run = |jobs: &str, threads: &str| {
+        let output = folder.path().join(format!("{jobs}-{threads}.json"));
+        let mut command = sparq();
+        command.args(RUN).arg(&output).args(["-j", jobs]).env("RAYON_NUM_THREADS", threads);
+        // One thread that waited for another would wait for ever.
+        command.timeout(Duration::from_secs(300)).assert().success();
+        fs::read(output).unwrap()
+    };
+    let alone = run("1", "1");
+    assert_eq!(run("2", "1"), alone);
+    assert_eq!(run("1", "8"), alone);
+    assert_eq!(run("3", "4"), alone);
+}
+
+#[test]
 fn the_same_command_gives_the_same_bytes_even_after_a_kill() {
     let folder = TempDir::new().unwrap();
     let once = folder.path().join("once.json");

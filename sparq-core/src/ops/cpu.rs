@@ -18,6 +18,7 @@ mod rows;
 mod simd;
 mod sparq;
 mod split;
+mod sum;
 mod top_k;
 
 pub(super) use append::{Codes, accumulate, append_columns, append_quantized, append_rows};
@@ -27,6 +28,7 @@ pub(super) use index::{Index, Quantized};
 pub(super) use linear::{linear, linear_quantized};
 pub(super) use prefill::prefill;
 pub(super) use sparq::{SparqSlices, decode_sparq};
+pub(super) use sum::sum;
 
 /// Sizes of a layer and its cache buffers.
 #[derive(Debug, Clone, Copy)]

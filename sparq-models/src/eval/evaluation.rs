@@ -10,6 +10,9 @@ use std::{
     thread,
 };
 
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use sparq_core::threads::keep_heads_whole;
+
 use super::{
     EvalError, Variant,
     journal::Journal,
@@ -246,16 +249,34 @@ impl<'a> Evaluation<'a> {
                 }
             }
         };
+        let jobs = jobs.clamp(1, todo.len().max(1));
+        let threads = rayon::current_num_threads().div_ceil(jobs);
+        let pools = (0..jobs).map(|_| pool(threads)).collect::<Result<Vec<ThreadPool>>>()?;
         thread::scope(|scope| {
-            for _ in 0..jobs.clamp(1, todo.len().max(1)) {
+            for pool in &pools {
                 let (worker, sender) = (&worker, sender.clone());
-                scope.spawn(move || worker(sender));
+                scope.spawn(move || {
+                    pool.install(|| {
+                        // Results depend neither on the number of jobs nor on that of threads.
+                        keep_heads_whole();
+                        worker(sender);
+                    });
+                });
             }
             drop(sender);
             // The loop owns the receiver: it goes with the first error, which ends the workers.
             messages.into_iter().try_for_each(|message| take(message?))
         })
     }
+}
+
+/// Threads of their own for a job: those of the process may wait for what it finds.
+fn pool(threads: usize) -> Result<ThreadPool> {
+    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.map_err(|error| {
+        let (value, reason) = (threads.to_string(), error.to_string());
+        EvalError::Setting { setting: "threads for a job", value, reason }.into()
+    })
 }
 
 /// Samples of one length that run together.
@@ -276,12 +297,18 @@ enum Message {
     Finished { batch: usize, results: Vec<SampleResult> },
 }
 
-/// Samples of one length together, each with its place in the plan.
+/// Samples of one length together, up to `batch` and about as many in each batch, with their places in the
+/// plan.
 fn in_batches(samples: Vec<Sample>, batch: usize) -> Vec<Vec<(usize, Sample)>> {
     let mut samples: Vec<(usize, Sample)> = samples.into_iter().enumerate().collect();
     samples.sort_by_key(|(place, sample)| (sample.length, *place));
     let same = samples.chunk_by(|(_, a), (_, b)| a.length == b.length);
-    same.flat_map(|samples| samples.chunks(batch)).map(<[_]>::to_vec).collect()
+    same.flat_map(|samples| {
+        let batches = samples.len().div_ceil(batch);
+        samples.chunks(samples.len().div_ceil(batches))
+    })
+    .map(<[_]>::to_vec)
+    .collect()
 }
 
 /// A name and size that several variants have: tables could not tell them apart.

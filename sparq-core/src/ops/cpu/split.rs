@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{index, spans::Span};
+use crate::{index, spans::Span, threads};
 
 /// Elements read below which one thread is faster than handing work to others: at a few elements
 /// per nanosecond, about the time that waking a thread takes.
@@ -26,7 +26,11 @@ impl Split {
     /// For `heads` KV heads in all sequences with up to `len` positions, of each of which `per_position`
     /// elements are read.
     pub(super) fn new(heads: usize, len: usize, per_position: usize) -> Self {
-        Self::for_threads(rayon::current_num_threads(), heads, len, per_position)
+        let split = Self::for_threads(rayon::current_num_threads(), heads, len, per_position);
+        match threads::heads_are_whole() {
+            true => Self { chunks: 1, ..split },
+            false => split,
+        }
     }
 
     fn for_threads(threads: usize, heads: usize, len: usize, per_position: usize) -> Self {
@@ -78,6 +82,19 @@ mod tests {
         assert_eq!([chunks(32, 16384), chunks(8, 16384), chunks(1, 16384), chunks(1, 1024)], [1, 2, 16, 4]);
         assert!(!Split::for_threads(8, 1, 100, 256).is_parallel);
         assert!(!Split::for_threads(1, 32, 16384, 256).is_parallel);
+    }
+
+    #[test]
+    fn heads_stay_whole_where_it_is_asked_for() {
+        let chunks = || {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
+            pool.install(|| {
+                let cut = Split::new(1, 16384, 256).chunks;
+                threads::keep_heads_whole();
+                [cut, Split::new(1, 16384, 256).chunks]
+            })
+        };
+        assert_eq!(chunks(), [8, 1]);
     }
 
     #[test]
