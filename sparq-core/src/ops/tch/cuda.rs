@@ -1,20 +1,27 @@
 //! LibTorch on NVIDIA GPUs: kernels of our own, on torch's memory and stream.
 //!
-//! This module decides what to launch and allocates what the kernels write; `launch` checks the
-//! tensors and launches, `driver` compiles the CUDA sources beside it, once per device and shape of
-//! a head. Every function returns `None` where the kernels do not apply or cannot be had, and the
+//! This module decides what to launch and allocates what the kernels write; `launch` and `append` check
+//! the tensors and launch, `driver` compiles the CUDA sources beside it, once per device and shape of
+//! a head. Short steps wait for the host, so it calls into torch as little as it can: tensors are passed
+//! whole, without views, and intermediate results have memory that stays. Every function returns `None` where the kernels do not apply or cannot be had, and the
 //! caller goes on with torch's own operations; the latter is said once per device on stderr.
 
+mod append;
 mod driver;
 mod launch;
+mod memory;
+
+use std::sync::PoisonError;
 
 use burn::{backend::TensorMetadata, tensor::DType};
 use burn_tch::TchTensor;
 use tch::{Device, Kind, Tensor};
 
 use self::{
+    append::Append,
     driver::Gpu,
-    launch::{Append, Attend, Heads, SEQUENCES, Score, Select},
+    launch::{Attend, Heads, Score, Select},
+    memory::Sequences,
 };
 use crate::{
     config::GroupScores,
@@ -58,24 +65,20 @@ pub(super) fn append(
     // The sum alone has no storage dtype; the kernel is the same.
     let stored = k.as_ref().or(v.as_ref()).or(k_index.as_ref()).map_or(DType::F32, |target| target.dtype());
     let heads = Heads::new(stored, kv_heads, kv_heads, head_dim)?;
-    let contiguous = |rows: Option<&TchTensor>| rows.map(|rows| rows.tensor.contiguous());
-    let (k_rows, v_rows) = (contiguous(k_rows), contiguous(v_rows));
-    let targets = [k, v, k_index, v_sum].map(|target| target.map(|target| target.tensor.shallow_clone()));
-    for first in (0..batch).step_by(SEQUENCES) {
-        let count = SEQUENCES.min(batch - first);
-        let part = |tensor: &Option<Tensor>| tensor.as_ref().map(|t| t.narrow(0, first as i64, count as i64));
-        let append = Append {
-            heads,
-            capacity,
-            width: plan.width(),
-            k_rows: part(&k_rows),
-            v_rows: part(&v_rows),
-            k: part(&targets[0]),
-            v: part(&targets[1]),
-            k_index: part(&targets[2]),
-            v_sum: part(&targets[3]),
-        };
-        gpu.report(append.launch(gpu, &plan.as_slice()[first..first + count]))?;
+    let (k_copy, v_copy) = (k_rows.and_then(reordered), v_rows.and_then(reordered));
+    let append = Append {
+        heads,
+        capacity,
+        width: plan.width(),
+        k_rows: k_copy.as_ref().or(k_rows.map(|rows| &rows.tensor)),
+        v_rows: v_copy.as_ref().or(v_rows.map(|rows| &rows.tensor)),
+        k: target(&k),
+        v: target(&v),
+        k_index: target(&k_index),
+        v_sum: target(&v_sum),
+    };
+    for part in Sequences::of(batch) {
+        gpu.report(append.launch(gpu, part.slice(plan.as_slice()), part))?;
     }
     Some(())
 }
@@ -88,25 +91,25 @@ pub(super) fn decode_dense(
     step: &DenseStep,
 ) -> Option<TchTensor> {
     let gpu = gpu_of(&k.tensor)?;
-    let (heads, batch) = problem(q, k)?;
-    let q = q.tensor.contiguous();
-    let out = output_like(&q);
-    for first in (0..batch).step_by(SEQUENCES) {
-        let spans = spans_from(step.spans.as_slice(), first);
-        let part = |tensor: &Tensor| tensor.narrow(0, first as i64, spans.len() as i64);
-        let longest = longest(spans);
-        let groups = spans.len() * heads.kv_heads * heads.tiles();
+    let Problem { heads, batch, capacity } = Problem::new(q, k)?;
+    let copy = reordered(q);
+    let q = copy.as_ref().unwrap_or(&q.tensor);
+    let out = output_like(q);
+    for part in Sequences::of(batch) {
+        let spans = part.slice(step.spans.as_slice());
+        let groups = part.count * heads.kv_heads * heads.tiles();
         let attend = Attend {
             heads,
+            capacity,
             threads: 256,
-            splits: dense_splits(groups, longest, gpu.multiprocessors),
+            splits: dense_splits(groups, longest(spans), gpu.multiprocessors),
             softcap: step.softcap,
-            q: part(&q),
-            k: part(&k.tensor),
-            v: part(&v.tensor),
-            out: part(&out),
+            q,
+            k: &k.tensor,
+            v: &v.tensor,
+            out: &out,
         };
-        gpu.report(attend.dense(gpu, spans))?;
+        gpu.report(attend.dense(gpu, spans, part))?;
     }
     Some(TchTensor::new(out))
 }
@@ -119,63 +122,89 @@ pub(super) fn decode_sparq(
     step: &SparqStep,
 ) -> Option<(TchTensor, TchTensor, TchTensor)> {
     let gpu = gpu_of(&k.tensor)?;
-    let (heads, batch) = problem(q, k)?;
+    let Problem { heads, batch, capacity } = Problem::new(q, k)?;
     if k_index.dtype() != k.dtype() {
         return None;
     }
     let config = &step.config;
-    let q = q.tensor.contiguous();
-    let device = q.device();
+    let copy = reordered(q);
+    let q = copy.as_ref().unwrap_or(&q.tensor);
     let kept = config.top_k.min(step.spans.max_end());
-    let out = output_like(&q);
+    let out = output_like(q);
     let size = |sizes: [usize; 3]| sizes.map(|size| size as i64);
-    let positions = Tensor::empty(size([batch, heads.kv_heads, kept]), (Kind::Int64, device));
-    let mass = Tensor::empty([batch as i64, heads.heads() as i64], (Kind::Float, device));
-    for first in (0..batch).step_by(SEQUENCES) {
-        let spans = spans_from(step.spans.as_slice(), first);
-        let part = |tensor: &Tensor| tensor.narrow(0, first as i64, spans.len() as i64);
-        let groups = spans.len() * heads.kv_heads * heads.tiles();
+    let positions = Tensor::empty(size([batch, heads.kv_heads, kept]), (Kind::Int64, gpu.device));
+    let wants_mass = config.mean_value || step.retained_mass;
+    let mass_size = [batch as i64, heads.heads() as i64];
+    let mass = match wants_mass {
+        true => Tensor::empty(mass_size, (Kind::Float, gpu.device)),
+        false => no_mass(gpu, mass_size),
+    };
+    for part in Sequences::of(batch) {
+        let groups = part.count * heads.kv_heads * heads.tiles();
         // One large block per group hides its own latency where the groups do not fill the GPU.
         let threads = if groups <= gpu.multiprocessors && heads.accumulators() <= 32 { 512 } else { 256 };
         let room = (2 * gpu.multiprocessors / groups).max(1);
         let splits = kept.div_ceil(ROWS_PER_SPLIT).min(room).max(kept.div_ceil(launch::MOST_ROWS)).max(1);
         let select = Select {
             score: Score {
-                k_index: part(&k_index.tensor),
+                k_index: &k_index.tensor,
                 rank: config.rank,
                 local_window: config.local_window,
                 by_softmax: config.group_scores == GroupScores::Softmax,
-                mass: config.mean_value || step.retained_mass,
+                mass: wants_mass,
             },
             attend: Attend {
                 heads,
+                capacity,
                 threads,
                 splits,
                 softcap: step.softcap,
-                q: part(&q),
-                k: part(&k.tensor),
-                v: part(&v.tensor),
-                out: part(&out),
+                q,
+                k: &k.tensor,
+                v: &v.tensor,
+                out: &out,
             },
             kept,
             mean_value: config.mean_value,
-            v_sum: part(&v_sum.tensor),
-            positions: part(&positions),
-            mass: part(&mass),
+            v_sum: &v_sum.tensor,
+            positions: &positions,
+            mass: wants_mass.then_some(&mass),
         };
-        gpu.report(select.launch(gpu, spans))?;
+        gpu.report(select.launch(gpu, part.slice(step.spans.as_slice()), part))?;
     }
     Some((TchTensor::new(out), TchTensor::new(positions), TchTensor::new(mass)))
 }
 
-/// The sizes of a decode step, where the kernels take them.
-fn problem(q: &TchTensor, k: &TchTensor) -> Option<(Heads, usize)> {
-    let [batch, query_heads, _, head_dim] = sizes(&q.tensor)?;
-    let [_, kv_heads, _, _] = sizes(&k.tensor)?;
-    if q.dtype() != DType::F32 {
-        return None;
+fn target<'a>(target: &'a Option<&mut TchTensor>) -> Option<&'a Tensor> {
+    target.as_ref().map(|target| &target.tensor)
+}
+
+/// A handle of the device's stand-in for a retained mass that is not wanted.
+fn no_mass(gpu: &Gpu, size: [i64; 2]) -> Tensor {
+    let mut tensor = gpu.no_mass.lock().unwrap_or_else(PoisonError::into_inner);
+    if tensor.size() != size {
+        *tensor = Tensor::empty(size, (Kind::Float, gpu.device));
     }
-    Some((Heads::new(k.dtype(), query_heads, kv_heads, head_dim)?, batch))
+    tensor.shallow_clone()
+}
+
+/// The sizes of a decode step.
+struct Problem {
+    heads: Heads,
+    batch: usize,
+    capacity: usize,
+}
+
+impl Problem {
+    /// `None` where the kernels do not take them.
+    fn new(q: &TchTensor, k: &TchTensor) -> Option<Self> {
+        let [batch, query_heads, _, head_dim] = sizes(&q.tensor)?;
+        let [_, kv_heads, capacity, _] = sizes(&k.tensor)?;
+        if q.dtype() != DType::F32 {
+            return None;
+        }
+        Some(Self { heads: Heads::new(k.dtype(), query_heads, kv_heads, head_dim)?, batch, capacity })
+    }
 }
 
 /// Blocks per head tile of a dense step: the fewest that keep all multiprocessors at work, two blocks
@@ -194,11 +223,6 @@ fn longest(spans: &[Span]) -> usize {
     spans.iter().map(Span::len).max().unwrap_or(0)
 }
 
-/// The spans of one launch, from sequence `first` on.
-fn spans_from(spans: &[Span], first: usize) -> &[Span] {
-    &spans[first..spans.len().min(first + SEQUENCES)]
-}
-
 fn sizes<const D: usize>(tensor: &Tensor) -> Option<[usize; D]> {
     let sizes: [i64; D] = tensor.size().try_into().ok()?;
     Some(sizes.map(|size| size as usize))
@@ -207,6 +231,11 @@ fn sizes<const D: usize>(tensor: &Tensor) -> Option<[usize; D]> {
 /// Room for an output of the queries' shape; every element is written.
 fn output_like(q: &Tensor) -> Tensor {
     Tensor::empty(q.size(), (Kind::Float, q.device()))
+}
+
+/// A copy of `tensor` in order, where it is not.
+fn reordered(tensor: &TchTensor) -> Option<Tensor> {
+    (!tensor.tensor.is_contiguous()).then(|| tensor.tensor.contiguous())
 }
 
 /// The GPU that holds `tensor`, where kernels can be compiled for it.

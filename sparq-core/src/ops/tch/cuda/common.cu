@@ -13,6 +13,11 @@
 #define ATTEND_DENSE 5
 #define ATTEND_SELECTED 6
 #define ATTEND_SELECTED_MASS 7
+#define SPARQ_SHORT 8
+#define SPARQ_SHORT_MASS 9
+
+// All steps in one kernel.
+#define IS_SHORT (KERNEL == SPARQ_SHORT || KERNEL == SPARQ_SHORT_MASS)
 
 typedef unsigned int u32;
 typedef unsigned short u16;

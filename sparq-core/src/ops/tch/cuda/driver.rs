@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     ffi::{CStr, CString, c_char, c_void},
-    sync::{Mutex, Once, PoisonError},
+    sync::{Mutex, Once, OnceLock, PoisonError},
     thread,
 };
 
@@ -20,6 +20,7 @@ const SOURCE: &str = concat!(
     include_str!("score.cu"),
     include_str!("attend.cu"),
     include_str!("select.cu"),
+    include_str!("short.cu"),
     include_str!("append.cu"),
 );
 
@@ -40,6 +41,8 @@ pub(super) enum Kernel {
     AttendDense = 5,
     AttendSelected = 6,
     AttendSelectedMass = 7,
+    SparqShort = 8,
+    SparqShortMass = 9,
 }
 
 impl Kernel {
@@ -53,6 +56,8 @@ impl Kernel {
             Self::AttendDense => c"attend_dense",
             Self::AttendSelected => c"attend_selected",
             Self::AttendSelectedMass => c"attend_selected_mass",
+            Self::SparqShort => c"sparq_short",
+            Self::SparqShortMass => c"sparq_short_mass",
         }
     }
 }
@@ -82,6 +87,12 @@ pub(super) struct Gpu {
     pub(super) multiprocessors: usize,
     /// Zero between launches, see `AttendArgs::done` in the source.
     pub(super) counters: Tensor,
+    /// What a step leaves between its launches lies here; see `Scratch`.
+    pub(super) scratch: Mutex<Tensor>,
+    /// Stands in for the retained mass where nobody asked for it.
+    pub(super) no_mass: Mutex<Tensor>,
+    /// The device as torch names it.
+    pub(super) device: Device,
     ordinal: usize,
     context: sys::CUcontext,
     capability: (i32, i32),
@@ -96,23 +107,15 @@ unsafe impl Send for Gpu {}
 // SAFETY: as above; what changes is behind a mutex.
 unsafe impl Sync for Gpu {}
 
+/// Devices that are told apart: more than any machine has.
+const DEVICES: usize = 64;
+
 /// Device `ordinal`, as torch counts them, where the driver and the compiler can be loaded.
 pub(super) fn gpu(ordinal: usize) -> Option<&'static Gpu> {
-    static GPUS: Mutex<Vec<(usize, Option<&'static Gpu>)>> = Mutex::new(Vec::new());
-    let mut gpus = GPUS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, gpu)) = gpus.iter().find(|(known, _)| *known == ordinal) {
-        return *gpu;
-    }
-    let gpu = match Gpu::open(ordinal) {
-        // Kept for good: kernels stay loaded, and there are few devices.
-        Ok(gpu) => Some(&*Box::leak(Box::new(gpu))),
-        Err(why) => {
-            warn(ordinal, &why);
-            None
-        }
-    };
-    gpus.push((ordinal, gpu));
-    gpu
+    // Kept for good: kernels stay loaded.
+    static GPUS: [OnceLock<Option<Gpu>>; DEVICES] = [const { OnceLock::new() }; DEVICES];
+    let open = || Gpu::open(ordinal).map_err(|why| warn(ordinal, &why)).ok();
+    GPUS.get(ordinal)?.get_or_init(open).as_ref()
 }
 
 fn warn(ordinal: usize, why: &str) {
@@ -148,9 +151,13 @@ impl Gpu {
         // SAFETY: as above. The primary context is what torch's CUDA runtime works in, so its
         // addresses are valid there; it is retained for the life of the process.
         let context = unsafe { result::primary_ctx::retain(device) }.map_err(words)?;
+        let torch_device = Device::Cuda(ordinal);
         Ok(Self {
             multiprocessors,
-            counters: Tensor::zeros([COUNTERS as i64], (Kind::Int, Device::Cuda(ordinal))),
+            counters: Tensor::zeros([COUNTERS as i64], (Kind::Int, torch_device)),
+            scratch: Mutex::new(Tensor::empty([0], (Kind::Uint8, torch_device))),
+            no_mass: Mutex::new(Tensor::empty([0, 0], (Kind::Float, torch_device))),
+            device: torch_device,
             ordinal,
             context,
             capability,
@@ -257,11 +264,17 @@ impl Gpu {
         .map_err(|error| format!("a kernel does not start: {error:?}"))
     }
 
-    /// Runs `work` with this device's context current, and puts back the one before.
+    /// Runs `work` with this device's context current, and puts back the one before. It mostly is current:
+    /// torch leaves it so on every thread that it works on.
     fn in_context<T>(
         &self,
         work: impl FnOnce() -> Result<T, result::DriverError>,
     ) -> Result<T, result::DriverError> {
+        let mut current = std::ptr::null_mut();
+        // SAFETY: writes one handle.
+        if unsafe { sys::cuCtxGetCurrent(&raw mut current) }.result().is_ok() && current == self.context {
+            return work();
+        }
         // SAFETY: `context` is retained for the life of the process; the pop undoes this push.
         unsafe { sys::cuCtxPushCurrent_v2(self.context) }.result()?;
         let done = work();

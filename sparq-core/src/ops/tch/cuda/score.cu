@@ -6,7 +6,11 @@
 // are not candidates (not live, or in the local window, which is kept anyway).
 
 #ifndef SCORE_THREADS
+#if IS_SHORT
+#define SCORE_THREADS ATTEND_THREADS
+#else
 #define SCORE_THREADS 128
+#endif
 #endif
 #ifndef SCORE_ROWS
 #define SCORE_ROWS 16 // loads that a thread has in flight
@@ -46,9 +50,10 @@ __device__ __forceinline__ u32 order_key(float x) {
     return max(bits & 0x80000000u ? ~bits : bits | 0x80000000u, 1u);
 }
 
-__device__ __forceinline__ void write_keys(
-    const ScoreArgs& a, int group, int first, const float (&score)[BUCKET], int2 span) {
-    int end = span.y - min(a.local_window, span.y - span.x);
+// The keys of a bucket whose first position is `first`; returns the largest.
+__device__ __forceinline__ u32 write_bucket(
+    uint4* to, int first, const float (&score)[BUCKET], int2 span, int local_window) {
+    int end = span.y - min(local_window, span.y - span.x);
     u32 key[BUCKET], top = 0;
 #pragma unroll
     for (int e = 0; e < BUCKET; e++) {
@@ -56,10 +61,16 @@ __device__ __forceinline__ void write_keys(
         key[e] = p >= span.x && p < end ? order_key(score[e]) : 0u;
         top = max(top, key[e]);
     }
-    uint4* to = (uint4*)(a.keys + (size_t)group * a.stride + first);
     to[0] = make_uint4(key[0], key[1], key[2], key[3]);
     to[1] = make_uint4(key[4], key[5], key[6], key[7]);
-    a.maxima[group * maxima_stride(a.stride) + first / BUCKET] = top;
+    return top;
+}
+
+__device__ __forceinline__ void write_keys(
+    const ScoreArgs& a, int group, int first, const float (&score)[BUCKET], int2 span) {
+    uint4* to = (uint4*)(a.keys + (size_t)group * a.stride + first);
+    a.maxima[group * maxima_stride(a.stride) + first / BUCKET] =
+        write_bucket(to, first, score, span, a.local_window);
 }
 
 // The (maximum, sum of exponentials) of two sets.
@@ -76,9 +87,9 @@ __device__ __forceinline__ float2 join_warp(float2 x) {
     return x;
 }
 
-#if KERNEL == SCORE_SUM || KERNEL == SCORE_STATS || KERNEL == SCORE_HEADS
+#if KERNEL == SCORE_SUM || KERNEL == SCORE_STATS || KERNEL == SCORE_HEADS || IS_SHORT
 constexpr int VECS = BUCKET / EV;
-constexpr bool PER_HEAD = KERNEL != SCORE_SUM; // scores of each head, not only of their sum
+constexpr bool PER_HEAD = KERNEL != SCORE_SUM && KERNEL != SPARQ_SHORT; // scores of each head, not only of their sum
 constexpr int SCORED = PER_HEAD ? HEADS : 1;   // at a time
 constexpr int TURNS = PER_HEAD ? TILES : 1;
 
@@ -202,6 +213,24 @@ __device__ __forceinline__ void score_bucket(
     }
 }
 
+// Maximum and sum of exponentials of the live logits of a bucket whose first position is `first`.
+__device__ __forceinline__ float2 bucket_stats(
+    const float (&logits)[BUCKET], int first, int2 span, float softcap) {
+    float capped[BUCKET];
+    float2 stats = make_float2(NEG_INF, 0.f);
+#pragma unroll
+    for (int e = 0; e < BUCKET; e++) {
+        int p = first + e;
+        bool live = p >= span.x && p < span.y;
+        capped[e] = live ? soft_cap(logits[e], softcap) * LOG2E : NEG_INF;
+        stats.x = fmaxf(stats.x, capped[e]);
+    }
+    float base = stats.x > NEG_INF ? stats.x : 0.f;
+#pragma unroll
+    for (int e = 0; e < BUCKET; e++) stats.y += exp2_fast(capped[e] - base);
+    return stats;
+}
+
 __device__ __forceinline__ void score(const ScoreArgs& a, const Spans& spans) {
     __shared__ ScoreRoom room;
     int2 span = spans.of[blockIdx.z];
@@ -231,19 +260,7 @@ __device__ __forceinline__ void score(const ScoreArgs& a, const Spans& spans) {
                     to[0] = make_float4(acc[n][0], acc[n][1], acc[n][2], acc[n][3]);
                     to[1] = make_float4(acc[n][4], acc[n][5], acc[n][6], acc[n][7]);
                 }
-                float capped[BUCKET];
-                float2 stats = make_float2(NEG_INF, 0.f);
-#pragma unroll
-                for (int e = 0; e < BUCKET; e++) {
-                    int p = first + e;
-                    bool live = p >= span.x && p < span.y;
-                    capped[e] = live ? soft_cap(acc[n][e], a.softcap) * LOG2E : NEG_INF;
-                    stats.x = fmaxf(stats.x, capped[e]);
-                }
-                float base = stats.x > NEG_INF ? stats.x : 0.f;
-#pragma unroll
-                for (int e = 0; e < BUCKET; e++) stats.y += exp2_fast(capped[e] - base);
-                stats = join_warp(stats);
+                float2 stats = join_warp(bucket_stats(acc[n], first, span, a.softcap));
                 if (threadIdx.x % 32 == 0) room.stats[threadIdx.x / 32][n] = stats;
             }
 #pragma unroll
@@ -268,7 +285,7 @@ __device__ __forceinline__ void score(const ScoreArgs& a, const Spans& spans) {
 extern "C" __global__ void __launch_bounds__(SCORE_THREADS) score_sum(ScoreArgs a, Spans s) { score(a, s); }
 #elif KERNEL == SCORE_STATS
 extern "C" __global__ void __launch_bounds__(SCORE_THREADS) score_stats(ScoreArgs a, Spans s) { score(a, s); }
-#else
+#elif KERNEL == SCORE_HEADS
 extern "C" __global__ void __launch_bounds__(SCORE_THREADS) score_heads(ScoreArgs a, Spans s) { score(a, s); }
 #endif
 #endif

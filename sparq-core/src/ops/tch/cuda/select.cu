@@ -203,8 +203,8 @@ __device__ __forceinline__ void select_positions(
     }
 }
 
-#if KERNEL == ATTEND_SELECTED || KERNEL == ATTEND_SELECTED_MASS
-constexpr bool MASS = KERNEL == ATTEND_SELECTED_MASS; // with α and, where it is on, the mean value
+#if KERNEL == ATTEND_SELECTED || KERNEL == ATTEND_SELECTED_MASS || IS_SHORT
+constexpr bool MASS = KERNEL == ATTEND_SELECTED_MASS || KERNEL == SPARQ_SHORT_MASS; // with α and, where it is on, the mean value
 
 struct SelectArgs {
     const u32* keys;        // see ScoreArgs
@@ -221,6 +221,22 @@ struct SelectArgs {
     int mean_value;
 };
 
+// Step 3 of a head: the attention over selected rows, for α with the mean value in place of the rest.
+__device__ __forceinline__ float mixed(
+    const SelectArgs& b, const Sums& all, float value, float2 total, size_t head, int c, int2 span,
+    const float* mean) {
+    float y = all.sum > 0.f ? value / all.sum : 0.f;
+    if (MASS) {
+        float alpha = share_factor(all.approx_top, total.x) * all.approx_sum / total.y;
+        alpha = total.y > 0.f ? fminf(alpha, 1.f) : 1.f;
+        if (c == 0) b.mass[head] = alpha;
+        // Where a window leaves values out, their mean is not that of the live ones.
+        if (b.mean_value && span.x == 0) y = alpha * y + (1.f - alpha) * mean[c];
+    }
+    return y;
+}
+
+#if !IS_SHORT
 // Grid (splits, KV heads · TILES, sequences).
 __device__ __forceinline__ void run_selected(const AttendArgs& a, const SelectArgs& b, const Spans& spans) {
     __shared__ __align__(16) Queries exact;
@@ -285,23 +301,16 @@ __device__ __forceinline__ void run_selected(const AttendArgs& a, const SelectAr
     attend_rows<MASS>(a.k + base, a.v + base, chosen, n, exact, approx, a.softcap, share);
     finish<MASS>(a, share, room.merge, group, tile, [&](int h, int c, const Sums& all, float value) {
         size_t head = heads + tile * HEADS + h;
-        float y = all.sum > 0.f ? value / all.sum : 0.f;
-        if (MASS) {
-            float2 total = whole[h];
-            float alpha = share_factor(all.approx_top, total.x) * all.approx_sum / total.y;
-            alpha = total.y > 0.f ? fminf(alpha, 1.f) : 1.f;
-            if (c == 0) b.mass[head] = alpha;
-            // Where a window leaves values out, their mean is not that of the live ones.
-            if (b.mean_value && span.x == 0) y = alpha * y + (1.f - alpha) * mean[c];
-        }
-        a.out[head * HEAD_DIM + c] = y;
+        float2 total = MASS ? whole[h] : make_float2(0.f, 0.f);
+        a.out[head * HEAD_DIM + c] = mixed(b, all, value, total, head, c, span, mean);
     });
 }
+#endif
 
 #if KERNEL == ATTEND_SELECTED
 extern "C" __global__ void __launch_bounds__(ATTEND_THREADS, ATTEND_BLOCKS)
 attend_selected(AttendArgs a, SelectArgs b, Spans s) { run_selected(a, b, s); }
-#else
+#elif KERNEL == ATTEND_SELECTED_MASS
 extern "C" __global__ void __launch_bounds__(ATTEND_THREADS, ATTEND_BLOCKS)
 attend_selected_mass(AttendArgs a, SelectArgs b, Spans s) { run_selected(a, b, s); }
 #endif
