@@ -9,16 +9,22 @@
 #![allow(clippy::assign_op_pattern, clippy::manual_is_multiple_of)]
 
 mod append;
+mod attend;
 mod block;
 mod choice;
+mod codes;
 mod combine;
+mod components;
 mod dense;
 mod limits;
 mod linear;
 mod prefill;
+mod score;
 mod scores;
+mod shortlist;
 mod spans;
 mod sparq;
+mod states;
 mod team;
 
 use burn::{
@@ -29,7 +35,11 @@ use burn::{
     tensor::{DType, Shape},
 };
 use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
-use cubecl::{ir::ElemType, prelude::BufferArg};
+use cubecl::{
+    ir::ElemType,
+    prelude::BufferArg,
+    server::{MemoryLayoutDescriptor, MemoryLayoutStrategy},
+};
 
 use self::append::Part;
 use super::{DenseStep, PrefillStep, SparqOps, SparqStep, apart, oracle};
@@ -136,9 +146,40 @@ impl SparqOps for CubeBackend {
     ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
         let (q, k, v) = (into_contiguous(q), into_contiguous(k), into_contiguous(v));
         let (k_index, v_sum) = (into_contiguous(k_index), into_contiguous(v_sum));
-        match sparq::decode(&q, &k, &k_index, &v, &v_sum, &step) {
+        match sparq::decode(&q, &k, scores::Index::Stored(&k_index), &v, &v_sum, &step) {
             Some(outputs) => outputs,
             None => oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step),
+        }
+    }
+
+    fn append_quantized(
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        plan: AppendPlan,
+    ) -> (IntTensor<Self>, FloatTensor<Self>) {
+        match codes::covers(&words, &scales, &k) {
+            true => codes::append(words, scales, &k, &plan),
+            false => oracle::append_quantized::<Self>(words, scales, k, &plan),
+        }
+    }
+
+    fn decode_sparq_quantized(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        v_sum: FloatTensor<Self>,
+        step: SparqStep,
+    ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
+        let (q, k, v, v_sum) =
+            (into_contiguous(q), into_contiguous(k), into_contiguous(v), into_contiguous(v_sum));
+        let (words, scales) = (into_contiguous(words), into_contiguous(scales));
+        let index = scores::Index::Codes { words: &words, scales: &scales };
+        match sparq::decode(&q, &k, index, &v, &v_sum, &step) {
+            Some(outputs) => outputs,
+            None => oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &step),
         }
     }
 
@@ -158,12 +199,30 @@ fn append_one(cache: CubeTensor, part: Part, rows: CubeTensor, plan: &AppendPlan
 
 /// A new tensor beside `like`, its contents undefined.
 fn empty(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
-    let handle = like.client.empty(shape.num_elements() * dtype.size());
-    CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, handle, dtype)
+    let [tensor] = empties(like, [(shape, dtype)]);
+    tensor
 }
 
-fn f32s(tensor: &CubeTensor) -> BufferArg {
-    tensor.clone().into_buffer_arg()
+/// New tensors beside `like` in one allocation, their contents undefined. Each allocation is a message to
+/// the thread that serves the device.
+fn empties<const N: usize>(like: &CubeTensor, tensors: [(Shape, DType); N]) -> [CubeTensor; N] {
+    let descriptors = tensors.iter().map(|(shape, dtype)| {
+        MemoryLayoutDescriptor::new(MemoryLayoutStrategy::Contiguous, shape.clone(), dtype.size())
+    });
+    let mut layouts = like.client.empty_tensors(descriptors.collect()).into_iter();
+    tensors.map(|(shape, dtype)| {
+        let (client, device) = (like.client.clone(), like.device.clone());
+        // There is a layout for each descriptor.
+        let handle = layouts
+            .next()
+            .map_or_else(|| like.client.empty(shape.num_elements() * dtype.size()), |layout| layout.memory);
+        CubeTensor::new_contiguous(client, device, shape, handle, dtype)
+    })
+}
+
+/// A whole contiguous tensor as an argument of a launch.
+fn bind(tensor: &CubeTensor) -> BufferArg {
+    spans::buffer(tensor.handle.clone(), tensor.meta.shape().num_elements())
 }
 
 fn elem(dtype: DType) -> ElemType {

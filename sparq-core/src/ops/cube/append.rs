@@ -5,8 +5,8 @@ use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::{cube, ir::ElemType, prelude::*};
 
 use super::{
-    elem, f32s,
-    spans::{Table, word},
+    bind, elem,
+    spans::{Table, growing, word},
 };
 use crate::spans::AppendPlan;
 
@@ -79,17 +79,17 @@ pub(super) fn append<const N: usize>(
         Some(rows) => rows.shape()[2],
         None => stored.shape()[3],
     };
-    let table = Table::of_plan(plan);
+    let table = Table::of_plan(&k, plan);
     let [skip, take, at] = table.words();
     let targets = Targets {
         k: parts.contains(&Part::K),
         v: parts.contains(&Part::V),
         k_index: parts.contains(&Part::Index),
         v_sum: width == 1 && sum.is_some(),
-        alike: table.shared.is_some(),
+        alike: table.alike,
     };
     // Where there is nothing to write, another of the written buffers is bound and left alone.
-    let target = |part| find(part).unwrap_or(stored).clone().into_buffer_arg();
+    let target = |part| bind(find(part).unwrap_or(stored));
     #[allow(unsafe_code)]
     // SAFETY: the plan was checked against the capacity; every other index follows from the shapes.
     unsafe {
@@ -97,8 +97,8 @@ pub(super) fn append<const N: usize>(
             &k.client,
             cubes(elements),
             CubeDim::new_1d(UNITS as u32),
-            f32s(&k),
-            f32s(&v),
+            bind(&k),
+            bind(&v),
             target(Part::K),
             target(Part::V),
             target(Part::Index),
@@ -155,7 +155,7 @@ fn write<F: Float>(
     let b = (of_head / kv_heads) as usize;
     let skip = word(table, b, skip, 0usize, targets.alike);
     let take = word(table, b, take, 1usize, targets.alike);
-    let at = word(table, b, at, 2usize, targets.alike);
+    let at = growing(table, b, at, 2usize, targets.alike);
     let c = unit % head_dim;
     let t = unit / head_dim % width;
     if t >= skip && t < skip + take {
@@ -186,7 +186,7 @@ fn write<F: Float>(
 fn accumulate(sum: &CubeTensor, rows: &CubeTensor, plan: &AppendPlan) {
     let [batch, kv_heads, width, head_dim] = rows.shape().dims();
     let elements = batch * kv_heads * head_dim;
-    let table = Table::of_plan(plan);
+    let table = Table::of_plan(rows, plan);
     let [skip, take, _] = table.words();
     #[allow(unsafe_code)]
     // SAFETY: the plan lies within `width`; every other index follows from the shapes.
@@ -195,8 +195,8 @@ fn accumulate(sum: &CubeTensor, rows: &CubeTensor, plan: &AppendPlan) {
             &sum.client,
             cubes(elements),
             CubeDim::new_1d(UNITS as u32),
-            f32s(rows),
-            f32s(sum),
+            bind(rows),
+            bind(sum),
             table.argument(rows),
             skip,
             take,
@@ -204,7 +204,7 @@ fn accumulate(sum: &CubeTensor, rows: &CubeTensor, plan: &AppendPlan) {
             kv_heads as u32,
             width as u32,
             head_dim as u32,
-            table.shared.is_some(),
+            table.alike,
         );
     }
 }

@@ -10,7 +10,7 @@
 use cubecl::{cube, prelude::*};
 
 use super::{
-    block,
+    block::{self, Block},
     scores::{GROUP, HEADER},
 };
 
@@ -46,24 +46,36 @@ pub(super) struct Place {
 /// Shared memory of the rounds.
 #[derive(CubeType)]
 pub(super) struct Workspace {
-    bins: Shared<[Atomic<u32>]>,
-    range: Shared<[Atomic<u32>]>,
-    found: Shared<[u32]>,
+    pub(super) bins: Shared<[Atomic<u32>]>,
+    /// Two of them: smallest and largest key, or entries of the list and candidates.
+    pub(super) pair: Shared<[Atomic<u32>]>,
+    pub(super) found: Shared<[u32]>,
     /// Scratch of [`block::sum_before`].
     pub(super) sums: Shared<[u32]>,
     /// Groups that the first round picked.
     pub(super) list: Shared<[u32]>,
+    /// Keys of candidates that are ranked one against the other.
+    pub(super) keys: Shared<[u32]>,
+    /// Where they lie.
+    pub(super) offsets: Shared<[u32]>,
 }
 
 #[cube]
 impl Workspace {
-    pub(super) fn new(#[comptime] units: usize, #[comptime] list: usize) -> Workspace {
+    /// With room for `list` groups and for `candidates`.
+    pub(super) fn new(
+        #[comptime] block: Block,
+        #[comptime] list: usize,
+        #[comptime] candidates: usize,
+    ) -> Workspace {
         Workspace {
-            bins: Shared::<[Atomic<u32>]>::new_slice(units),
-            range: Shared::<[Atomic<u32>]>::new_slice(2usize),
-            found: Shared::<[u32]>::new_slice(2usize),
-            sums: Shared::<[u32]>::new_slice(comptime!(block::scratch(units))),
-            list: Shared::<[u32]>::new_slice(comptime!(if list == 0 { 1 } else { list })),
+            bins: Shared::<[Atomic<u32>]>::new_slice(block.units),
+            pair: Shared::<[Atomic<u32>]>::new_slice(2usize),
+            found: Shared::<[u32]>::new_slice(3usize),
+            sums: Shared::<[u32]>::new_slice(comptime!(block.scratch())),
+            list: Shared::<[u32]>::new_slice(comptime!(list.max(1))),
+            keys: Shared::<[u32]>::new_slice(comptime!(candidates.max(1))),
+            offsets: Shared::<[u32]>::new_slice(comptime!(candidates.max(1))),
         }
     }
 }
@@ -94,7 +106,7 @@ pub(super) fn position(i: u32, place: &Place, list: &Shared<[u32]>, #[comptime] 
 
 /// Key of value `i`, 0 where it is out.
 #[cube]
-fn key(
+pub(super) fn key(
     i: u32,
     place: &Place,
     scores: &[f32],
@@ -122,10 +134,11 @@ pub(super) fn threshold(
     scores: &[f32],
     stats: &[f32],
     work: &mut Workspace,
-    #[comptime] units: usize,
+    #[comptime] block: Block,
     #[comptime] source: Source,
 ) -> (u32, u32) {
     let unit = UNIT_POS;
+    let units = comptime!(block.units);
     let bits = comptime!(units.ilog2());
     let mut above = select(all, 0u32, u32::MAX);
     let mut ties = 0u32;
@@ -134,8 +147,8 @@ pub(super) fn threshold(
     // The range of the keys.
     sync_cube();
     if unit == 0u32 {
-        work.range[0].store(u32::MAX);
-        work.range[1].store(0u32);
+        work.pair[0].store(u32::MAX);
+        work.pair[1].store(0u32);
     }
     sync_cube();
     if open {
@@ -151,13 +164,13 @@ pub(super) fn threshold(
             i += comptime!(units as u32);
         }
         if largest > 0u32 {
-            work.range[0].fetch_min(smallest);
-            work.range[1].fetch_max(largest);
+            work.pair[0].fetch_min(smallest);
+            work.pair[1].fetch_max(largest);
         }
     }
     sync_cube();
-    let mut low = work.range[0].load();
-    let mut high = work.range[1].load();
+    let mut low = work.pair[0].load();
+    let mut high = work.pair[1].load();
     let mut rest = want;
 
     for _pass in 0..comptime!(32u32.div_ceil(bits)) {
@@ -179,7 +192,7 @@ pub(super) fn threshold(
         }
         sync_cube();
         let own = work.bins[unit as usize].load();
-        let before = block::sum_before(own, &mut work.sums, units);
+        let before = block::sum_before(own, &mut work.sums, block);
         if before < rest && rest <= before + own {
             work.found[0] = comptime!(units as u32 - 1) - unit;
             work.found[1] = before;
@@ -217,10 +230,10 @@ pub(super) fn rank_before(
     scores: &[f32],
     stats: &[f32],
     work: &mut Workspace,
-    #[comptime] units: usize,
+    #[comptime] block: Block,
     #[comptime] source: Source,
 ) -> (u32, u32) {
-    let share = place.count.div_ceil(comptime!(units as u32));
+    let share = place.count.div_ceil(comptime!(block.units as u32));
     let first = u32::min(UNIT_POS * share, place.count);
     let last = u32::min(first + share, place.count);
     let mut larger = 0u32;
@@ -230,8 +243,8 @@ pub(super) fn rank_before(
         larger += select(key > above, 1u32, 0u32);
         equal += select(key == above && key > 0u32, 1u32, 0u32);
     }
-    let larger = block::sum_before(larger, &mut work.sums, units);
-    let equal = block::sum_before(equal, &mut work.sums, units);
+    let larger = block::sum_before(larger, &mut work.sums, block);
+    let equal = block::sum_before(equal, &mut work.sums, block);
     (larger, equal)
 }
 
@@ -251,15 +264,15 @@ pub(super) fn pick_groups(
     scores: &[f32],
     stats: &[f32],
     work: &mut Workspace,
-    #[comptime] units: usize,
+    #[comptime] block: Block,
 ) -> (u32, u32) {
     let place = Place { first, start: 0u32.runtime(), end: count, floor: 1u32.runtime(), count };
     let all = want >= count;
-    let (above, ties) = threshold(want, all, &place, scores, stats, work, units, Source::Groups);
-    let (larger, equal) = rank_before(above, &place, scores, stats, work, units, Source::Groups);
+    let (above, ties) = threshold(want, all, &place, scores, stats, work, block, Source::Groups);
+    let (larger, equal) = rank_before(above, &place, scores, stats, work, block, Source::Groups);
     let mut larger = larger;
     let mut equal = equal;
-    let share = count.div_ceil(comptime!(units as u32));
+    let share = count.div_ceil(comptime!(block.units as u32));
     let from = u32::min(UNIT_POS * share, count);
     let to = u32::min(from + share, count);
     for i in from..to {
@@ -273,19 +286,6 @@ pub(super) fn pick_groups(
     sync_cube();
     let floor = select(ties > 0u32, above, above + 1u32);
     (u32::min(want, count), select(all || want == 0u32, 1u32, floor))
-}
-
-/// Key of value `i` of the second round.
-#[cube]
-pub(super) fn score_key(
-    i: u32,
-    place: &Place,
-    scores: &[f32],
-    stats: &[f32],
-    work: &Workspace,
-    #[comptime] source: Source,
-) -> u32 {
-    key(i, place, scores, stats, &work.list, source)
 }
 
 /// First of a KV head's table of best scores in `stats`.

@@ -6,11 +6,18 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::{cube, prelude::*};
 
 use super::{
-    empty, f32s,
+    bind,
+    block::{self, Block},
+    empty,
     limits::Team,
-    spans::{Table, word},
-    team::merged,
+    spans::{Table, span},
+    team::{LOWEST, merged},
 };
+
+/// Parts whose weights are in shared memory at a time.
+const PARTS: usize = 256;
+/// Parts that a unit loads at a time.
+const LOADS: usize = 8;
 
 /// What the mean value is mixed from.
 #[derive(Debug)]
@@ -85,21 +92,21 @@ pub(super) fn launch(partial: &CubeTensor, output: &CubeTensor, splits: usize, t
         Mean::None => (partial, partial, None, 1),
         Mean::Of { v_sum, mass, table, kv_heads } => (*v_sum, *mass, Some(*table), *kv_heads),
     };
-    let [start, end, _] = table.map(Table::words).unwrap_or_default();
-    let alike = table.is_none_or(|table| table.shared.is_some());
+    let [reach, end, _] = table.map(Table::words).unwrap_or_default();
+    let alike = table.is_none_or(|table| table.alike);
     #[allow(unsafe_code)]
     // SAFETY: one unit per component of `output`, reads within `partial`, made by `partials`.
     unsafe {
         merge::launch_unchecked(
             &output.client,
             CubeCount::Static(heads as u32, 1, 1),
-            CubeDim::new_1d(team.head_dim.next_multiple_of(32).min(256) as u32),
-            f32s(partial),
-            f32s(v_sum),
-            f32s(mass),
-            table.map_or_else(|| f32s(partial), |table| table.argument(partial)),
-            f32s(output),
-            start,
+            CubeDim::new_1d(merge_units(team) as u32),
+            bind(partial),
+            bind(v_sum),
+            bind(mass),
+            table.map_or_else(|| bind(partial), |table| table.argument(partial)),
+            bind(output),
+            reach,
             end,
             splits as u32,
             per_sequence as u32,
@@ -111,7 +118,12 @@ pub(super) fn launch(partial: &CubeTensor, output: &CubeTensor, splits: usize, t
     }
 }
 
-/// One cube per query head.
+/// Units that merge a head: a power of two that the device has.
+const fn merge_units(team: &Team) -> usize {
+    if team.units() < PARTS { team.units() } else { PARTS }
+}
+
+/// One cube per query head. Units share out the components, and the parts where there are more units.
 #[cube(launch_unchecked)]
 fn merge(
     partial: &[f32],
@@ -119,7 +131,7 @@ fn merge(
     mass: &[f32],
     table: &[u32],
     out: &mut [f32],
-    start: u32,
+    reach: u32,
     end: u32,
     splits: u32,
     heads: u32,
@@ -128,38 +140,93 @@ fn merge(
     #[comptime] alike: bool,
     #[comptime] team: Team,
 ) {
+    let unit = UNIT_POS as usize;
     let head = CUBE_POS_X as usize;
     let d = comptime!(team.head_dim);
+    let units = comptime!(merge_units(&team));
+    let block = comptime!(Block::new(units, team.plane));
+    // Units side by side at a component, and components per unit.
+    let sides = comptime!((units / d.next_power_of_two()).clamp(1, PARTS / LOADS));
+    let columns = comptime!(units / sides);
+    let per_unit = comptime!(d.div_ceil(columns));
     let row = comptime!((team.vectors() + tail(team.vector)) * team.vector);
     let second = comptime!(d + if team.vector >= 2 { 1 } else { team.vector });
-    let first = head * splits as usize;
-    let mut maximum = partial[first * row + d];
-    for s in 1..splits as usize {
+    let splits = splits as usize;
+    let first = head * splits;
+    let mut scratch = Shared::<[f32]>::new_slice(comptime!(block.scratch()));
+    let mut weights = Shared::<[f32]>::new_slice(PARTS);
+
+    let mut maximum = LOWEST.runtime();
+    let mut s = unit;
+    while s < splits {
         maximum = f32::max(maximum, partial[(first + s) * row + d]);
+        s += units;
     }
-    let mut c = UNIT_POS as usize;
-    while c < d {
-        let mut sum = 0.0f32;
-        let mut output = 0.0f32;
-        for s in 0..splits as usize {
-            let part = (first + s) * row;
-            let weight = f32::exp(partial[part + d] - maximum);
+    let maximum = block::reduce(maximum, &mut scratch, true, block);
+
+    let column = unit % columns;
+    let side = unit / columns;
+    let mut outputs = Array::<f32>::new(per_unit);
+    #[unroll]
+    for i in 0..per_unit {
+        outputs[i] = 0.0f32;
+    }
+    let mut sum = 0.0f32;
+    for chunk in 0..splits.div_ceil(PARTS) {
+        sync_cube();
+        #[unroll]
+        for i in 0..comptime!(PARTS / units) {
+            let slot = unit + comptime!(i * units);
+            let s = chunk * PARTS + slot;
+            let part = (first + usize::min(s, splits - 1)) * row;
+            let weight = select(s < splits, f32::exp(partial[part + d] - maximum), 0.0f32);
+            weights[slot] = weight;
             sum += weight * partial[part + second];
-            output += weight * partial[part + c];
         }
-        let mut y = output * inverse(sum);
-        if comptime!(mean) {
-            let b = head / heads as usize;
-            let start = word(table, b, start, 0usize, alike);
-            let end = word(table, b, end, 1usize, alike);
-            // The sum is over all values: it says nothing about those that a window leaves.
-            if start == 0u32 {
-                let alpha = mass[head];
-                let of_all = v_sum[head / group as usize * d + c] / f32::cast_from(u32::max(end, 1u32));
-                y = alpha * y + (1.0f32 - alpha) * of_all;
+        sync_cube();
+        let count = usize::min(splits - chunk * PARTS, PARTS);
+        for turn in 0..count.div_ceil(comptime!(LOADS * sides)) {
+            #[unroll]
+            for u in 0..LOADS {
+                // Beyond the last part the weight is zero, and the last part is read again.
+                let slot = (turn * LOADS + u) * sides + side;
+                let s = usize::min(chunk * PARTS + slot, splits - 1);
+                let weight = weights[slot];
+                #[unroll]
+                for i in 0..per_unit {
+                    let c = usize::min(column + comptime!(i * columns), comptime!(d - 1).runtime());
+                    outputs[i] = outputs[i] + weight * partial[(first + s) * row + c];
+                }
             }
         }
-        out[head * d + c] = y;
-        c += CUBE_DIM_X as usize;
+    }
+    let sum = block::reduce(sum, &mut scratch, false, block);
+    #[unroll]
+    for i in 0..per_unit {
+        let c = column + comptime!(i * columns);
+        let mut output = outputs[i];
+        if comptime!(sides > 1) {
+            sync_cube();
+            scratch[unit] = output;
+            sync_cube();
+            output = 0.0f32;
+            for other in 0..sides {
+                output += scratch[other * columns + column];
+            }
+        }
+        if side == 0 && c < d {
+            let mut y = output * inverse(sum);
+            if comptime!(mean) {
+                let b = head / heads as usize;
+                let (start, end) = span(table, b, reach, end, alike);
+                // The sum is over all values: it says nothing about those that a window leaves.
+                if start == 0u32 {
+                    let alpha = mass[head];
+                    let of_all = v_sum[head / group as usize * d + c] / f32::cast_from(u32::max(end, 1u32));
+                    y = alpha * y + (1.0f32 - alpha) * of_all;
+                }
+            }
+            out[head * d + c] = y;
+        }
     }
 }

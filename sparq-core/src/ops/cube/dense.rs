@@ -8,10 +8,11 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::{cube, ir::ElemType, prelude::*};
 
 use super::{
+    bind,
     combine::{self, Mean},
-    elem, empty, f32s,
-    limits::{Limits, Team},
-    spans::{Table, word},
+    elem, empty,
+    limits::{Cubes, Limits, Team},
+    spans::{Table, span},
     team::{self, ROWS},
 };
 use crate::ops::DenseStep;
@@ -24,7 +25,7 @@ pub(super) fn decode(q: &CubeTensor, k: &CubeTensor, v: &CubeTensor, step: &Dens
     let [batch, heads, _, head_dim] = q.shape().dims();
     let [_, kv_heads, capacity, _] = k.shape().dims();
     let limits = Limits::new(&q.client, 5)?;
-    let team = limits.team(head_dim, heads / kv_heads, k.dtype)?;
+    let team = limits.team(head_dim, heads / kv_heads, k.dtype, Cubes::Many)?;
     let tiles = heads / team.heads;
     if q.dtype != DType::F32 || batch * tiles > limits.cubes_y || step.spans.max_len() == 0 {
         return None;
@@ -34,8 +35,8 @@ pub(super) fn decode(q: &CubeTensor, k: &CubeTensor, v: &CubeTensor, step: &Dens
     let per_turn = team.teams * ROWS;
     let turns = longest.div_ceil(splits).div_ceil(per_turn);
     let splits = longest.div_ceil(turns * per_turn);
-    let table = Table::of_spans(&step.spans);
-    let [start, end, _] = table.words();
+    let table = Table::of_spans(q, &step.spans);
+    let [reach, end, _] = table.words();
 
     let partial = (splits > 1).then(|| combine::partials(q, batch * heads, splits, &team));
     let output = empty(q, Shape::new([batch, heads, 1, head_dim]), DType::F32);
@@ -48,12 +49,12 @@ pub(super) fn decode(q: &CubeTensor, k: &CubeTensor, v: &CubeTensor, step: &Dens
             CubeCount::Static(splits as u32, (batch * tiles) as u32, 1),
             CubeDim::new_1d(team.units() as u32),
             team.vector,
-            f32s(q),
-            k.clone().into_buffer_arg(),
-            v.clone().into_buffer_arg(),
+            bind(q),
+            bind(k),
+            bind(v),
             table.argument(q),
-            f32s(out),
-            start,
+            bind(out),
+            reach,
             end,
             turns as u32,
             capacity as u32,
@@ -61,7 +62,7 @@ pub(super) fn decode(q: &CubeTensor, k: &CubeTensor, v: &CubeTensor, step: &Dens
             kv_heads as u32,
             (heads / kv_heads / team.heads) as u32,
             splits > 1,
-            table.shared.is_some(),
+            table.alike,
             step.softcap.is_some(),
             team,
             elem(k.dtype),
@@ -81,7 +82,7 @@ fn dense<F: Float, N: Size>(
     v: &[Vector<F, N>],
     table: &[u32],
     out: &mut [Vector<f32, N>],
-    start: u32,
+    reach: u32,
     end: u32,
     turns: u32,
     capacity: u32,
@@ -97,13 +98,12 @@ fn dense<F: Float, N: Size>(
     let tile = CUBE_POS_Y;
     let kv_head = tile / tiles;
     let b = (kv_head / kv_heads) as usize;
-    let start = word(table, b, start, 0usize, alike);
-    let end = word(table, b, end, 1usize, alike);
+    let (start, end) = span(table, b, reach, end, alike);
     let first_head = tile as usize * team.heads;
     let own = UNIT_POS / team.lanes as u32;
     let vectors = comptime!(team.vectors());
 
-    let mut exchange = Shared::<[f32]>::new_slice(comptime!(if team.planes { 1 } else { team.units() }));
+    let mut exchange = Shared::<[f32]>::new_slice(comptime!(if team.planes() { 1 } else { team.units() }));
     let mut states = Shared::<[f32]>::new_slice(comptime!(2 * team.teams));
     let mut merge = Shared::<[Vector<f32, N>]>::new_slice(comptime!(team.teams * vectors));
     let mut online = team::start::<N>(q, first_head, team);
@@ -120,7 +120,7 @@ fn dense<F: Float, N: Size>(
             let position = u32::min(first + u as u32, last);
             rows[u] = (kv_head * capacity + position) * comptime!(vectors as u32);
         }
-        if comptime!(team.planes && alike) {
+        if comptime!(team.planes() && alike) {
             // The same for all of the cube: exchanges between units want that.
             if begin + turn * per_turn < end {
                 team::feed::<F, N>(&mut online, k, v, &rows, live, cap, &mut exchange, capped, team);

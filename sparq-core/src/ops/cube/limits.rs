@@ -16,14 +16,20 @@ pub(super) struct Team {
     pub(super) lanes: usize,
     /// Teams per cube.
     pub(super) teams: usize,
-    /// Units of a team exchange values directly; without this, through shared memory.
-    pub(super) planes: bool,
+    /// Neighbouring units that exchange values directly, a power of two; 1 where they do so through
+    /// shared memory. A team lies within them.
+    pub(super) plane: usize,
 }
 
 impl Team {
     /// Units per cube.
     pub(super) const fn units(&self) -> usize {
         self.lanes * self.teams
+    }
+
+    /// Units of a team exchange values directly.
+    pub(super) const fn planes(&self) -> bool {
+        self.plane > 1
     }
 
     /// Loads per row.
@@ -39,12 +45,29 @@ impl Team {
 
 /// Query heads that one cube serves at a time: more would not fit into its registers.
 const HEADS: usize = 8;
+/// Floats of the queries, and of the outputs, that a unit holds where a lane may take two loads of a row.
+const HELD: usize = 32;
 /// Elements of the shared buffer in which the teams of a cube merge their outputs.
 const MERGE: usize = 2048;
 /// Teams whose states one unit merges.
 const TEAMS: usize = 32;
-/// Shared memory that the largest kernel uses, in bytes.
+/// Shared memory that every kernel can do with, in bytes.
 const SHARED: usize = 16 * 1024;
+/// Shared memory for cubes that choose by a short list, in bytes.
+const SHARED_MEDIUM: usize = 24 * 1024;
+/// Shared memory for cubes of [`LARGE`] units, in bytes.
+const SHARED_LARGE: usize = 40 * 1024;
+/// Units of the cubes that choose and attend where few of them run: they hide their own latency.
+const LARGE: usize = 512;
+
+/// Which cubes a kernel is launched with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cubes {
+    /// Many, of [`Limits::units`]; of fewer where their units need many registers.
+    Many,
+    /// Few, of more units where the device and their registers take them.
+    Few,
+}
 
 /// The parts of the device's properties that the kernels depend on.
 #[derive(Debug, Clone, Copy)]
@@ -55,8 +78,15 @@ pub(super) struct Limits {
     pub(super) cubes_y: usize,
     /// Cubes that keep the device busy.
     pub(super) busy: usize,
+    /// Cubes may take branches as a whole that the compiler cannot see to be taken so, with barriers in
+    /// them: not in WGSL.
+    pub(super) branches: bool,
+    /// There is shared memory for lists of candidates.
+    pub(super) lists: bool,
+    /// As [`Team::plane`].
+    pub(super) plane: usize,
     lanes: usize,
-    planes: bool,
+    large: bool,
     /// Elements of the widest vector that the device has. Wider ones are taken apart, and on wgpu
     /// (vectors of 4) eight halves then came back wrong.
     widest: usize,
@@ -67,20 +97,27 @@ impl Limits {
     pub(super) fn new(client: &Client, buffers: u32) -> Option<Self> {
         let properties = client.properties();
         let hardware = &properties.hardware;
+        let shared = hardware.max_shared_memory_size;
         let units = hardware.max_units_per_cube.min(hardware.max_cube_dim.0).min(256);
-        if units < 64 || hardware.max_bindings < buffers || hardware.max_shared_memory_size < SHARED {
+        if units < 64 || hardware.max_bindings < buffers || shared < SHARED {
             return None;
         }
-        let planes = properties.features.plane.contains(Plane::Ops) && hardware.plane_size_min > 1;
+        let features = properties.features.plane;
+        let planes = features.contains(Plane::Ops) && hardware.plane_size_min > 1;
         // Without planes every sum over a team is a barrier: few lanes, long rows per lane.
         let lanes = if planes { hardware.plane_size_min.min(32) as usize } else { 8 };
+        let lanes = 1 << lanes.ilog2();
+        let most = hardware.max_units_per_cube.min(hardware.max_cube_dim.0) as usize;
         Some(Self {
             units: 1 << units.ilog2(),
             cubes_y: hardware.max_cube_count.1 as usize,
             // Eight cubes for each of the multiprocessors; of a large GPU where the device is silent.
             busy: hardware.num_streaming_multiprocessors.unwrap_or(132) as usize * 8,
-            lanes: 1 << lanes.ilog2(),
-            planes,
+            branches: features.contains(Plane::NonUniformControlFlow),
+            plane: if planes { lanes } else { 1 },
+            lanes,
+            large: planes && most >= LARGE && shared >= SHARED_LARGE,
+            lists: shared >= SHARED_MEDIUM,
             widest: 1 << hardware.max_vector_size.max(1).ilog2(),
         })
     }
@@ -96,21 +133,32 @@ impl Limits {
     }
 
     /// The teams for rows of `head_dim` components and `group` query heads.
-    pub(super) fn team(&self, head_dim: usize, group: usize, dtype: DType) -> Option<Team> {
+    pub(super) fn team(&self, head_dim: usize, group: usize, dtype: DType, cubes: Cubes) -> Option<Team> {
         let heads = (1..=HEADS.min(group)).rev().find(|heads| group.is_multiple_of(*heads))?;
         let vector = self.vector(head_dim, dtype);
         let vectors = head_dim / vector;
-        let lanes = self.lanes.min(vectors.next_power_of_two());
-        let teams = (self.units / lanes).min(MERGE / head_dim.next_power_of_two()).clamp(1, TEAMS);
-        let team = Team { head_dim, heads, vector, lanes, teams, planes: self.planes };
+        // Two loads of a row per lane, where the registers take them, are twice as many on their way, and
+        // half as many exchanges.
+        let per_lane = if 2 * vector * heads <= HELD { 2 } else { 1 };
+        let lanes = self.lanes.min(vectors.next_power_of_two().div_ceil(per_lane));
+        let light = per_lane * vector * heads <= HELD / 2;
+        let (units, merge) = match cubes {
+            Cubes::Few if light && self.large => (LARGE, 2 * MERGE),
+            // So many registers per unit leave a multiprocessor room for three such cubes, not for two of 256.
+            Cubes::Many if !light && self.plane > 1 => (self.units.min(128), MERGE),
+            _ => (self.units, MERGE),
+        };
+        let teams = (units / lanes).min(merge / head_dim.next_power_of_two()).clamp(1, TEAMS);
+        let team = Team { head_dim, heads, vector, lanes, teams, plane: self.plane };
         // More would not stay in registers: such heads go to the oracle.
-        (head_dim <= 512 && team.per_lane() * vector * heads <= 256 && team.units() >= 16).then_some(team)
+        (head_dim <= 512 && team.per_lane() * vector * heads <= 256 && team.units() >= team.vectors().max(16))
+            .then_some(team)
     }
 
     /// The teams for dot products of rows of `len` elements with `tokens` others.
     pub(super) fn row_team(&self, len: usize, tokens: usize, dtype: DType) -> Team {
         let (vector, lanes) = (self.vector(len, dtype), self.lanes);
         let teams = (self.units / lanes).clamp(1, TEAMS);
-        Team { head_dim: len, heads: tokens, vector, lanes, teams, planes: self.planes }
+        Team { head_dim: len, heads: tokens, vector, lanes, teams, plane: self.plane }
     }
 }

@@ -8,7 +8,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::{cube, ir::ElemType, prelude::*};
 
 use super::{
-    elem, empty, f32s,
+    bind, elem, empty,
     limits::{Limits, Team},
     team::team_sum,
 };
@@ -16,7 +16,7 @@ use super::{
 /// Most tokens that the kernel takes: for more, a matrix product reads the weights as often.
 pub(super) const FEW_TOKENS: usize = 4;
 /// Loads of a unit that are on their way at once.
-const LOADS: usize = 4;
+const LOADS: usize = 8;
 
 /// See [`crate::ops::linear`]; `None` where the kernel does not cover the problem.
 pub(super) fn linear(x: &CubeTensor, weight: &CubeTensor) -> Option<CubeTensor> {
@@ -38,9 +38,9 @@ pub(super) fn linear(x: &CubeTensor, weight: &CubeTensor) -> Option<CubeTensor> 
             CubeCount::Static(cubes.div_ceil(cubes_y) as u32, cubes_y as u32, 1),
             CubeDim::new_1d(team.units() as u32),
             team.vector,
-            f32s(x),
-            weight.clone().into_buffer_arg(),
-            f32s(&y),
+            bind(x),
+            bind(weight),
+            bind(&y),
             outputs as u32,
             (inputs / team.vector) as u32,
             team,
@@ -96,7 +96,7 @@ fn rows<F: Float, N: Size>(
         }
         c += stride;
     }
-    let mut exchange = Shared::<[f32]>::new_slice(comptime!(if team.planes { 1 } else { team.units() }));
+    let mut exchange = Shared::<[f32]>::new_slice(comptime!(if team.planes() { 1 } else { team.units() }));
     #[unroll]
     for t in 0..team.heads {
         let sum = team_sum(Vector::vector_sum(sums[t]), &mut exchange, team);

@@ -7,8 +7,8 @@ use cubecl::{cube, prelude::*};
 
 use super::{
     append::{UNITS, cubes},
-    f32s,
-    spans::{Table, word},
+    bind,
+    spans::{Table, growing, word},
 };
 use crate::ops::{
     PrefillStep,
@@ -23,7 +23,7 @@ pub(super) fn hide(scores: CubeTensor, step: &PrefillStep, block: Block) -> Cube
     let [_, kv_heads, rows, len] = scores.shape().dims();
     let ((first, count), (start, _)) = (block.columns, block.positions);
     let elements = scores.shape().num_elements();
-    let table = Table::of_plan(&step.plan);
+    let table = Table::of_plan(&scores, &step.plan);
     let [skip, take, at] = table.words();
     #[allow(unsafe_code)]
     // SAFETY: one unit per score, none beyond.
@@ -32,7 +32,7 @@ pub(super) fn hide(scores: CubeTensor, step: &PrefillStep, block: Block) -> Cube
             &scores.client,
             cubes(elements),
             CubeDim::new_1d(UNITS as u32),
-            f32s(&scores),
+            bind(&scores),
             table.argument(&scores),
             skip,
             take,
@@ -44,7 +44,7 @@ pub(super) fn hide(scores: CubeTensor, step: &PrefillStep, block: Block) -> Cube
             count as u32,
             start as u32,
             step.window.map_or(u32::MAX, |window| window as u32),
-            table.shared.is_some(),
+            table.alike,
         );
     }
     scores
@@ -75,7 +75,7 @@ fn mask(
     let b = (row / rows) as usize;
     let skip = word(table, b, skip, 0usize, alike);
     let take = word(table, b, take, 1usize, alike);
-    let at = word(table, b, at, 2usize, alike);
+    let at = growing(table, b, at, 2usize, alike);
     let t = first + row % count;
     let position = start + unit % len;
     let end = select(t < skip, 0u32, at + u32::min(u32::max(t, skip) - skip + 1u32, take));

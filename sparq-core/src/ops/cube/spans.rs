@@ -1,10 +1,19 @@
 //! Live positions and places of new tokens, on the way to a kernel.
 //!
-//! Where all sequences are alike, which is the common case, they travel as scalars of the launch and
-//! cost nothing. A ragged batch travels as a table in one small buffer, which is kept: the layers of
-//! a step ask for the same table one after the other.
+//! Where all sequences are alike, which is the common case, there is one number that grows with every
+//! token: the end of the live positions, or the place of the new ones. As a scalar of the launch it
+//! would cost an upload in every step, since scalars travel in a buffer that is kept for launches with
+//! the same ones. So it travels as an address: a buffer that counts from zero, the ruler, is bound from
+//! that number on, and its first element says where it begins. Where a device binds buffers from some
+//! addresses only, the rest is a scalar, of which there are few values.
+//!
+//! A ragged batch travels as a table in one small buffer, which is kept: the layers of a step ask for
+//! the same table one after the other.
 
-use std::sync::Mutex;
+use std::{
+    cell::RefCell,
+    sync::{Mutex, PoisonError},
+};
 
 use burn_cubecl::{CubeDevice, tensor::CubeTensor};
 use cubecl::{prelude::*, server::Handle};
@@ -13,44 +22,92 @@ use crate::spans::{AppendPlan, Spans};
 
 /// Words of a table that a kernel reads per sequence.
 pub(super) const WORDS: usize = 3;
+/// Elements that a ruler has at least.
+const RULER: usize = 1 << 12;
 
 /// One row of words per sequence: its own, or the same for all.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// The row of all sequences, where they are alike.
-    pub(super) shared: Option<[u32; WORDS]>,
+    /// All sequences are alike, and the words say so.
+    pub(super) alike: bool,
+    /// Scalars of the launch where the sequences are alike.
+    words: [u32; WORDS],
+    /// Where the ruler begins.
+    from: usize,
     rows: Vec<u32>,
 }
 
 impl Table {
-    fn new(rows: impl Iterator<Item = [usize; WORDS]>) -> Self {
+    /// `growing` is the word that grows.
+    fn new(like: &CubeTensor, rows: impl Iterator<Item = [usize; WORDS]>, growing: usize) -> Self {
         let rows: Vec<[u32; WORDS]> = rows.map(|row| row.map(|word| word as u32)).collect();
-        let first = rows.first().copied().unwrap_or_default();
-        Self { shared: rows.iter().all(|row| *row == first).then_some(first), rows: rows.concat() }
+        let mut words = rows.first().copied().unwrap_or_default();
+        if !rows.iter().all(|row| *row == words) {
+            return Self { alike: false, words: [0; WORDS], from: 0, rows: rows.concat() };
+        }
+        let (from, grain) = (words[growing] as usize, grain(like));
+        words[growing] = (from % grain) as u32;
+        Self { alike: true, words, from: from - from % grain, rows: Vec::new() }
     }
 
-    /// Start and end of each sequence's live positions.
-    pub(super) fn of_spans(spans: &Spans) -> Self {
-        Self::new(spans.as_slice().iter().map(|span| [span.start, span.end, 0]))
+    /// How many of each sequence's last positions are live, and where they end.
+    pub(super) fn of_spans(like: &CubeTensor, spans: &Spans) -> Self {
+        // Without a window the first word stays what it is.
+        let reach = |span: &crate::spans::Span| if span.start == 0 { u32::MAX as usize } else { span.len() };
+        Self::new(like, spans.as_slice().iter().map(|span| [reach(span), span.end, 0]), 1)
     }
 
     /// Rows to skip, rows to take and the place of each sequence's new tokens.
-    pub(super) fn of_plan(plan: &AppendPlan) -> Self {
-        Self::new(plan.as_slice().iter().map(|append| [append.skip, append.take, append.at]))
+    pub(super) fn of_plan(like: &CubeTensor, plan: &AppendPlan) -> Self {
+        Self::new(like, plan.as_slice().iter().map(|append| [append.skip, append.take, append.at]), 2)
     }
 
-    /// The words that are alike, zero where they are not.
+    /// Scalars of the launch.
     pub(super) fn words(&self) -> [u32; WORDS] {
-        self.shared.unwrap_or_default()
+        self.words
     }
 
-    /// The table on the device of `like`; where it is not read, `like` itself stands in for it.
+    /// The ruler or the table, on the device of `like`.
     pub(super) fn argument(&self, like: &CubeTensor) -> BufferArg {
-        match self.shared {
-            Some(_) => like.clone().into_buffer_arg(),
-            None => buffer(upload(like, &self.rows), self.rows.len()),
+        match self.alike {
+            true => buffer(ruler(like, self.from), 1),
+            false => buffer(upload(like, &self.rows), self.rows.len()),
         }
     }
+}
+
+/// Elements between the addresses from which the device of `like` binds a buffer.
+fn grain(like: &CubeTensor) -> usize {
+    let client = &like.client;
+    match client.name() {
+        // These take addresses, not bindings.
+        "cuda" | "wgpu<spirv>" => 1,
+        _ => (client.properties().memory.alignment as usize).div_ceil(size_of::<u32>()).max(1),
+    }
+}
+
+thread_local! {
+    /// The rulers of the devices, and their lengths. A thread has its own: work that shares a buffer between
+    /// threads is brought into order first.
+    static RULERS: RefCell<Vec<(CubeDevice, Handle, usize)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The ruler of the device of `like`, from element `from` on.
+fn ruler(like: &CubeTensor, from: usize) -> Handle {
+    let handle = RULERS.with_borrow_mut(|rulers| {
+        if let Some((.., handle, _)) =
+            rulers.iter().find(|(device, _, len)| *device == like.device && from < *len)
+        {
+            return handle.clone();
+        }
+        let len = (from + 1).next_power_of_two().max(RULER);
+        let counts: Vec<u32> = (0..len as u32).collect();
+        let handle = like.client.create_from_slice(bytemuck::cast_slice(&counts));
+        rulers.retain(|(device, ..)| *device != like.device);
+        rulers.push((like.device.clone(), handle.clone(), len));
+        handle
+    });
+    handle.offset_start((from * size_of::<u32>()) as u64)
 }
 
 /// A buffer argument over a whole handle that holds `len` elements.
@@ -65,7 +122,7 @@ pub(super) fn buffer(handle: Handle, len: usize) -> BufferArg {
 static LAST: Mutex<Option<(Vec<u32>, CubeDevice, Handle)>> = Mutex::new(None);
 
 fn upload(like: &CubeTensor, rows: &[u32]) -> Handle {
-    let mut last = LAST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((words, on, handle)) = &*last
         && words == rows
         && *on == like.device
@@ -91,4 +148,30 @@ pub(super) fn word(
         value = table[b * WORDS + word];
     }
     value
+}
+
+/// As [`word`], of the one that grows.
+#[cube]
+pub(super) fn growing(
+    table: &[u32],
+    b: usize,
+    shared: u32,
+    #[comptime] word: usize,
+    #[comptime] alike: bool,
+) -> u32 {
+    let mut value = shared;
+    if comptime!(alike) {
+        value += table[0];
+    } else {
+        value = table[b * WORDS + word];
+    }
+    value
+}
+
+/// Start and end of the live positions of sequence `b`.
+#[cube]
+pub(super) fn span(table: &[u32], b: usize, reach: u32, end: u32, #[comptime] alike: bool) -> (u32, u32) {
+    let reach = word(table, b, reach, 0usize, alike);
+    let end = growing(table, b, end, 1usize, alike);
+    (end - u32::min(reach, end), end)
 }

@@ -3,7 +3,7 @@
 
 use cubecl::{cube, prelude::*};
 
-use super::limits::Team;
+use super::{block::across, limits::Team};
 
 /// Rows that a team loads at a time, so that many loads are on their way at once.
 pub(super) const ROWS: usize = 4;
@@ -52,14 +52,11 @@ pub(super) fn start<N: Size>(q: &[Vector<f32, N>], first_head: usize, #[comptime
 #[cube]
 pub(super) fn team_sum(value: f32, exchange: &mut Shared<[f32]>, #[comptime] team: Team) -> f32 {
     let mut sum = value;
-    if comptime!(team.planes) {
-        #[unroll]
-        for step in 0..comptime!(team.lanes.ilog2()) {
-            sum += plane_shuffle_xor(sum, comptime!(1u32 << step));
-        }
+    if comptime!(team.planes()) {
+        sum = across(sum, false, team.lanes);
     } else {
         let unit = UNIT_POS as usize;
-        exchange[unit] = value;
+        exchange[unit] = sum;
         sync_cube();
         let first = unit / team.lanes * team.lanes;
         sum = 0.0f32;
@@ -184,13 +181,20 @@ pub(super) fn merge_head<N: Size>(
         states[2 * own + 1] = online.sums[h];
     }
     sync_cube();
-    let mut maximum = states[0];
-    for t in 1..team.teams {
-        maximum = f32::max(maximum, states[2 * t]);
-    }
+    let mut maximum = LOWEST.runtime();
     let mut sum = 0.0f32;
-    for t in 0..team.teams {
-        sum += states[2 * t + 1] * f32::exp(states[2 * t] - maximum);
+    if comptime!(team.teams <= team.plane) {
+        // Each unit looks at one team.
+        let t = unit % team.teams;
+        maximum = across(states[2 * t], true, team.teams);
+        sum = across(states[2 * t + 1] * f32::exp(states[2 * t] - maximum), false, team.teams);
+    } else {
+        for t in 0..team.teams {
+            maximum = f32::max(maximum, states[2 * t]);
+        }
+        for t in 0..team.teams {
+            sum += states[2 * t + 1] * f32::exp(states[2 * t] - maximum);
+        }
     }
     let shrink = f32::exp(online.maxima[h] - maximum);
     #[unroll]
