@@ -1,9 +1,9 @@
 //! Decode steps of one layer on a GPU, at the shapes of docs/kernels-gpu.md: one line of JSON each.
 //!
-//! `cargo bench -p sparq-core --bench device --features wgpu -- [DEVICE] [--quick]`. A step appends
-//! one token and attends. Steps are queued back to back and the device is waited for once, inside of
-//! the timed region; a figure is the median of several such runs, per step. Bytes are those that a
-//! step must move; they are set beside the bandwidth of a copy on the same device.
+//! `cargo bench -p sparq-core --bench device --features wgpu -- [DEVICE] [--quick] [--calls=N]`. A step
+//! appends one token and attends. N steps (20) are queued back to back and the device is waited for once,
+//! inside of the timed region; a figure is the median of several such runs, per step. Bytes are those
+//! that a step must move; they are set beside the bandwidth of a copy on the same device.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -12,7 +12,9 @@ use std::{
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use cubecl::logging::{LaunchObservation, LaunchObserver};
-use sparq_core::{AttentionShape, CacheConfig, LayerCache, Method, NewTokens, SparqConfig, device, ops};
+use sparq_core::{
+    AttentionShape, CacheConfig, IndexDtype, LayerCache, Method, NewTokens, SparqConfig, device, ops,
+};
 
 /// Runs of which the median is taken.
 const RUNS: usize = 11;
@@ -39,6 +41,12 @@ impl LaunchObserver for Count {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let quick = arguments.iter().any(|argument| argument == "--quick");
+    let calls = arguments.iter().find_map(|argument| argument.strip_prefix("--calls="));
+    let calls = match (calls, quick) {
+        (Some(calls), _) => calls.parse().expect("a number of calls"),
+        (None, true) => 2,
+        (None, false) => 20,
+    };
     let name = arguments.iter().find(|argument| !argument.starts_with("--")).map_or("wgpu", |name| name);
     let device = device::parse(name).expect("a device");
     let bandwidth = copy(&device, if quick { 1 << 20 } else { 1 << 28 });
@@ -46,9 +54,15 @@ fn main() {
     let shapes: &[_] = if quick { &[(1, 4, 512), (2, 4, 1024)] } else { &SHAPES };
     for &(batch, kv_heads, len) in shapes {
         let shape = AttentionShape { heads: if quick { 4 } else { 32 }, kv_heads, head_dim: 128 };
-        let methods = [("dense", Method::Dense), ("sparq", Method::Sparq(SparqConfig::new(&shape, 32, 128)))];
+        let sparq = |index| Method::Sparq(SparqConfig { index, ..SparqConfig::new(&shape, 32, 128) });
+        let methods = [
+            ("dense", Method::Dense),
+            ("sparq", sparq(IndexDtype::Cache)),
+            ("sparq int8", sparq(IndexDtype::Int8)),
+            ("sparq int4", sparq(IndexDtype::Int4)),
+        ];
         for (method_name, method) in methods {
-            let (time, bytes, launches) = match step(shape, batch, len, &method, &device, quick) {
+            let (time, bytes, launches) = match step(shape, batch, len, &method, &device, calls) {
                 Ok(figures) => figures,
                 Err(error) => {
                     println!(
@@ -113,21 +127,20 @@ fn copy(device: &Device, elements: usize) -> f64 {
 /// Median seconds of a step, bytes that it moves, kernels of `cubecl` that it launches.
 ///
 /// # Errors
-/// Where the cache is larger than the device allows.
+/// Where the cache is larger than the device allows, or in a form that it does not store.
 fn step(
     shape: AttentionShape,
     batch: usize,
     len: usize,
     method: &Method,
     device: &Device,
-    quick: bool,
+    calls: usize,
 ) -> sparq_core::Result<(f64, u64, usize)> {
-    let calls = if quick { 2 } else { 20 };
     let room = len + calls * (RUNS + 2);
     let config =
         CacheConfig { layer: shape.into(), batch, max_len: room.next_multiple_of(256), dtype: DType::F16 };
     let mut method = method.for_layer(&shape).expect("a valid method");
-    let mut cache = LayerCache::new(&config, method.cache_extras(), device).expect("a valid cache");
+    let mut cache = LayerCache::new(&config, method.cache_extras(), device)?;
     // A device may hold no buffer of that size.
     cache.reserve(config.max_len)?;
     // In pieces: the rows are f32.
