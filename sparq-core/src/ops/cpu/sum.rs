@@ -1,4 +1,5 @@
 //! A sum over memory: what a machine reads at, where nothing else is done.
+#![allow(clippy::needless_range_loop)] // of one length, over several streams at once
 
 use rayon::prelude::*;
 
