@@ -54,10 +54,11 @@ def svg(found: dict, title: str) -> str:
             y += BAR
         y += GAP
     labels = {"torch": "PyTorch SDPA", "dense": "dense", "sparq": "SparQ r = 32, k = 128", "sparq int8": "int8 index", "sparq int4": "int4 index"}
-    for i, (name, label) in enumerate(labels.items()):
-        x = 20 + 150 * i
+    x = 20
+    for name, label in labels.items():
         rows.append(f'<rect x="{x}" y="26" width="11" height="11" fill="{COLOURS[name]}"/>')
         rows.append(f'<text x="{x + 17}" y="36">{label}</text>')
+        x += 45 + 7 * len(label)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y}" font-family="sans-serif" font-size="12">'
     background = f'<rect width="{WIDTH}" height="{y}" fill="white"/><text x="{LEFT}" y="17" font-weight="bold">{title}</text>'
     return "\n".join([head, background, *rows, "</svg>"]) + "\n"
