@@ -12,12 +12,12 @@ use super::{
 /// Positions whose logits are held at a time.
 const BLOCK: usize = 64;
 
-/// Positions ahead of the current one whose rows are prefetched, where they are not in a row.
+/// Positions ahead of the current one whose rows are prefetched, where they lie apart.
 const AHEAD: usize = 8;
 
-/// Bytes ahead of the current row that are prefetched, where rows follow each other: a page, at whose end
-/// processors stop to look ahead by themselves.
-const PAGE: usize = 4096;
+/// Streams that a run of positions is gone through in: a processor brings a stream by itself, but only some
+/// lines of it at a time, so that one or two do not fill the memory's bandwidth.
+const STREAMS: usize = 4;
 
 /// What a pass over positions leaves for each query head: a weighted sum of values, the largest logit
 /// and the sum of weights. Passes over parts of the positions are merged by [`Partial::merge`].
@@ -52,29 +52,33 @@ pub(super) struct KeyValues<'a, E> {
     pub(super) softcap: Option<f32>,
 }
 
-/// Positions to attend to.
+/// Positions to attend to, in any order.
 pub(super) trait Positions: Copy {
-    /// Whether rows of memory follow each other, as processors expect them to.
-    const IN_A_ROW: bool;
+    /// Whether their rows lie apart, so that a processor does not expect them.
+    const APART: bool;
     fn len(self) -> usize;
     fn get(self, i: usize) -> usize;
 }
 
-/// `start..end`.
+/// `start..end`, by turns from each of the streams.
 impl Positions for (usize, usize) {
-    const IN_A_ROW: bool = true;
+    const APART: bool = false;
     #[inline(always)]
     fn len(self) -> usize {
         self.1 - self.0
     }
     #[inline(always)]
     fn get(self, i: usize) -> usize {
-        self.0 + i
+        let each = (self.1 - self.0) / STREAMS;
+        match i < each * STREAMS {
+            true => self.0 + i % STREAMS * each + i / STREAMS,
+            false => self.0 + i,
+        }
     }
 }
 
 impl Positions for &[u32] {
-    const IN_A_ROW: bool = false;
+    const APART: bool = true;
     #[inline(always)]
     fn len(self) -> usize {
         <[u32]>::len(self)
@@ -94,13 +98,6 @@ impl<E: Element> KeyValues<'_, E> {
     #[inline(always)]
     fn value(&self, position: usize) -> &[E] {
         &self.v[position * self.head_dim..][..self.head_dim]
-    }
-
-    /// A page behind a row of `rows`, which is `k` or `v`; the last row at the end.
-    #[inline(always)]
-    fn ahead<'b>(&self, rows: &'b [E], position: usize) -> &'b [E] {
-        let at = position * self.head_dim + PAGE / size_of::<E>();
-        &rows[at.min(rows.len() - self.head_dim)..][..self.head_dim]
     }
 }
 
@@ -157,17 +154,11 @@ fn attend_on<S: Simd, E: Element, P: Positions>(
         let value = |i: usize| kv.value(positions.get(first + i));
         let out = &mut partial.out[..];
         if group > 1 {
-            let prefetch = |part| keys.prefetch_part(s, first + BLOCK, part);
-            add_to_group(s, value, count, weights, out, stride, prefetch);
+            add_to_group(s, value, count, weights, out, stride);
             continue;
         }
         let mut i = 0;
         while i + PASS <= count {
-            if P::IN_A_ROW {
-                for j in i..i + PASS {
-                    s.prefetch(kv.ahead(kv.v, positions.get(first + j)));
-                }
-            }
             let rows = [value(i), value(i + 1), value(i + 2), value(i + 3)];
             add_weighted::<S, E, PASS>(s, rows, weights, i, out, stride);
             i += PASS;
@@ -187,22 +178,16 @@ fn add_to_group<'a, S: Simd, E: Element>(
     weights: Weights<'_>,
     out: &mut [Lanes],
     stride: usize,
-    prefetch: impl Fn(usize) + Copy,
 ) {
     let mut head = 0;
     while head < weights.heads {
         let of_heads = Weights { values: &weights.values[head * weights.stride..], ..weights };
         let out = &mut out[head * stride..];
-        let first = |part| {
-            if head == 0 {
-                prefetch(part);
-            }
-        };
         match weights.heads - head {
-            1 => add_in_columns::<S, E, 1>(s, value, count, of_heads, out, stride, first),
-            2 => add_in_columns::<S, E, 2>(s, value, count, of_heads, out, stride, first),
-            3 => add_in_columns::<S, E, 3>(s, value, count, of_heads, out, stride, first),
-            _ => add_in_columns::<S, E, 4>(s, value, count, of_heads, out, stride, first),
+            1 => add_in_columns::<S, E, 1>(s, value, count, of_heads, out, stride),
+            2 => add_in_columns::<S, E, 2>(s, value, count, of_heads, out, stride),
+            3 => add_in_columns::<S, E, 3>(s, value, count, of_heads, out, stride),
+            _ => add_in_columns::<S, E, 4>(s, value, count, of_heads, out, stride),
         }
         head += 4;
     }
@@ -217,18 +202,6 @@ struct Keys<'a, E, P> {
 }
 
 impl<E: Element, P: Positions> Keys<'_, E, P> {
-    /// Prefetches one of `stride` parts of the block of keys from `first` on: while the values of a block
-    /// are gone through memory would rest.
-    #[inline(always)]
-    fn prefetch_part<S: Simd>(&self, s: S, first: usize, part: usize) {
-        if P::IN_A_ROW {
-            let at = |part: usize| (first + BLOCK * part / self.stride).min(self.positions.len());
-            for i in at(part)..at(part + 1) {
-                s.prefetch(self.kv.key(self.positions.get(i)));
-            }
-        }
-    }
-
     /// Logits of all heads for `count` keys from the `first` on: `ROWS` keys and `HEADS` heads at a
     /// time while there are as many.
     #[inline(always)]
@@ -261,12 +234,7 @@ impl<E: Element, P: Positions> Keys<'_, E, P> {
     ) {
         let group = self.queries.len() / self.stride;
         for i in first..first + ROWS {
-            if P::IN_A_ROW {
-                match group {
-                    1 => s.prefetch(self.kv.ahead(self.kv.k, self.positions.get(i))),
-                    _ => s.prefetch(self.kv.value(self.positions.get(i))),
-                }
-            } else {
+            if P::APART {
                 s.prefetch(self.kv.value(self.positions.get(i)));
                 if i + AHEAD < self.positions.len() {
                     s.prefetch(self.kv.key(self.positions.get(i + AHEAD)));

@@ -1,5 +1,7 @@
 //! The transposed keys that step 1 reads: `rank` of the `head_dim` rows of each KV head.
 
+use std::ops::Range;
+
 use super::{
     Element, Sizes,
     rows::{PASS, Weights, add_weighted},
@@ -42,7 +44,8 @@ pub(in crate::ops) struct Place {
 
 /// `[batch, kv_heads, head_dim, capacity]` as it is.
 impl<E: Element> Index for &[E] {
-    const ALIGN: usize = 1;
+    // Whole vectors, as buckets take them.
+    const ALIGN: usize = LANES;
 
     #[inline(always)]
     fn add_scores<S: Simd>(
@@ -59,13 +62,24 @@ impl<E: Element> Index for &[E] {
         let row = |i: usize| &index[components[i] as usize * capacity + place.first..][..place.count];
         let rank = components.len();
         let weights = Weights { values: weights, stride: rank, heads: weights.len() / rank };
-        let mut i = 0;
-        while i + PASS <= rank {
-            for next in i + PASS..rank.min(i + 2 * PASS) {
+        let prefetch = |next: Range<usize>| {
+            for next in next {
                 s.prefetch(&row(next)[..place.count.min(BEGINNING / size_of::<E>())]);
             }
+        };
+        let mut i = 0;
+        // Each row is a stream of its own; there must be registers for their weights.
+        while S::ROOMY && i + 2 * PASS <= rank {
+            prefetch(i + 2 * PASS..rank.min(i + 4 * PASS));
+            let rows =
+                [row(i), row(i + 1), row(i + 2), row(i + 3), row(i + 4), row(i + 5), row(i + 6), row(i + 7)];
+            add_weighted(s, rows, weights, i, scores, stride);
+            i += 2 * PASS;
+        }
+        while i + PASS <= rank {
+            prefetch(i + PASS..rank.min(i + 2 * PASS));
             let rows = [row(i), row(i + 1), row(i + 2), row(i + 3)];
-            add_weighted::<S, E, PASS>(s, rows, weights, i, scores, stride);
+            add_weighted(s, rows, weights, i, scores, stride);
             i += PASS;
         }
         for i in i..rank {

@@ -146,7 +146,7 @@ fn add_block<S: Simd, const ROWS: usize>(
 }
 
 /// [`add_weighted`] for `count` rows and `HEADS` heads whose sums stay in registers, for rows that are in the
-/// cache. `before` is called before each vector of a row's length, with its number.
+/// cache.
 #[inline(always)]
 pub(super) fn add_in_columns<'a, S: Simd, E: Element, const HEADS: usize>(
     s: S,
@@ -155,30 +155,30 @@ pub(super) fn add_in_columns<'a, S: Simd, E: Element, const HEADS: usize>(
     weights: Weights<'_>,
     sums: &mut [Lanes],
     stride: usize,
-    before: impl Fn(usize),
 ) {
     let mut of_head: [&[f32]; HEADS] = [&[]; HEADS];
     for head in 0..HEADS {
         of_head[head] = &weights.values[head * weights.stride..][..count];
     }
+    let whole = if count > 0 { row(0).len() / LANES } else { 0 };
     let mut j = 0;
-    while S::ROOMY && count > 0 && j + WIDE <= row(0).len() / LANES {
-        for part in j..j + WIDE {
-            before(part);
-        }
+    while S::ROOMY && j + WIDE <= whole {
         add_columns::<S, E, HEADS, WIDE>(s, row, of_head, sums, stride, j);
         j += WIDE;
     }
-    for j in j..stride {
-        before(j);
+    for j in j..whole {
         add_columns::<S, E, HEADS, 1>(s, row, of_head, sums, stride, j);
+    }
+    if whole < stride {
+        add_tails::<S, E, HEADS>(s, row, of_head, sums, stride);
     }
 }
 
 /// Vectors of a row that [`add_in_columns`] adds at a time where there are registers for them.
 const WIDE: usize = 4;
 
-/// `COLUMNS` vectors of a row's length from number `first` on.
+/// `COLUMNS` whole vectors of a row's length from number `first` on. There is no call and no way out in the loop
+/// over the rows: all sums would be put into memory and taken back for it.
 #[inline(always)]
 fn add_columns<'a, S: Simd, E: Element, const HEADS: usize, const COLUMNS: usize>(
     s: S,
@@ -195,13 +195,11 @@ fn add_columns<'a, S: Simd, E: Element, const HEADS: usize, const COLUMNS: usize
         }
     }
     for i in 0..weights[0].len() {
-        let row = row(i);
+        let blocks = row(i).as_chunks::<LANES>().0;
+        let Some(blocks) = blocks.get(first..).and_then(<[_]>::first_chunk::<COLUMNS>) else { break };
         let mut x = [s.splat(0.0); COLUMNS];
         for j in 0..COLUMNS {
-            x[j] = match row.as_chunks::<LANES>().0.get(first + j) {
-                Some(block) => E::load(s, block),
-                None => E::load(s, &tail(row).unwrap_or([bytemuck::Zeroable::zeroed(); LANES])),
-            };
+            x[j] = E::load(s, &blocks[j]);
         }
         for head in 0..HEADS {
             let weight = s.splat(weights[head][i]);
@@ -213,6 +211,25 @@ fn add_columns<'a, S: Simd, E: Element, const HEADS: usize, const COLUMNS: usize
     for head in 0..HEADS {
         for j in 0..COLUMNS {
             s.store(v[head][j], &mut sums[head * stride + first + j]);
+        }
+    }
+}
+
+/// The part of a row's length behind its last whole vector.
+#[inline(always)]
+fn add_tails<'a, S: Simd, E: Element, const HEADS: usize>(
+    s: S,
+    row: impl Fn(usize) -> &'a [E],
+    weights: [&[f32]; HEADS],
+    sums: &mut [Lanes],
+    stride: usize,
+) {
+    for i in 0..weights[0].len() {
+        let Some(block) = tail(row(i)) else { return };
+        let x = E::load(s, &block);
+        for head in 0..HEADS {
+            let sum = &mut sums[head * stride + stride - 1];
+            s.store(s.mul_add(s.splat(weights[head][i]), x, s.load(sum)), sum);
         }
     }
 }
