@@ -3,21 +3,29 @@
 //! `cargo bench -p sparq-core --bench device --features wgpu -- [DEVICE] [--quick] [--calls=N]`. A step
 //! appends one token and attends. N steps (20) are queued back to back and the device is waited for once,
 //! inside of the timed region; a figure is the median of several such runs, per step. Bytes are those
-//! that a step must move; they are set beside the bandwidth of a copy on the same device.
+//! that a step must move; they are set beside the bandwidth of a copy on the same device. Beside the time of
+//! a step stand the part of it after which its calls have returned (`queued_us`), and, where `cubecl` runs
+//! the kernels, what the device says that each of them takes (`kernels`, medians).
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
-use cubecl::logging::{LaunchObservation, LaunchObserver};
+use cubecl::{
+    future::block_on,
+    logging::{LaunchObservation, LaunchObserver, ProfileDuration, TimingRequest},
+};
 use sparq_core::{
     AttentionShape, CacheConfig, IndexDtype, LayerCache, Method, NewTokens, SparqConfig, device, ops,
 };
 
 /// Runs of which the median is taken.
 const RUNS: usize = 11;
+/// Steps whose kernels are timed one by one.
+const TIMED: usize = 20;
 /// Batch, KV heads (of 32 heads) and cached tokens.
 const SHAPES: [(usize, usize, usize); 7] = [
     (16, 32, 16384),
@@ -29,13 +37,52 @@ const SHAPES: [(usize, usize, usize); 7] = [
     (1, 8, 131_072),
 ];
 
-#[derive(Debug, Default)]
-struct Count(Mutex<usize>);
+/// Measurements of launches, to be read when all of them are over.
+#[derive(Default)]
+struct Kernels(Mutex<Vec<(&'static str, ProfileDuration)>>);
 
-impl LaunchObserver for Count {
-    fn launched(&self, _kernel: &'static str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+impl LaunchObserver for Kernels {
+    fn launched(&self, _kernel: &'static str) {}
+
+    fn timing(&self) -> TimingRequest {
+        TimingRequest::Deferred
     }
+
+    fn profiled(&self, kernel: &'static str, profile: ProfileDuration) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((kernel, profile));
+    }
+}
+
+impl Kernels {
+    /// Median microseconds of each launch of a step, in the order of the launches, of `steps` steps.
+    fn medians(&self, steps: usize) -> Vec<(String, f64)> {
+        let all = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let per_step = all.len() / steps;
+        let mut times: BTreeMap<usize, (&'static str, Vec<f64>)> = BTreeMap::new();
+        for (i, (kernel, profile)) in all.into_iter().enumerate() {
+            let Some(ticks) = block_on(profile.resolve()) else { continue };
+            let of_launch = times.entry(i % per_step.max(1)).or_insert((kernel, vec![]));
+            of_launch.1.push(ticks.duration().as_secs_f64() * 1e6);
+        }
+        let median = |(kernel, mut times): (&'static str, Vec<f64>)| {
+            times.sort_by(f64::total_cmp);
+            // Types of the kernel's arguments are of no interest, and module paths neither.
+            let name = kernel.split('<').next().unwrap_or(kernel).rsplit("::").next().unwrap_or(kernel);
+            (name.to_owned(), times[times.len() / 2])
+        };
+        times.into_values().map(median).collect()
+    }
+}
+
+/// What a step takes.
+struct Figures {
+    seconds: f64,
+    /// Until its calls have returned.
+    queued: f64,
+    /// That it must move.
+    bytes: u64,
+    /// Kernels of `cubecl` with their microseconds on the device.
+    kernels: Vec<(String, f64)>,
 }
 
 fn main() {
@@ -62,7 +109,9 @@ fn main() {
             ("sparq int4", sparq(IndexDtype::Int4)),
         ];
         for (method_name, method) in methods {
-            let (time, bytes, launches) = match step(shape, batch, len, &method, &device, calls) {
+            let Figures { seconds, queued, bytes, kernels } = match step(
+                shape, batch, len, &method, &device, calls,
+            ) {
                 Ok(figures) => figures,
                 Err(error) => {
                     println!(
@@ -73,11 +122,16 @@ fn main() {
                     continue;
                 }
             };
-            let rate = bytes as f64 / time / 1e9;
+            let rate = bytes as f64 / seconds / 1e9;
+            let listed: Vec<String> =
+                kernels.iter().map(|(name, us)| format!(r#"["{name}", {us:.2}]"#)).collect();
             println!(
-                r#"{{"what": "{method_name}", "batch": {batch}, "heads": {}, "kv_heads": {kv_heads}, "len": {len}, "us": {:.2}, "bytes": {bytes}, "launches": {launches}, "gb_s": {rate:.1}, "of_copy": {:.3}}}"#,
+                r#"{{"what": "{method_name}", "batch": {batch}, "heads": {}, "kv_heads": {kv_heads}, "len": {len}, "us": {:.2}, "queued_us": {:.2}, "bytes": {bytes}, "launches": {}, "kernels": [{}], "gb_s": {rate:.1}, "of_copy": {:.3}}}"#,
                 shape.heads,
-                time * 1e6,
+                seconds * 1e6,
+                queued * 1e6,
+                kernels.len(),
+                listed.join(", "),
                 rate / bandwidth,
             );
         }
@@ -86,7 +140,7 @@ fn main() {
     for &(outputs, inputs) in sizes {
         let weight = random([outputs, inputs], DType::F16, &device);
         let x = random([1, inputs], DType::F32, &device);
-        let time =
+        let (time, _) =
             median(&device, if quick { 2 } else { 20 }, || drop(ops::linear(x.clone(), weight.clone())));
         let rate = (outputs * inputs * 2) as f64 / time / 1e9;
         println!(
@@ -101,30 +155,32 @@ fn random<const D: usize>(shape: [usize; D], dtype: DType, device: &Device) -> T
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), (device, dtype))
 }
 
-/// Median seconds of one call, of which `calls` are queued before the device is waited for.
-fn median(device: &Device, calls: usize, mut call: impl FnMut()) -> f64 {
+/// Median seconds of one call, of which `calls` are queued before the device is waited for; and until
+/// they have returned.
+fn median(device: &Device, calls: usize, mut call: impl FnMut()) -> (f64, f64) {
     call();
     device.sync().expect("a device that works");
-    let mut times: Vec<f64> = (0..RUNS)
+    let mut times: Vec<(f64, f64)> = (0..RUNS)
         .map(|_| {
             let start = Instant::now();
             (0..calls).for_each(|_| call());
+            let queued = start.elapsed().as_secs_f64();
             device.sync().expect("a device that works");
-            start.elapsed().as_secs_f64() / calls as f64
+            (start.elapsed().as_secs_f64() / calls as f64, queued / calls as f64)
         })
         .collect();
-    times.sort_by(f64::total_cmp);
+    times.sort_by(|a, b| a.0.total_cmp(&b.0));
     times[RUNS / 2]
 }
 
 /// Bandwidth of an elementwise operation that reads and writes `elements` floats, in GB/s.
 fn copy(device: &Device, elements: usize) -> f64 {
     let x = random([elements], DType::F32, device);
-    let time = median(device, 10, || drop(x.clone().add_scalar(1.0)));
+    let (time, _) = median(device, 10, || drop(x.clone().add_scalar(1.0)));
     (2 * 4 * elements) as f64 / time / 1e9
 }
 
-/// Median seconds of a step, bytes that it moves, kernels of `cubecl` that it launches.
+/// Measures a step.
 ///
 /// # Errors
 /// Where the cache is larger than the device allows, or in a form that it does not store.
@@ -135,8 +191,8 @@ fn step(
     method: &Method,
     device: &Device,
     calls: usize,
-) -> sparq_core::Result<(f64, u64, usize)> {
-    let room = len + calls * (RUNS + 2);
+) -> sparq_core::Result<Figures> {
+    let room = len + calls * (RUNS + 2) + TIMED;
     let config =
         CacheConfig { layer: shape.into(), batch, max_len: room.next_multiple_of(256), dtype: DType::F16 };
     let mut method = method.for_layer(&shape).expect("a valid method");
@@ -162,12 +218,11 @@ fn step(
         cache.append(k.clone(), v.clone(), &plan).expect("shapes fit");
         moved = method.decode(q.clone(), &cache).expect("a step").transfer.total().bytes;
     };
-    call();
-    let count = Arc::new(Count::default());
-    let watching = LaunchObservation::new(count.clone());
-    call();
+    let (seconds, queued) = median(device, calls, &mut call);
+    let observed = Arc::new(Kernels::default());
+    let watching = LaunchObservation::new(observed.clone());
+    (0..TIMED).for_each(|_| call());
     drop(watching);
-    let time = median(device, calls, &mut call);
-    let launches = *count.0.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok((time, moved, launches))
+    device.sync().expect("a device that works");
+    Ok(Figures { seconds, queued, bytes: moved, kernels: observed.medians(TIMED) })
 }
