@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 WIDTH, BAR, GAP, LEFT, RIGHT, TOP = 760, 15, 14, 150, 90, 46
-COLOURS = {"torch": "#9aa0a6", "dense": "#4878a8", "sparq": "#d9822b", "sparq int8": "#b3541e", "sparq int4": "#7f3b12"}
+COLOURS = {"torch": "#9aa0a6", "dense": "#4878a8", "sparq": "#d9822b", "sparq buckets": "#e8b04a", "sparq int8": "#b3541e", "sparq int4": "#7f3b12"}
 
 
 def load(folder: Path, name: str) -> list[dict]:
@@ -22,8 +22,8 @@ def heads(record: dict) -> str:
 def kind(record: dict) -> str:
     if record["attention"].startswith("sdpa"):
         return "torch"
-    index = record.get("sparq_index") or "cache"
-    return record["attention"] + ("" if index == "cache" else f" {index}")
+    index, choice = record.get("sparq_index") or "cache", record.get("sparq_choice") or "exact"
+    return record["attention"] + ("" if index == "cache" else f" {index}") + ("" if choice == "exact" else f" {choice}")
 
 
 def groups(folder: Path, seq_len: int) -> dict[tuple[str, str], dict[str, dict]]:
@@ -53,7 +53,7 @@ def svg(found: dict, title: str) -> str:
             rows.append(f'<text x="{LEFT + time * scale + 6:.1f}" y="{y + 11}">{time / 1e6:.2f} ms</text>')
             y += BAR
         y += GAP
-    labels = {"torch": "PyTorch SDPA", "dense": "dense", "sparq": "SparQ r = 32, k = 128", "sparq int8": "int8 index", "sparq int4": "int4 index"}
+    labels = {"torch": "PyTorch SDPA", "dense": "dense", "sparq": "SparQ r = 32, k = 128", "sparq buckets": "chosen from buckets", "sparq int8": "int8 index", "sparq int4": "int4 index"}
     x = 20
     for name, label in labels.items():
         rows.append(f'<rect x="{x}" y="26" width="11" height="11" fill="{COLOURS[name]}"/>')
@@ -64,7 +64,7 @@ def svg(found: dict, title: str) -> str:
     return "\n".join([head, background, *rows, "</svg>"]) + "\n"
 
 
-LINES = {"sparq": "SparQ", "sparq int8": "int8 index", "sparq int4": "int4 index"}
+LINES = {"sparq": "SparQ", "sparq buckets": "chosen from buckets", "sparq int8": "int8 index", "sparq int4": "int4 index"}
 
 
 def speedups(folder: Path) -> str:
@@ -91,7 +91,7 @@ def speedups(folder: Path) -> str:
             path = "L".join(f"{a:.1f} {b:.1f}" for a, b in points)
             parts.append(f'<path d="M{path}" fill="none" stroke="{COLOURS[name]}" stroke-width="2"/>')
     for i, (name, label) in enumerate(LINES.items()):
-        parts.append(f'<path d="M{left + 130 * i} 32h16" stroke="{COLOURS[name]}" stroke-width="2"/><text x="{left + 22 + 130 * i}" y="36">{label}</text>')
+        parts.append(f'<path d="M{left + 160 * i} 32h16" stroke="{COLOURS[name]}" stroke-width="2"/><text x="{left + 22 + 160 * i}" y="36">{label}</text>')
     rows = (len(panels) + 2) // 3
     size = (left + 3 * (width + 30), top + rows * (height + 55))
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}" font-family="sans-serif" font-size="12">'
@@ -127,7 +127,7 @@ def targets(folder: Path) -> list[str]:
     long, short = groups(folder, 16384), groups(folder, 1024)
     for (dtype, shape), group in long.items():
         torch_ns = group.get("torch", {}).get("median_ns")
-        for name in ("dense", "sparq", "sparq int8", "sparq int4"):
+        for name in ("dense", "sparq", "sparq buckets", "sparq int8", "sparq int4"):
             r = group[name]
             over = f", {torch_ns / r['median_ns']:.1f} × PyTorch" if torch_ns else ""
             lines.append(

@@ -42,7 +42,7 @@ machine() {
 layer() {
   for dtype in ${DTYPES:-f32 f16 bf16}; do
     keep "layer-$dtype" "$sparq" bench attention -s "${LENGTHS:-512,1024,2048,4096,8192,16384}" --heads 32,32/8 \
-      --dtype "$dtype" -r "${ROUNDS:-15}" -o json --attention dense,sparq,sparq:index=int8,sparq:index=int4
+      --dtype "$dtype" -r "${ROUNDS:-15}" -o json --attention dense,sparq,sparq:choice=buckets,sparq:index=int8,sparq:index=int4
   done
 }
 linear() {

@@ -21,6 +21,7 @@
 //! - [`model`]: whole models against reference logits;
 //! - [`families`]: every model family against the logits and greedy tokens of transformers.
 
+pub mod buckets;
 pub mod expected;
 pub mod families;
 pub mod harness;

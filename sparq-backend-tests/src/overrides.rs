@@ -5,7 +5,7 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 use sparq_core::{
-    AppendPlan, AttentionShape, GroupScores, IndexDtype, NewTokens, SparqConfig,
+    AppendPlan, AttentionShape, Choice, GroupScores, IndexDtype, LayerCache, NewTokens, SparqConfig,
     ops::{self, PrefillStep, oracle},
 };
 
@@ -108,15 +108,27 @@ pub fn sparq_decode(device: &Device, row: Tolerance) {
                 group_scores,
                 dense_below: 0,
                 index: IndexDtype::Cache,
+                choice: Choice::Exact,
             };
-            let run = |path| sparq(path, problem.queries(device), &cache, config);
-            let (product, expected) = (run(Path::Product), run(Path::Oracle));
-            let what = format!("{config:?} {:?} {:?}", problem.layer(), row.dtype);
-            assert_eq!(product.positions, expected.positions, "{what}: kept positions");
-            assert_close(&product.output, &expected.output, row.oracle, &what);
-            assert_close(&product.mass, &expected.mass, row.oracle, &what);
+            sparq_agrees(&problem, &cache, config, row, device);
         }
     }
+}
+
+/// A step of the product against the same step of the oracle: the same positions, output and mass close.
+pub(crate) fn sparq_agrees(
+    problem: &Problem,
+    cache: &LayerCache,
+    config: SparqConfig,
+    row: Tolerance,
+    device: &Device,
+) {
+    let run = |path| sparq(path, problem.queries(device), cache, config);
+    let (product, expected) = (run(Path::Product), run(Path::Oracle));
+    let what = format!("{config:?} {:?} {:?}", problem.layer(), row.dtype);
+    assert_eq!(product.positions, expected.positions, "{what}: kept positions");
+    assert_close(&product.output, &expected.output, row.oracle, &what);
+    assert_close(&product.mass, &expected.mass, row.oracle, &what);
 }
 
 /// Causal attention over a cache with history, real columns only.

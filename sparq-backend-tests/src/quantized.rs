@@ -15,8 +15,8 @@ use sparq_core::{
 };
 
 use crate::{
-    overrides::{LIMITS, problems},
-    problem::{Path, Problem, dequantized, floats, sparq, tensor},
+    overrides::{LIMITS, problems, sparq_agrees},
+    problem::{Path, Problem, dequantized, floats, tensor},
     reference::sparq_problems,
     suite::{every, not_run, note},
     tolerance::{Tolerance, assert_close, f32},
@@ -92,12 +92,7 @@ pub fn sparq_decode(device: &Device, row: Tolerance) {
                 index,
                 ..SparqConfig::new(&problem.shape, rank, top_k)
             };
-            let run = |path| sparq(path, problem.queries(device), &cache, config);
-            let (product, expected) = (run(Path::Product), run(Path::Oracle));
-            let what = format!("{config:?} {:?} {:?}", problem.layer(), row.dtype);
-            assert_eq!(product.positions, expected.positions, "{what}: kept positions");
-            assert_close(&product.output, &expected.output, row.oracle, &what);
-            assert_close(&product.mass, &expected.mass, row.oracle, &what);
+            sparq_agrees(&problem, &cache, config, row, device);
         }
     }
 }

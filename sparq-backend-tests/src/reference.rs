@@ -8,7 +8,7 @@ use std::{collections::HashMap, fs, path::PathBuf};
 use burn::tensor::{DType, Device};
 use safetensors::SafeTensors;
 use serde::Deserialize;
-use sparq_core::{AttentionShape, GroupScores, IndexDtype, NewTokens, SparqConfig};
+use sparq_core::{AttentionShape, Choice, GroupScores, IndexDtype, NewTokens, SparqConfig};
 
 use crate::{
     problem::{Path, Problem},
@@ -46,6 +46,7 @@ impl Case {
             group_scores: GroupScores::ScaledLogits,
             dense_below: 0,
             index: IndexDtype::Cache,
+            choice: Choice::Exact,
         })
     }
 }

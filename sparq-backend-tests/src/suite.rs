@@ -89,6 +89,8 @@ checks! {
         properties::order_of_the_cache_does_not_matter
         properties::only_what_is_counted_is_read
         properties::an_old_handle_keeps_its_values
+        buckets::the_best_two_of_each_bucket
+        buckets::agreement_on_the_reference_vectors
         quantized::decoding_continues_a_prefill
         quantized::linear
         quantized::quality_on_the_reference_vectors
@@ -126,6 +128,7 @@ checks! {
         overrides::sparq_decode
         overrides::prefill
         overrides::linear
+        buckets::sparq_decode
         quantized::appends
         quantized::sparq_decode
         streams::repeated_runs_give_the_same_result

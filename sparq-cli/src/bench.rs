@@ -6,6 +6,7 @@ mod linear;
 mod machine;
 mod model;
 mod record;
+mod sparq;
 
 pub(crate) use layer::bench_layer;
 pub(crate) use linear::bench_linear;

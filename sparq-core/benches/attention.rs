@@ -9,7 +9,7 @@ use std::hint::black_box;
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use divan::{Bencher, counter::BytesCount};
 use sparq_core::{
-    AttentionShape, CacheConfig, IndexDtype, LayerCache, NewTokens, Spans, SparqConfig,
+    AttentionShape, CacheConfig, Choice, IndexDtype, LayerCache, NewTokens, Spans, SparqConfig,
     cache::CacheExtras,
     ops::{self, DenseStep, PrefillStep, SparqStep},
 };
@@ -86,10 +86,11 @@ impl Case {
         cache
     }
 
-    fn step(self) -> SparqStep {
+    fn step(self, choice: Choice) -> SparqStep {
         let config = SparqConfig {
             mean_value: false,
             index: self.index,
+            choice,
             ..SparqConfig::new(&self.shape(), RANK, TOP_K)
         };
         let spans = Spans::from_lens(&[self.len], None);
@@ -125,7 +126,16 @@ fn dense(bencher: Bencher<'_, '_>, case: Case) {
 
 #[divan::bench(args = plain())]
 fn sparq(bencher: Bencher<'_, '_>, case: Case) {
-    let (q, cache, step) = (case.random(32, 1), case.cache(), case.step());
+    sparq_choosing(bencher, case, Choice::Exact);
+}
+
+#[divan::bench(args = plain())]
+fn sparq_from_buckets(bencher: Bencher<'_, '_>, case: Case) {
+    sparq_choosing(bencher, case, Choice::Buckets);
+}
+
+fn sparq_choosing(bencher: Bencher<'_, '_>, case: Case, choice: Choice) {
+    let (q, cache, step) = (case.random(32, 1), case.cache(), case.step(choice));
     let (k, index) = (cache.k().expect("filled"), cache.k_index().expect("kept"));
     let (v, sum) = (cache.v().expect("filled"), cache.v_sum().expect("kept"));
     bencher.counter(case.sparq_bytes()).bench_local(|| {
@@ -136,7 +146,7 @@ fn sparq(bencher: Bencher<'_, '_>, case: Case) {
 
 #[divan::bench(args = coded())]
 fn sparq_codes(bencher: Bencher<'_, '_>, case: Case) {
-    let (q, cache, step) = (case.random(32, 1), case.cache(), case.step());
+    let (q, cache, step) = (case.random(32, 1), case.cache(), case.step(Choice::Exact));
     let (k, index) = (cache.k().expect("filled"), cache.quantized_index().expect("kept"));
     let (v, sum) = (cache.v().expect("filled"), cache.v_sum().expect("kept"));
     bencher.counter(case.sparq_bytes()).bench_local(|| {

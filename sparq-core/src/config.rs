@@ -92,6 +92,20 @@ pub enum GroupScores {
     Softmax,
 }
 
+/// How the positions of step 2 are chosen from their scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Choice {
+    /// The best ones.
+    #[default]
+    Exact,
+    /// The best two of each bucket, position `p` being in bucket `p mod n`: the authors' bucket top-k. `n`
+    /// is half of the positions that are chosen, rounded up to a multiple of 16; where that gives too many,
+    /// the best of these are kept. It takes a fixed few operations per position, whatever the scores. CPUs
+    /// have kernels for it; other devices run it as Burn's operations.
+    Buckets,
+}
+
 /// Hyper-parameters of SparQ attention.
 ///
 /// Counting follows the paper's Algorithm 1: `top_k` positions are read in all, and the last
@@ -116,6 +130,9 @@ pub struct SparqConfig {
     /// How the transposed keys of step 1 are stored.
     #[serde(default)]
     pub index: IndexDtype,
+    /// How positions are chosen from their scores.
+    #[serde(default)]
+    pub choice: Choice,
 }
 
 impl SparqConfig {
@@ -134,6 +151,7 @@ impl SparqConfig {
             group_scores: GroupScores::default(),
             dense_below: 0,
             index: IndexDtype::default(),
+            choice: Choice::default(),
         }
     }
 
@@ -156,6 +174,14 @@ impl SparqConfig {
         let rank = (shape.head_dim as f64 / ratio).round() as usize;
         let top_k = (seq_len as f64 / (2.0 * ratio)).round() as usize;
         Ok(Self::new(shape, rank.max(1), top_k.max(min_top_k).max(1)))
+    }
+
+    /// Buckets that positions compete in, where they do: see [`Choice::Buckets`].
+    pub(crate) fn buckets(&self) -> Option<usize> {
+        match self.choice {
+            Choice::Exact => None,
+            Choice::Buckets => Some(((self.top_k - self.local_window).div_ceil(2)).next_multiple_of(16)),
+        }
     }
 
     /// Checks the values against each other and against `head_dim`.

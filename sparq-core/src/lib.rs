@@ -55,7 +55,7 @@ pub mod transfer;
 pub mod weight;
 
 pub use cache::{CacheConfig, LayerCache};
-pub use config::{AttentionLayer, AttentionShape, GroupScores, SparqConfig};
+pub use config::{AttentionLayer, AttentionShape, Choice, GroupScores, SparqConfig};
 pub use error::{Error, Result};
 pub use index::IndexDtype;
 pub use layer::LayerState;

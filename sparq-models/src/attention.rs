@@ -5,7 +5,7 @@ mod profile;
 mod sizes;
 mod spec;
 
-use sparq_core::{AttentionLayer, AttentionShape, GroupScores, IndexDtype, Method, SparqConfig};
+use sparq_core::{AttentionLayer, AttentionShape, Choice, GroupScores, IndexDtype, Method, SparqConfig};
 
 use crate::error::{Error, Result};
 
@@ -70,6 +70,8 @@ pub struct SparqOptions {
     pub dense_below: usize,
     /// How the transposed keys are stored.
     pub index: IndexDtype,
+    /// How positions are chosen from their scores.
+    pub choice: Choice,
 }
 
 impl Default for SparqOptions {
@@ -82,6 +84,7 @@ impl Default for SparqOptions {
             group_scores: GroupScores::default(),
             dense_below: 0,
             index: IndexDtype::default(),
+            choice: Choice::default(),
         }
     }
 }
@@ -103,6 +106,7 @@ impl SparqOptions {
         config.group_scores = self.group_scores;
         config.dense_below = self.dense_below;
         config.index = self.index;
+        config.choice = self.choice;
         config.validate(shape.head_dim)?;
         Ok(config)
     }

@@ -131,7 +131,7 @@ impl Crossovers {
 fn key(layer: &AttentionLayer, config: &SparqConfig, device: &Device, dtype: DType) -> String {
     let AttentionShape { heads, kv_heads, head_dim } = layer.shape;
     format!(
-        "{} {} threads={} {} heads={heads}/{kv_heads} d={head_dim} r={} k={} index={:?} mean={} softcap={}",
+        "{} {} threads={} {} heads={heads}/{kv_heads} d={head_dim} r={} k={} index={:?} choice={:?} mean={} softcap={}",
         env!("CARGO_PKG_VERSION"),
         sparq_core::device::describe(device),
         rayon::current_num_threads(),
@@ -139,6 +139,7 @@ fn key(layer: &AttentionLayer, config: &SparqConfig, device: &Device, dtype: DTy
         config.rank,
         config.top_k,
         config.index,
+        config.choice,
         config.mean_value,
         layer.softcap.is_some(),
     )

@@ -28,7 +28,8 @@ use std::{
 use burn::tensor::DType;
 use safetensors::{Dtype, SafeTensors};
 use sparq_core::{
-    GroupScores, H2oConfig, IndexDtype, LayerState, LocalConfig, Method, NewTokens, SparqConfig, TopkConfig,
+    Choice, GroupScores, H2oConfig, IndexDtype, LayerState, LocalConfig, Method, NewTokens, SparqConfig,
+    TopkConfig,
 };
 
 use crate::{
@@ -129,6 +130,7 @@ fn method(name: &str) -> Option<Method> {
             group_scores: GroupScores::ScaledLogits,
             dense_below: 0,
             index: IndexDtype::Cache,
+            choice: Choice::Exact,
         }),
         ["exact", "topk", k] => Method::ExactTopk(TopkConfig { top_k: number(k, 'k')? }),
         ["local", k, initial_k] => {

@@ -4,7 +4,7 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use sparq_models::{
     attention::{Attention, MethodName, MethodSpec, Profile},
-    core::{GroupScores, IndexDtype, SparqConfig},
+    core::{Choice, GroupScores, IndexDtype, SparqConfig},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -28,6 +28,12 @@ impl KeyIndexArg {
             Self::Int4 => IndexDtype::Int4,
         }
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ChoiceArg {
+    Exact,
+    Buckets,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -81,6 +87,11 @@ pub(crate) struct AttentionArgs {
     #[arg(long, value_enum)]
     pub(crate) k_index: Option<KeyIndexArg>,
 
+    /// SparQ: choose the best positions exactly, or the best two of interleaved buckets, which costs the
+    /// same for any scores and keeps about three quarters of the best [default: exact]
+    #[arg(long, value_enum)]
+    pub(crate) choice: Option<ChoiceArg>,
+
     /// Attend densely in the first N layers
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) dense_layers: usize,
@@ -88,7 +99,7 @@ pub(crate) struct AttentionArgs {
     /// Take the method of each layer from a file (see docs/methods.md)
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "attention", "compression_ratio", "min_top_k", "sparq_rank", "sparq_top_k", "local_window",
-        "no_mean_value", "group_scores", "dense_below", "k_index", "dense_layers",
+        "no_mean_value", "group_scores", "dense_below", "k_index", "choice", "dense_layers",
     ])]
     pub(crate) profile: Option<PathBuf>,
 }
@@ -145,6 +156,7 @@ impl AttentionArgs {
         self.group_scores = None;
         self.dense_below = None;
         self.k_index = None;
+        self.choice = None;
         self.profile = None;
     }
 
@@ -156,6 +168,10 @@ impl AttentionArgs {
             GroupScoresArg::Softmax => GroupScores::Softmax,
         });
         let index = self.k_index.map(KeyIndexArg::form);
+        let choice = self.choice.map(|choice| match choice {
+            ChoiceArg::Exact => Choice::Exact,
+            ChoiceArg::Buckets => Choice::Buckets,
+        });
         let dense_below = match self.dense_below {
             Some(DenseBelow::Tokens(tokens)) => Some(tokens),
             Some(DenseBelow::Auto) | None => None,
@@ -170,6 +186,7 @@ impl AttentionArgs {
         flags.set("--group-scores", "group", &mut spec.group_scores, group_scores)?;
         flags.set("--dense-below", "dense-below", &mut spec.dense_below, dense_below)?;
         flags.set("--k-index", "index", &mut spec.index, index)?;
+        flags.set("--choice", "choice", &mut spec.choice, choice)?;
         if spec.name.keys().contains(&"min-k") && spec.rank.is_none() && spec.top_k.is_none() {
             spec.min_top_k = spec.min_top_k.or(Some(match demo {
                 true => crate::demo::MIN_TOP_K,
@@ -238,6 +255,7 @@ mod tests {
         assert_eq!(notation("--group-scores softmax"), format!("sparq:group=softmax:{smallest}"));
         assert_eq!(notation("--dense-below 512"), format!("sparq:{smallest}:dense-below=512"));
         assert_eq!(notation("--k-index int8"), format!("sparq:{smallest}:index=int8"));
+        assert_eq!(notation("--choice buckets"), format!("sparq:{smallest}:choice=buckets"));
         assert_eq!(notation("--k-index auto"), format!("sparq:{smallest}:index=cache"));
         for name in MethodName::ALL.into_iter().filter(|name| !name.keys().contains(&"min-k")).skip(1) {
             assert_eq!(notation(&format!("--attention {name}")), name.as_str());

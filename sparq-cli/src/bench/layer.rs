@@ -11,7 +11,7 @@ use serde::Serialize;
 use sparq_core::device;
 use sparq_models::{
     attention::{MethodName, MethodSpec},
-    core::{AttentionLayer, AttentionShape, CacheConfig, IndexDtype, LayerState, Method, NewTokens},
+    core::{AttentionLayer, AttentionShape, CacheConfig, LayerState, Method, NewTokens},
 };
 
 use super::{
@@ -21,6 +21,7 @@ use super::{
     model::attention,
     random,
     record::{Record, Writer},
+    sparq::SparqSettings,
     sync,
 };
 use crate::args::BenchAttentionArgs;
@@ -44,10 +45,8 @@ struct LayerRecord {
     head_dim: usize,
     seq_len: usize,
     attention: String,
-    sparq_r: Option<usize>,
-    sparq_k: Option<usize>,
-    /// How SparQ's transposed keys are stored.
-    sparq_index: Option<IndexDtype>,
+    #[serde(flatten)]
+    sparq: SparqSettings,
     /// Bytes of the cache that a step reads and writes.
     bytes_per_step: u64,
     /// The same for dense attention.
@@ -217,7 +216,6 @@ fn record(
     let (avg_ns, stddev_ns) = mean_and_deviation(samples_ns);
     let (bytes, dense_bytes) = contestant.bytes();
     let speeds: Vec<f64> = samples_ns.iter().map(|ns| bytes as f64 / ns).collect();
-    let (sparq_r, sparq_k) = super::model::sparq_sizes(method);
     LayerRecord {
         machine: machine.clone(),
         bandwidth,
@@ -228,9 +226,7 @@ fn record(
         head_dim: case.shape.head_dim,
         seq_len: case.seq_len,
         attention: method.name().to_owned(),
-        sparq_r,
-        sparq_k,
-        sparq_index: super::model::sparq_index(method),
+        sparq: SparqSettings::of(method),
         bytes_per_step: bytes,
         dense_bytes_per_step: dense_bytes,
         avg_ns,
@@ -267,8 +263,7 @@ impl Record for LayerRecord {
             true => self.heads.to_string(),
             false => format!("{}/{}", self.heads, self.kv_heads),
         };
-        let sizes = (self.sparq_r, self.sparq_k, self.sparq_index);
-        let attention = super::model::described(&self.attention, sizes);
+        let attention = self.sparq.described(&self.attention);
         vec![
             self.dtype.clone(),
             self.batch.to_string(),

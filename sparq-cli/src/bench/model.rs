@@ -26,12 +26,12 @@ use super::{
     layer::fill,
     mean_and_deviation, median,
     record::Writer,
+    sparq::SparqSettings,
     sync,
 };
 use crate::{args::BenchModelArgs, output::Progress};
 
 use self::row::{ModelRecord, common, decoded};
-pub(super) use self::row::{described, sparq_index, sparq_sizes};
 
 /// Prompt tokens that go through the model at once, as in `sparq generate`.
 const BATCH: usize = 512;
@@ -197,7 +197,7 @@ impl Bench<'_> {
             let record = decoded(record, &method, run, dense);
             Ok(match attention {
                 Attention::Profile(_) => {
-                    ModelRecord { attention: "profile".to_owned(), sparq_r: None, sparq_k: None, ..record }
+                    ModelRecord { attention: "profile".to_owned(), sparq: SparqSettings::default(), ..record }
                 }
                 _ => record,
             })

@@ -7,6 +7,7 @@
 
 mod append;
 mod attend;
+mod buckets;
 mod dense;
 mod element;
 mod index;

@@ -101,6 +101,7 @@ impl MethodSpec {
             group_scores: self.group_scores.unwrap_or_default(),
             dense_below: self.dense_below.unwrap_or(0),
             index: self.index.unwrap_or_default(),
+            choice: self.choice.unwrap_or_default(),
         };
         options.resolve(&layer.shape, live)
     }

@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
-use sparq_core::{GroupScores, IndexDtype, Method, SparqConfig};
+use sparq_core::{Choice, GroupScores, IndexDtype, Method, SparqConfig};
 
 use crate::error::{Error, Result};
 
@@ -63,7 +63,7 @@ impl MethodName {
     pub fn keys(self) -> &'static [&'static str] {
         match self {
             Self::Dense => &[],
-            Self::Sparq => &["r", "k", "l", "mean", "group", "min-k", "dense-below", "index"],
+            Self::Sparq => &["r", "k", "l", "mean", "group", "min-k", "dense-below", "index", "choice"],
             Self::SparqMass => &["r", "k", "l", "mean", "group", "min-k", "dense-below", "index", "p"],
             Self::ExactTopk | Self::OracleTopk => &["k"],
             Self::Local => &["k", "i"],
@@ -116,6 +116,7 @@ impl FromStr for MethodName {
 /// | `min-k` | smallest `k` that a ratio may choose | sparq, sparq-mass |
 /// | `dense-below` | shorter contexts are attended densely | sparq, sparq-mass |
 /// | `index` | copy of the keys: `cache` (their dtype), `int8` or `int4` | sparq, sparq-mass |
+/// | `choice` | of positions: `exact` or `buckets` | sparq |
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MethodSpec {
@@ -145,6 +146,8 @@ pub struct MethodSpec {
     pub dense_below: Option<usize>,
     /// `index`.
     pub index: Option<IndexDtype>,
+    /// `choice`.
+    pub choice: Option<Choice>,
 }
 
 impl From<MethodName> for MethodSpec {
@@ -164,6 +167,7 @@ impl From<MethodName> for MethodSpec {
             min_top_k: None,
             dense_below: None,
             index: None,
+            choice: None,
         }
     }
 }
@@ -179,6 +183,7 @@ impl From<&Method> for MethodSpec {
             group_scores: Some(config.group_scores),
             dense_below: Some(config.dense_below).filter(|&len| len > 0),
             index: Some(config.index).filter(|&index| index != IndexDtype::Cache),
+            choice: Some(config.choice).filter(|&choice| choice != Choice::Exact),
             ..Self::from(name)
         };
         let sized = |name, top_k| Self { top_k: Some(top_k), ..Self::from(name) };
@@ -281,6 +286,13 @@ impl MethodSpec {
                     _ => return None,
                 });
             }
+            "choice" => {
+                self.choice = Some(match value {
+                    "exact" => Choice::Exact,
+                    "buckets" => Choice::Buckets,
+                    _ => return None,
+                });
+            }
             "mean" => {
                 self.mean_value = Some(match value {
                     "on" => true,
@@ -308,6 +320,7 @@ fn range(key: &str) -> &'static str {
         "mean" => "`on` and `off` are",
         "group" => "`logits` and `softmax` are",
         "index" => "`cache`, `int8` and `int4` are",
+        "choice" => "`exact` and `buckets` are",
         "l" | "i" | "dense-below" => "a whole number is",
         _ => "a whole number of at least 1 is",
     }
@@ -336,6 +349,10 @@ impl fmt::Display for MethodSpec {
                     IndexDtype::Cache => "cache".to_owned(),
                     IndexDtype::Int8 => "int8".to_owned(),
                     IndexDtype::Int4 => "int4".to_owned(),
+                }),
+                "choice" => self.choice.map(|choice| match choice {
+                    Choice::Exact => "exact".to_owned(),
+                    Choice::Buckets => "buckets".to_owned(),
                 }),
                 "group" => self.group_scores.map(|group| match group {
                     GroupScores::ScaledLogits => "logits".to_owned(),

@@ -15,7 +15,7 @@ fn every_key_is_read_and_written_back() {
         "sparq",
         "sparq@8",
         "sparq@2.5:l=3",
-        "sparq:r=16:k=64:l=0:mean=on:group=softmax:min-k=32:dense-below=100:index=int8",
+        "sparq:r=16:k=64:l=0:mean=on:group=softmax:min-k=32:dense-below=100:index=int8:choice=buckets",
         "sparq-mass:r=8:k=64:l=4:mean=off:group=logits:index=int4:p=0.95",
         "exact-topk:k=4",
         "oracle-topk@16",

@@ -5,13 +5,15 @@ use serde::Serialize;
 use sparq_core::device;
 use sparq_models::{
     checkpoint::{Checkpoint, WeightFormat},
-    core::{IndexDtype, Method},
+    core::Method,
 };
 
 use super::{BATCH, Run, depth_by};
 use crate::{
     args::BenchModelArgs,
-    bench::{bandwidth::Bandwidth, machine::Machine, median, median_ratio, record::Record},
+    bench::{
+        bandwidth::Bandwidth, machine::Machine, median, median_ratio, record::Record, sparq::SparqSettings,
+    },
 };
 
 /// One test with one method. Keys are llama-bench's, and ours behind them.
@@ -38,10 +40,8 @@ pub(super) struct ModelRecord {
     pub(super) samples_ns: Vec<f64>,
     pub(super) samples_ts: Vec<f64>,
     pub(super) attention: String,
-    pub(super) sparq_r: Option<usize>,
-    pub(super) sparq_k: Option<usize>,
-    /// How SparQ's transposed keys are stored.
-    pub(super) sparq_index: Option<IndexDtype>,
+    #[serde(flatten)]
+    pub(super) sparq: SparqSettings,
     pub(super) dtype: String,
     /// Format of the weights of linear layers.
     pub(super) weights: String,
@@ -121,9 +121,7 @@ pub(super) fn common(
         samples_ns: vec![],
         samples_ts: vec![],
         attention: String::new(),
-        sparq_r: None,
-        sparq_k: None,
-        sparq_index: None,
+        sparq: SparqSettings::default(),
         dtype: dtype.name().to_owned(),
         weights: match checkpoint.weight_format() {
             WeightFormat::Dtype => dtype.name().to_owned(),
@@ -145,15 +143,12 @@ pub(super) fn common(
 
 /// Adds what follows from the bytes of decode steps, and from the run of dense attention beside it.
 pub(super) fn decoded(record: ModelRecord, method: &Method, run: &Run, dense: Option<&Run>) -> ModelRecord {
-    let (sparq_r, sparq_k) = sparq_sizes(method);
     let weights = record.weight_bytes_per_token as f64;
     let speeds = |bytes: f64| -> Vec<f64> { record.samples_ts.iter().map(|ts| bytes * ts / 1e9).collect() };
     let speeds = run.kv_bytes.map(|(moved, _)| speeds(weights + moved));
     ModelRecord {
         attention: method.name().to_owned(),
-        sparq_r,
-        sparq_k,
-        sparq_index: sparq_index(method),
+        sparq: SparqSettings::of(method),
         kv_bytes_per_token: run.kv_bytes.map(|(moved, _)| moved),
         dense_kv_bytes_per_token: run.kv_bytes.map(|(_, dense)| dense),
         gb_per_s: speeds.as_ref().map(|speeds| median(speeds)),
@@ -162,35 +157,6 @@ pub(super) fn decoded(record: ModelRecord, method: &Method, run: &Run, dense: Op
         speedup_by_bytes: run.kv_bytes.map(|(moved, dense)| (weights + dense) / (weights + moved)),
         ..record
     }
-}
-
-/// `r` and `k` of a method that is SparQ.
-pub(in crate::bench) fn sparq_sizes(method: &Method) -> (Option<usize>, Option<usize>) {
-    match method {
-        Method::Sparq(config) => (Some(config.rank), Some(config.top_k)),
-        _ => (None, None),
-    }
-}
-
-/// How the transposed keys of a method that is SparQ are stored.
-pub(in crate::bench) fn sparq_index(method: &Method) -> Option<IndexDtype> {
-    match method {
-        Method::Sparq(config) => Some(config.index),
-        _ => None,
-    }
-}
-
-/// A method in a table, with its sizes.
-pub(in crate::bench) fn described(
-    name: &str,
-    (rank, top_k, index): (Option<usize>, Option<usize>, Option<IndexDtype>),
-) -> String {
-    let sizes = rank.zip(top_k).map_or(String::new(), |(rank, top_k)| format!(" r={rank} k={top_k}"));
-    let index = match index.and_then(IndexDtype::bits) {
-        Some(bits) => format!(" int{bits}"),
-        None => String::new(),
-    };
-    format!("{name}{sizes}{index}")
 }
 
 impl Record for ModelRecord {
@@ -219,7 +185,7 @@ impl Record for ModelRecord {
             (tokens, _) => format!("pp{tokens}"),
         };
         let depth = if self.n_depth == 0 { String::new() } else { format!(" @ d{}", self.n_depth) };
-        let attention = described(&self.attention, (self.sparq_r, self.sparq_k, self.sparq_index));
+        let attention = self.sparq.described(&self.attention);
         let or_none = |value: Option<String>| value.unwrap_or_else(|| "–".to_owned());
         vec![
             self.model_type.clone(),

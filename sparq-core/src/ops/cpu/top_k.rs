@@ -1,8 +1,11 @@
 //! The largest of a stream of scores, without sorting: scores that do not reach the `k`-th best so far
 //! are passed over sixteen at a time; the others are collected, and cut to the `k` best whenever their
-//! number has doubled.
+//! number has doubled. Or the best two of each bucket, where that is asked for.
 
-use super::simd::{LANES, Lanes, Simd};
+use super::{
+    buckets::Buckets,
+    simd::{LANES, Lanes, Simd},
+};
 
 /// The best `wanted` of the scores that it is fed, in the order of their positions. Equal scores rank
 /// by position, the lowest first.
@@ -13,19 +16,30 @@ pub(super) struct TopK {
     threshold: f32,
     /// Candidates; the smaller, the better: see [`key`].
     keys: Vec<u64>,
+    /// Where scores compete in buckets instead.
+    buckets: Option<Buckets>,
 }
 
 impl TopK {
-    /// Starts over.
-    pub(super) fn reset(&mut self, wanted: usize) {
+    /// Starts over, with a number of buckets where scores compete in those.
+    pub(super) fn reset(&mut self, wanted: usize, buckets: Option<usize>) {
+        match buckets {
+            None => self.buckets = None,
+            Some(count) => self.buckets.get_or_insert_default().reset(count),
+        }
         self.wanted = wanted;
         self.threshold = if wanted == 0 { f32::INFINITY } else { f32::NEG_INFINITY };
         self.keys.clear();
     }
 
-    /// Takes the first `count` scores, of the positions from `first` on.
+    /// Takes the first `count` scores, of the positions from `first` on: for buckets a multiple of
+    /// [`LANES`].
     #[inline(always)]
     pub(super) fn push<S: Simd>(&mut self, s: S, scores: &[Lanes], count: usize, first: usize) {
+        if let Some(buckets) = &mut self.buckets {
+            buckets.push(s, scores, count, first);
+            return;
+        }
         let limit = (2 * self.wanted).max(self.wanted + 64);
         let mut threshold = s.splat(self.threshold);
         for (j, block) in scores[..count.div_ceil(LANES)].iter().enumerate() {
@@ -51,6 +65,9 @@ impl TopK {
     /// Takes what another one has collected, of later positions.
     pub(super) fn append(&mut self, other: &Self) {
         self.keys.extend_from_slice(&other.keys);
+        if let (Some(buckets), Some(others)) = (&mut self.buckets, &other.buckets) {
+            buckets.append(others);
+        }
     }
 
     /// Cuts the candidates to the best.
@@ -67,6 +84,9 @@ impl TopK {
     pub(super) fn finish(&mut self, all: (usize, usize), positions: &mut Vec<u32>) {
         if self.wanted == 0 {
             return;
+        }
+        if let Some(buckets) = &self.buckets {
+            self.keys.extend(buckets.found().map(|(score, position)| key(score, position)));
         }
         self.cut();
         let first = positions.len();
@@ -104,7 +124,7 @@ mod tests {
     /// The best of `scores`, fed in pieces, against a sort.
     fn check(scores: &[f32], wanted: usize, piece: usize) {
         let mut top = TopK::default();
-        top.reset(wanted);
+        top.reset(wanted, None);
         let mut blocks = Vec::new();
         for (i, part) in scores.chunks(piece).enumerate() {
             super::super::attend::pad_rows(part, part.len(), 1.0, &mut blocks);
@@ -146,7 +166,7 @@ mod tests {
     #[test]
     fn what_is_not_a_number_comes_last_and_never_short() {
         let mut top = TopK::default();
-        top.reset(3);
+        top.reset(3, None);
         let mut scores = [f32::NAN; LANES];
         scores[5] = -3.0;
         scores[6] = f32::NEG_INFINITY;

@@ -43,7 +43,7 @@ pub(super) fn decode(
     let tiles = heads / kv_heads / team.heads;
     let floats = q.dtype == DType::F32 && v_sum.dtype == DType::F32;
     let empty_span = step.spans.as_slice().iter().any(Span::is_empty);
-    if !floats || empty_span || batch * kv_heads * tiles > limits.cubes_y {
+    if !floats || empty_span || config.buckets().is_some() || batch * kv_heads * tiles > limits.cubes_y {
         return None;
     }
     let table = Table::of_spans(q, &step.spans);

@@ -3,7 +3,7 @@
 use burn::{
     backend::{
         Backend, TensorMetadata,
-        tensor::{FloatTensor, IntTensor},
+        tensor::{BoolTensor, FloatTensor, IntTensor},
     },
     tensor::{Shape, TensorData},
 };
@@ -78,7 +78,7 @@ pub fn approximate_scores<B: Backend>(
 }
 
 /// Step 2, first half: the `top_k` positions `[batch, kv_heads, kept]` that the whole group reads,
-/// the last `local_window` always among them, and each head's approximate mass there,
+/// the last `local_window` always among them, chosen as [`crate::config::Choice`] says, and each head's approximate mass there,
 /// `α = Σ ŝ[i2]: [batch, kv_heads, g, 1]`.
 pub fn select_tokens<B: Backend>(logits: FloatTensor<B>, step: &SparqStep) -> (IntTensor<B>, FloatTensor<B>) {
     let (spans, config) = (&step.spans, &step.config);
@@ -96,6 +96,13 @@ pub fn select_tokens<B: Backend>(logits: FloatTensor<B>, step: &SparqStep) -> (I
     let of_group = mask_dead::<B>(B::float_sum_dim(of_group, 2), spans);
     let local = |span: Span, s: usize| s >= span.start && s < span.end && span.end - s <= config.local_window;
     let mask = position_mask::<B>(spans, [batch, kv_heads, 1, len], &device, local);
+    let of_group = match config.buckets() {
+        Some(buckets) => {
+            let candidates = B::float_mask_fill(of_group.clone(), mask.clone(), MASKED.into());
+            B::float_mask_fill(of_group, third_or_later::<B>(candidates, buckets), BEATEN.into())
+        }
+        None => of_group,
+    };
     let of_group = B::float_mask_fill(of_group, mask, f32::MAX.into());
 
     let kept = config.top_k.min(len);
@@ -103,6 +110,32 @@ pub fn select_tokens<B: Backend>(logits: FloatTensor<B>, step: &SparqStep) -> (I
     let wide = B::int_expand(i2.clone(), Shape::new([batch, kv_heads, group, kept]));
     let alpha = B::float_sum_dim(B::float_gather(3, s_hat, wide), 3);
     (B::int_reshape(i2, Shape::new([batch, kv_heads, kept])), alpha)
+}
+
+/// What a live position counts for that others of its bucket beat: less than any score, and more than
+/// what is not live.
+const BEATEN: f32 = MASKED / 2.0;
+
+/// Where scores `[batch, kv_heads, 1, len]` are not among the best two of their bucket.
+fn third_or_later<B: Backend>(scores: FloatTensor<B>, buckets: usize) -> BoolTensor<B> {
+    let [batch, kv_heads, _, len] = dims(&scores);
+    let (device, dtype) = (scores.device(), scores.dtype().into());
+    let rounds = len.div_ceil(buckets);
+    let missing = Shape::new([batch, kv_heads, 1, rounds * buckets - len]);
+    let padded = match rounds * buckets > len {
+        true => {
+            let padding = B::float_full(missing, MASKED.into(), &device, dtype);
+            B::float_cat(vec![scores, padding], 3)
+        }
+        false => scores,
+    };
+    let of_bucket = reshape::<B, 4>(padded, [batch, kv_heads, rounds, buckets]);
+    let int = int_dtype::<B>(&device);
+    let order = B::float_argsort(of_bucket, 2, true, int);
+    let ranks = B::int_argsort(order, 2, false);
+    let ranks = B::int_reshape(ranks, Shape::new([batch, kv_heads, 1, rounds * buckets]));
+    let ranks = B::int_slice(ranks, &[slice(0, batch), slice(0, kv_heads), slice(0, 1), slice(0, len)]);
+    B::int_greater_elem(ranks, 1i64.into(), bool_dtype::<B>(&device))
 }
 
 /// Indices of the `k` largest along the last of four axes, the largest first.

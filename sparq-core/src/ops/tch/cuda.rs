@@ -123,7 +123,7 @@ pub(super) fn decode_sparq(
 ) -> Option<(TchTensor, TchTensor, TchTensor)> {
     let gpu = gpu_of(&k.tensor)?;
     let Problem { heads, batch, capacity } = Problem::new(q, k)?;
-    if k_index.dtype() != k.dtype() {
+    if k_index.dtype() != k.dtype() || step.config.buckets().is_some() {
         return None;
     }
     let config = &step.config;

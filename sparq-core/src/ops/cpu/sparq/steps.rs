@@ -100,7 +100,7 @@ impl<I: Index> Scoring<'_, I> {
         let per_head = self.is_per_head();
         let span = self.span(head);
         let Range { base, start, end } = self.range(span, chunk);
-        part.top.reset(config.top_k - config.local_window);
+        part.top.reset(config.top_k - config.local_window, config.buckets());
         if per_head {
             part.logits.reset(self.sizes.group, end - base);
         } else if span.len() <= config.top_k {
