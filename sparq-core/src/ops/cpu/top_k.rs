@@ -12,10 +12,13 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct TopK {
     wanted: usize,
+    /// Candidates that are cut to the best.
+    limit: usize,
     /// A score must be above this.
     threshold: f32,
-    /// Candidates; the smaller, the better: see [`key`].
+    /// Candidates, `count` of them; the smaller, the better: see [`key`].
     keys: Vec<u64>,
+    count: usize,
     /// Where scores compete in buckets instead.
     buckets: Option<Buckets>,
 }
@@ -29,7 +32,9 @@ impl TopK {
         }
         self.wanted = wanted;
         self.threshold = if wanted == 0 { f32::INFINITY } else { f32::NEG_INFINITY };
-        self.keys.clear();
+        self.count = 0;
+        self.limit = (2 * wanted).max(wanted + 64);
+        self.keys.resize(self.keys.len().max(self.limit + LANES), 0);
     }
 
     /// Takes the first `count` scores, of the positions from `first` on: for buckets a multiple of
@@ -40,8 +45,8 @@ impl TopK {
             buckets.push(s, scores, count, first);
             return;
         }
-        let limit = (2 * self.wanted).max(self.wanted + 64);
         let mut threshold = s.splat(self.threshold);
+        let mut found = self.count;
         for (j, block) in scores[..count.div_ceil(LANES)].iter().enumerate() {
             let mut above = s.greater(s.load(block), threshold);
             if above == 0 {
@@ -50,32 +55,47 @@ impl TopK {
             if (j + 1) * LANES > count {
                 above &= (1 << (count % LANES)) - 1;
             }
+            // Into room that is there: a call that makes room would put the threshold into memory each time.
+            let room = &mut self.keys[found..][..LANES];
+            let mut here = 0;
             while above != 0 {
-                let lane = above.trailing_zeros() as usize;
+                let lane = above.trailing_zeros() as usize % LANES;
                 above &= above - 1;
-                self.keys.push(key(block[lane], first + j * LANES + lane));
+                room[here % LANES] = key(block[lane], first + j * LANES + lane);
+                here += 1;
             }
-            if self.keys.len() >= limit {
+            found += here;
+            if found >= self.limit {
+                self.count = found;
                 self.cut();
+                found = self.count;
                 threshold = s.splat(self.threshold);
             }
         }
+        self.count = found;
     }
 
     /// Takes what another one has collected, of later positions.
     pub(super) fn append(&mut self, other: &Self) {
-        self.keys.extend_from_slice(&other.keys);
+        self.take(other.keys[..other.count].iter().copied());
         if let (Some(buckets), Some(others)) = (&mut self.buckets, &other.buckets) {
             buckets.append(others);
         }
     }
 
+    /// Takes further candidates.
+    fn take(&mut self, keys: impl Iterator<Item = u64>) {
+        self.keys.truncate(self.count);
+        self.keys.extend(keys);
+        self.count = self.keys.len();
+    }
+
     /// Cuts the candidates to the best.
     fn cut(&mut self) {
-        if self.keys.len() > self.wanted {
-            let (_, worst, _) = self.keys.select_nth_unstable(self.wanted - 1);
+        if self.count > self.wanted {
+            let (_, worst, _) = self.keys[..self.count].select_nth_unstable(self.wanted - 1);
             self.threshold = score(*worst);
-            self.keys.truncate(self.wanted);
+            self.count = self.wanted;
         }
     }
 
@@ -86,11 +106,13 @@ impl TopK {
             return;
         }
         if let Some(buckets) = &self.buckets {
+            self.keys.clear();
             self.keys.extend(buckets.found().map(|(score, position)| key(score, position)));
+            self.count = self.keys.len();
         }
         self.cut();
         let first = positions.len();
-        positions.extend(self.keys.iter().map(|&key| key as u32));
+        positions.extend(self.keys[..self.count].iter().map(|&key| key as u32));
         let mut next = all.0 as u32;
         while positions.len() - first < self.wanted && (next as usize) < all.1 {
             if !positions[first..].contains(&next) {
