@@ -56,9 +56,9 @@ def svg(found: dict, title: str) -> str:
     labels = {"torch": "PyTorch SDPA", "dense": "dense", "sparq": "SparQ r = 32, k = 128", "sparq buckets": "chosen from buckets", "sparq int8": "int8 index", "sparq int4": "int4 index"}
     x = 20
     for name, label in labels.items():
-        rows.append(f'<rect x="{x}" y="26" width="11" height="11" fill="{COLOURS[name]}"/>')
-        rows.append(f'<text x="{x + 17}" y="36">{label}</text>')
-        x += 45 + 7 * len(label)
+        rows.append(f'<rect x="{x:.0f}" y="26" width="11" height="11" fill="{COLOURS[name]}"/>')
+        rows.append(f'<text x="{x + 17:.0f}" y="36">{label}</text>')
+        x += 38 + 6.3 * len(label)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y}" font-family="sans-serif" font-size="12">'
     background = f'<rect width="{WIDTH}" height="{y}" fill="white"/><text x="{LEFT}" y="17" font-weight="bold">{title}</text>'
     return "\n".join([head, background, *rows, "</svg>"]) + "\n"
