@@ -120,11 +120,10 @@ impl<V: Copy> State<V> {
     #[inline(always)]
     fn take<S: Simd<V = V>>(&mut self, s: S, score: V, place: V) {
         let (best, second) = (self.score, self.second_score);
-        // What the score pushes out of the first place, or the score itself, competes for the second.
-        let loser = s.choose(score, best, best, score);
-        let loser_place = s.choose(score, best, self.place, place);
-        self.second_place = s.choose(loser, second, loser_place, self.second_place);
-        self.second_score = s.choose(loser, second, loser, second);
+        // The score takes the second place, or pushes what was best into it.
+        let runner_up = s.choose(score, second, place, self.second_place);
+        self.second_place = s.choose(score, best, self.place, runner_up);
+        self.second_score = s.choose(score, best, best, s.choose(score, second, score, second));
         self.place = s.choose(score, best, place, self.place);
         self.score = s.choose(score, best, score, best);
     }
