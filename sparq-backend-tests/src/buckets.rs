@@ -9,7 +9,7 @@ use sparq_core::{AttentionShape, Choice, GroupScores, IndexDtype, SparqConfig, o
 
 use crate::{
     overrides::{LIMITS, problems, sparq_agrees},
-    problem::{Path, Problem, floats},
+    problem::{Comparison, Path, Problem, floats},
     reference::sparq_problems,
     suite::{every, note},
     tolerance::{Tolerance, f32},
@@ -102,8 +102,7 @@ fn both_rules(size: (usize, usize, usize)) -> [((usize, usize, usize), GroupScor
 /// How much of the exact choice buckets keep on the authors' vectors, and how far the output moves. Prints
 /// the figures that the documentation states.
 pub fn agreement_on_the_reference_vectors(device: &Device) {
-    let (mut same, mut kept) = (0usize, 0usize);
-    let (mut squares, mut norm) = (0.0f64, 0.0f64);
+    let mut comparison = Comparison::default();
     let (mut mass, mut exact_mass) = (0.0f64, 0.0f64);
     for (_, problem, configs) in every(8, sparq_problems()) {
         for config in configs {
@@ -112,19 +111,13 @@ pub fn agreement_on_the_reference_vectors(device: &Device) {
             let (exact, buckets) = (run(Choice::Exact), run(Choice::Buckets));
             for (exact, buckets) in exact.positions.iter().zip(&buckets.positions) {
                 assert_eq!(exact.len(), buckets.len(), "as many positions");
-                kept += exact.len();
-                same += buckets.iter().filter(|&position| exact.binary_search(position).is_ok()).count();
             }
+            comparison.add(&exact, &buckets);
             mass += buckets.mass.iter().map(|&mass| f64::from(mass)).sum::<f64>();
             exact_mass += exact.mass.iter().map(|&mass| f64::from(mass)).sum::<f64>();
-            for (a, b) in exact.output.iter().zip(&buckets.output) {
-                squares += f64::from(a - b).powi(2);
-                norm += f64::from(*a).powi(2);
-            }
         }
     }
-    let (agreement, of_mass) = (same as f64 / kept as f64, mass / exact_mass);
-    let distance = (squares / norm).sqrt();
+    let (agreement, distance, of_mass) = (comparison.agreement(), comparison.distance(), mass / exact_mass);
     note(&format!(
         "buckets: {:.1}% of kept positions agree, α is {:.1}% of the exact choice's, the output differs by {:.1}%",
         100.0 * agreement,

@@ -174,6 +174,39 @@ impl Problem {
     }
 }
 
+/// How far the steps of one way to choose positions lie from those of another.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Comparison {
+    same: usize,
+    kept: usize,
+    squares: f64,
+    norm: f64,
+}
+
+impl Comparison {
+    /// Adds a step.
+    pub(crate) fn add(&mut self, expected: &Solution, found: &Solution) {
+        for (expected, found) in expected.positions.iter().zip(&found.positions) {
+            self.kept += expected.len();
+            self.same += found.iter().filter(|&position| expected.binary_search(position).is_ok()).count();
+        }
+        for (a, b) in expected.output.iter().zip(&found.output) {
+            self.squares += f64::from(a - b).powi(2);
+            self.norm += f64::from(*a).powi(2);
+        }
+    }
+
+    /// Share of the kept positions that are kept as well.
+    pub(crate) fn agreement(&self) -> f64 {
+        self.same as f64 / self.kept as f64
+    }
+
+    /// Distance of the outputs, of their norm.
+    pub(crate) fn distance(&self) -> f64 {
+        (self.squares / self.norm).sqrt()
+    }
+}
+
 /// Dense decode over a cache.
 pub fn dense(path: Path, q: Tensor<4>, cache: &LayerCache) -> Vec<f32> {
     let step = DenseStep { spans: cache.spans(), softcap: cache.config().layer.softcap };

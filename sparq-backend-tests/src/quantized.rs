@@ -16,7 +16,7 @@ use sparq_core::{
 
 use crate::{
     overrides::{LIMITS, problems, sparq_agrees},
-    problem::{Path, Problem, dequantized, floats, tensor},
+    problem::{Comparison, Path, Problem, dequantized, floats, tensor},
     reference::sparq_problems,
     suite::{every, not_run, note},
     tolerance::{Tolerance, assert_close, f32},
@@ -132,30 +132,23 @@ pub fn quality_on_the_reference_vectors(device: &Device) {
     for (index, least_agreement, most_mass_lost, furthest) in
         [(IndexDtype::Int8, 0.99, 0.005, 0.15), (IndexDtype::Int4, 0.8, 0.1, 0.6)]
     {
-        let (mut same, mut kept, mut lost, mut masses) = (0usize, 0usize, 0.0f32, 0usize);
-        let (mut squares, mut norm) = (0.0f64, 0.0f64);
+        let mut comparison = Comparison::default();
+        let (mut lost, mut masses) = (0.0f32, 0usize);
         for (_, problem, configs) in every(8, sparq_problems()) {
             for config in configs {
                 let run = |index| {
                     problem.sparq(Path::Product, SparqConfig { index, ..config }, f32().dtype, device)
                 };
                 let (plain, coded) = (run(IndexDtype::Cache), run(index));
-                for (plain, coded) in plain.positions.iter().zip(&coded.positions) {
-                    kept += plain.len();
-                    same += coded.iter().filter(|&position| plain.binary_search(position).is_ok()).count();
-                }
+                comparison.add(&plain, &coded);
                 // What the plain scores say of the positions that each choice keeps is not handed out;
                 // the masses by their own scores come close to it.
                 lost += plain.mass.iter().zip(&coded.mass).map(|(a, b)| (a - b).abs()).sum::<f32>();
                 masses += plain.mass.len();
-                for (a, b) in plain.output.iter().zip(&coded.output) {
-                    squares += f64::from(a - b).powi(2);
-                    norm += f64::from(*a).powi(2);
-                }
             }
         }
-        let agreement = same as f32 / kept as f32;
-        let (lost, distance) = (lost / masses as f32, (squares / norm).sqrt());
+        let (agreement, distance) = (comparison.agreement(), comparison.distance());
+        let lost = lost / masses as f32;
         note(&format!(
             "{index:?}: {:.2}% of kept positions agree, mass differs by {lost:.5}, output by {distance:.4} of its norm",
             100.0 * agreement

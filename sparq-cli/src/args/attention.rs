@@ -87,8 +87,8 @@ pub(crate) struct AttentionArgs {
     #[arg(long, value_enum)]
     pub(crate) k_index: Option<KeyIndexArg>,
 
-    /// SparQ: choose the best positions exactly, or the best two of interleaved buckets, which costs the
-    /// same for any scores and keeps about three quarters of the best [default: exact]
+    /// SparQ: choose the best positions, or the best two of each interleaved bucket, which takes less time
+    /// and misses some (see docs/kernels.md) [default: exact]
     #[arg(long, value_enum)]
     pub(crate) choice: Option<ChoiceArg>,
 

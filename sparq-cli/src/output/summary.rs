@@ -5,7 +5,7 @@ use std::{fmt::Write, time::Duration};
 use burn::tensor::DType;
 use sparq_models::{
     attention::MethodSpec,
-    core::{Method, SparqConfig, Traffic},
+    core::{Choice, Method, SparqConfig, Traffic},
     generate::{Finish, Stats},
 };
 
@@ -55,9 +55,23 @@ pub(crate) fn summary(stats: &Stats, load: Duration, device: &str, dtype: DType)
 
 fn method(method: &Method) -> String {
     match method {
-        Method::Sparq(SparqConfig { rank, top_k, local_window, mean_value, dense_below, .. }) => format!(
-            "sparq, rank r = {rank}, top-k = {top_k}, local window = {local_window}, mean value {}{}",
+        Method::Sparq(SparqConfig {
+            rank,
+            top_k,
+            local_window,
+            mean_value,
+            dense_below,
+            index,
+            choice,
+            ..
+        }) => format!(
+            "sparq, rank r = {rank}, top-k = {top_k}, local window = {local_window}, mean value {}{}{}{}",
             if *mean_value { "on" } else { "off" },
+            index.bits().map_or(String::new(), |bits| format!(", index int{bits}")),
+            match choice {
+                Choice::Exact => "",
+                Choice::Buckets => ", chosen from buckets",
+            },
             match *dense_below {
                 0 => String::new(),
                 usize::MAX => ", dense at any length".to_owned(),
