@@ -19,6 +19,7 @@ const SOURCE: &str = concat!(
     include_str!("common.cu"),
     include_str!("score.cu"),
     include_str!("attend.cu"),
+    include_str!("shortlist.cu"),
     include_str!("select.cu"),
     include_str!("short.cu"),
     include_str!("append.cu"),

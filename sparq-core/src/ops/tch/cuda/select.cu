@@ -1,19 +1,24 @@
 // SparQ step 2 and 3: the positions with the largest scores, attention over their rows, and the mean
 // value in place of the rest.
 //
-// Every block finds the whole selection of its group by itself (a radix selection over the maxima of
-// buckets, then over the buckets that can hold a winner) and attends over its share of it: cheaper
-// than a launch of its own and a list in memory. The selection is exact, the same in every run, and
-// prefers lower positions where scores are equal.
+// Every block finds the whole selection of its group by itself and attends over its share of it: cheaper
+// than a launch of its own and a list in memory. It looks at the maxima of buckets, then at the buckets
+// that can hold a winner: with a short list where scores are spread, else with a radix selection. The
+// selection is exact, the same in every run, and prefers lower positions where scores are equal.
 
 #ifndef MAX_SHARE
 #define MAX_SHARE 1024 // selected rows that one block may attend over
 #endif
 constexpr int MAX_BUCKETS = 512; // that are searched in shared memory
 constexpr int BINS = 2048;
+// Buckets of which all keys are looked at: their maxima would be too few per thread to find a floor.
+constexpr int DIRECT_BUCKETS = 1024;
 
-struct Select {
-    u32 histogram[BINS];
+struct __align__(16) Select {
+    union {
+        u32 histogram[BINS];
+        Shortlist list;
+    };
     u32 warp_count[2][ATTEND_WARPS];
     u32 digit, above, within;
     int bucket[MAX_BUCKETS];
@@ -22,6 +27,7 @@ struct Select {
 
 __device__ __forceinline__ void clear_histogram(Select& s) {
     for (int i = threadIdx.x; i < BINS; i += ATTEND_THREADS) s.histogram[i] = 0;
+    __syncthreads();
 }
 
 // The bin, counted from the highest, that holds item number `want` (1 is the first), how many items
@@ -156,35 +162,74 @@ __device__ __forceinline__ int compact(Keys keys, int n, Cut cut, Select& s, Out
     return all_above + min(all_equal, cut.ties);
 }
 
+// The maxima of the buckets `first..end` of a group, four at a time, for i in 0..n; 0 for other buckets.
+struct BucketMaxima {
+    const uint4* maxima;
+    int first, end, from, n;
+
+    __device__ __forceinline__ BucketMaxima(const u32* of_group, int first, int end)
+        : maxima((const uint4*)of_group), first(first), end(end), from(first / 4), n((end + 3) / 4 - first / 4) {}
+
+    __device__ __forceinline__ uint4 operator()(int i) const {
+        uint4 x = maxima[from + i];
+        int b = (from + i) * 4;
+        if (b < first || b + 4 > end) {
+            x.x = b >= first && b < end ? x.x : 0;
+            x.y = b + 1 >= first && b + 1 < end ? x.y : 0;
+            x.z = b + 2 >= first && b + 2 < end ? x.z : 0;
+            x.w = b + 3 >= first && b + 3 < end ? x.w : 0;
+        }
+        return x;
+    }
+};
+
+// The `want` best positions, in order, as `out(rank, position)`. False, and nothing, where too many
+// may be among them.
+template <class Out>
+__device__ __forceinline__ bool select_from_list(
+    const uint4* all, const BucketMaxima& maxima, int want, Select& s, Out out) {
+    if (want > MOST_LISTED) return false;
+    int first = maxima.first, buckets = maxima.end - first;
+    if (buckets <= DIRECT_BUCKETS) {
+        auto keys = [&](int i) { return all[i]; };
+        u32 floor = find_floor(keys, buckets * 2, want, s.list);
+        auto position = [&](int i) { return first * BUCKET + i; };
+        return floor > 0 && rank_reaching(keys, buckets * 2, floor, position, want, s.list, out);
+    }
+    // At least `want` buckets reach the floor: so many keys do, and all that do lie in such buckets.
+    u32 floor = find_floor(maxima, maxima.n, want, s.list);
+    if (floor == 0) return false;
+    each_reaching(maxima, maxima.n, floor, [&](int i, u32) {
+        int at = atomicAdd(&s.list.buckets, 1);
+        if (at < MAX_BUCKETS) s.bucket[at] = maxima.from * 4 + i - first;
+    });
+    int listed = s.list.buckets;
+    if (listed > MAX_BUCKETS) return false;
+    auto keys = [&](int i) { return all[s.bucket[i / 2] * 2 + i % 2]; };
+    auto position = [&](int i) { return (first + s.bucket[i / BUCKET]) * BUCKET + i % BUCKET; };
+    return rank_reaching(keys, listed * 2, floor, position, want, s.list, out);
+}
+
 // The `want` best positions among the `candidates` (no fewer), in order: `out(rank, position)`.
 template <class Out>
 __device__ __forceinline__ void select_positions(
-    const u32* keys, const u32* maxima, int2 span, int want, int candidates, Select& s, Out out) {
+    const u32* keys, const u32* of_buckets, int2 span, int want, int candidates, Select& s, Out out) {
     int first = span.x / BUCKET, end = (span.y + BUCKET - 1) / BUCKET, buckets = end - first;
     const uint4* all = (const uint4*)keys + first * 2;
+    BucketMaxima maxima(of_buckets, first, end);
+    if (select_from_list(all, maxima, want, s, out)) return;
+    __syncthreads();
+    clear_histogram(s);
     int found = buckets;
     if (buckets <= MAX_BUCKETS) {
         for (int i = threadIdx.x; i < buckets; i += ATTEND_THREADS) s.bucket[i] = i;
     } else if (want < MAX_BUCKETS && want <= candidates / BUCKET) {
         // At least `want` buckets hold a candidate. So at least `want` candidates reach the bucket
         // maximum of rank `want`, and no bucket below it holds a winner.
-        int from = first / 4;
-        auto bucket_maxima = [&](int i) {
-            uint4 x = ((const uint4*)maxima)[from + i];
-            int b = (from + i) * 4;
-            if (b < first || b + 4 > end) {
-                x.x = b >= first && b < end ? x.x : 0;
-                x.y = b + 1 >= first && b + 1 < end ? x.y : 0;
-                x.z = b + 2 >= first && b + 2 < end ? x.z : 0;
-                x.w = b + 3 >= first && b + 3 < end ? x.w : 0;
-            }
-            return x;
-        };
-        int n = (end + 3) / 4 - from;
-        Cut cut = find_cut(bucket_maxima, n, want, min(2 * want + 32, MAX_BUCKETS), s);
+        Cut cut = find_cut(maxima, maxima.n, want, min(2 * want + 32, MAX_BUCKETS), s);
         if (cut.ties > 0) cut = Cut{max(cut.threshold, 1u) - 1, 0}; // all that are equal
-        found = compact(bucket_maxima, n, cut, s, [&](int rank, int i) {
-            if (rank < MAX_BUCKETS) s.bucket[rank] = from * 4 + i - first;
+        found = compact(maxima, maxima.n, cut, s, [&](int rank, int i) {
+            if (rank < MAX_BUCKETS) s.bucket[rank] = maxima.from * 4 + i - first;
         });
     }
     if (found <= MAX_BUCKETS) {
@@ -262,7 +307,6 @@ __device__ __forceinline__ void run_selected(const AttendArgs& a, const SelectAr
     // is complete, the queries among it.
     size_t heads = (size_t)group * GROUP;
     load_queries(a.q + heads * HEAD_DIM, tile, rsqrtf((float)HEAD_DIM), exact);
-    clear_histogram(room.select);
     wait_for_previous();
     __syncthreads();
     Queries* approx = (Queries*)approx_room;

@@ -27,7 +27,6 @@ __device__ __forceinline__ void run_short(
     int live = span.y - span.x;
     int kept = min(b.kept, live);
     size_t heads = (size_t)group * GROUP;
-    clear_histogram(s);
     wait_for_previous();
     load_queries(a.q + heads * HEAD_DIM, 0, rsqrtf((float)HEAD_DIM), exact);
     choose_rows(c, group, scoring);
@@ -87,8 +86,14 @@ __device__ __forceinline__ void run_short(
     int want = kept - forced;
     if (want > 0) {
         auto keys = [&](int i) { return s.key[i]; };
-        Cut cut = find_cut(keys, buckets * 2, want, want, s);
-        compact(keys, buckets * 2, cut, s, [&](int rank, int i) { keep(rank, first * BUCKET + i); });
+        auto position = [&](int i) { return first * BUCKET + i; };
+        u32 floor = want <= MOST_LISTED ? find_floor(keys, buckets * 2, want, s.list) : 0;
+        if (floor == 0 || !rank_reaching(keys, buckets * 2, floor, position, want, s.list, keep)) {
+            __syncthreads();
+            clear_histogram(s);
+            Cut cut = find_cut(keys, buckets * 2, want, want, s);
+            compact(keys, buckets * 2, cut, s, [&](int rank, int i) { keep(rank, position(i)); });
+        }
     }
     for (int i = threadIdx.x; i < forced; i += ATTEND_THREADS) keep(want + i, span.y - forced + i);
     for (int i = kept + threadIdx.x; i < b.kept; i += ATTEND_THREADS) positions[i] = -1;
