@@ -94,20 +94,22 @@ thread_local! {
 
 /// The ruler of the device of `like`, from element `from` on.
 fn ruler(like: &CubeTensor, from: usize) -> Handle {
-    let handle = RULERS.with_borrow_mut(|rulers| {
-        if let Some((.., handle, _)) =
+    let (handle, len) = RULERS.with_borrow_mut(|rulers| {
+        if let Some((_, handle, len)) =
             rulers.iter().find(|(device, _, len)| *device == like.device && from < *len)
         {
-            return handle.clone();
+            return (handle.clone(), *len);
         }
         let len = (from + 1).next_power_of_two().max(RULER);
         let counts: Vec<u32> = (0..len as u32).collect();
         let handle = like.client.create_from_slice(bytemuck::cast_slice(&counts));
         rulers.retain(|(device, ..)| *device != like.device);
         rulers.push((like.device.clone(), handle.clone(), len));
-        handle
+        (handle, len)
     });
-    handle.offset_start((from * size_of::<u32>()) as u64)
+    // One element: what is left of a buffer is among the words of a launch too, which must not change.
+    let bytes = |elements: usize| (elements * size_of::<u32>()) as u64;
+    handle.offset_start(bytes(from)).offset_end(bytes(len - from - 1))
 }
 
 /// A buffer argument over a whole handle that holds `len` elements.
