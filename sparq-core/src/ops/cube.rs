@@ -220,9 +220,11 @@ fn empties<const N: usize>(like: &CubeTensor, tensors: [(Shape, DType); N]) -> [
     })
 }
 
-/// A whole contiguous tensor as an argument of a launch.
+/// A whole contiguous tensor as an argument of a launch. Its elements are counted from its memory: a shape
+/// would be allocated.
 fn bind(tensor: &CubeTensor) -> BufferArg {
-    spans::buffer(tensor.handle.clone(), tensor.meta.shape().num_elements())
+    let elements = tensor.handle.size_in_used() as usize / tensor.dtype.size();
+    spans::buffer(tensor.handle.clone(), elements)
 }
 
 fn elem(dtype: DType) -> ElemType {

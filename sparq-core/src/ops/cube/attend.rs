@@ -23,8 +23,9 @@ pub(super) struct AttendPlan {
     pub(super) list: usize,
     /// Groups of positions are chosen among first.
     pub(super) two_rounds: bool,
-    /// A short list is tried before the exact rounds.
-    pub(super) short: bool,
+    /// Largest values for the floor of the short list that is tried before the exact rounds; 0 where
+    /// none is tried.
+    pub(super) tops: usize,
     /// A branch of the whole cube may have barriers in it.
     pub(super) branches: bool,
     /// Positions per cube.
@@ -37,15 +38,15 @@ pub(super) struct AttendPlan {
 impl AttendPlan {
     /// Entries of the list of groups; the short list puts what it chose there too.
     const fn list(&self) -> usize {
-        match (self.short, self.two_rounds) {
-            (true, true) => shortlist::CANDIDATES,
-            (true, false) => shortlist::MOST,
-            (false, _) => self.list,
-        }
+        if self.short() { shortlist::CANDIDATES } else { self.list }
     }
 
     const fn candidates(&self) -> usize {
-        if self.short { shortlist::CANDIDATES } else { 0 }
+        if self.short() { shortlist::CANDIDATES } else { 0 }
+    }
+
+    const fn short(&self) -> bool {
+        self.tops > 0
     }
 
     const fn source(&self) -> Source {
@@ -162,7 +163,7 @@ pub(super) fn attend<F: Float, N: Size>(
         rows,
         cap,
     };
-    if comptime!(plan.short) {
+    if comptime!(plan.short()) {
         let done = shortlist::choose(
             want,
             base,
@@ -174,6 +175,7 @@ pub(super) fn attend<F: Float, N: Size>(
             &mut work,
             &mut chosen,
             block,
+            plan.tops,
             comptime!(plan.source()),
         );
         let listed = select(done, want, 0u32);
@@ -238,13 +240,16 @@ pub(super) fn attend<F: Float, N: Size>(
             rank += comptime!(units as u32);
         }
     }
+    let mut alphas = Shared::<[f32]>::new_slice(team.heads);
     if comptime!(plan.scores.per_head) {
         #[unroll]
         for h in 0..team.heads {
             let alpha = block::reduce(masses.of_chosen[h], &mut scratch, false, block);
-            masses.of_chosen[h] = alpha;
-            if UNIT_POS == 0u32 && CUBE_POS_X == 0u32 {
-                mass[first_head + h] = alpha;
+            if UNIT_POS == 0u32 {
+                alphas[h] = alpha;
+                if CUBE_POS_X == 0u32 {
+                    mass[first_head + h] = alpha;
+                }
             }
         }
     }
@@ -252,7 +257,7 @@ pub(super) fn attend<F: Float, N: Size>(
 
     // Exact attention over this cube's share.
     let mut exchange = Shared::<[f32]>::new_slice(comptime!(if team.planes() { 1 } else { team.units() }));
-    let mut states = Shared::<[f32]>::new_slice(comptime!(2 * team.teams));
+    let mut states = Shared::<[f32]>::new_slice(comptime!(team.states()));
     let mut merge = Shared::<[Vector<f32, N>]>::new_slice(comptime!(team.teams * vectors));
     let mut online = team::start::<N>(q, first_head, team);
     let mine = u32::min(u32::max(held, lowest) - lowest, comptime!(plan.tile as u32));
@@ -270,25 +275,19 @@ pub(super) fn attend<F: Float, N: Size>(
         team::feed::<F, N>(&mut online, k, v, &rows, live, cap, &mut exchange, plan.scores.capped, team);
     }
 
-    let c = UNIT_POS as usize;
+    team::merge_states::<N>(&mut online, &mut states, team);
+    let (slot, c) = (UNIT_POS as usize / vectors, UNIT_POS as usize % vectors);
     #[unroll]
-    for h in 0..team.heads {
-        let (maximum, sum) = team::merge_head::<N>(&online, &mut states, &mut merge, h, team);
-        let head = first_head + h;
-        if comptime!(plan.split) {
-            combine::write_partial::<N>(
-                out,
-                &merge,
-                head,
-                CUBE_POS_X as usize,
-                CUBE_COUNT_X as usize,
-                maximum,
-                sum,
-                team,
-            );
-        } else {
-            if c < vectors {
-                let mut y = team::merged::<N>(&merge, c, team) * Vector::new(combine::inverse(sum));
+    for turn in 0..comptime!(team.heads.div_ceil(team.merged_heads())) {
+        let first = comptime!(turn * team.merged_heads());
+        team::merge_outputs::<N>(&online, &mut merge, first, team);
+        if slot < comptime!(team.merged_heads().min(team.heads - first)) {
+            let state = team::merged_state(&states, first + slot, team);
+            let head = first_head + first + slot;
+            if comptime!(plan.split) {
+                combine::write_partial::<N>(out, &merge, slot, c, head, state, team);
+            } else {
+                let mut y = team::merged::<N>(&merge, slot, c, team) * Vector::new(combine::inverse(state.1));
                 if comptime!(plan.mean) {
                     // The sum is over all values: it says nothing about those that a window leaves.
                     if start == 0u32 {
@@ -297,8 +296,9 @@ pub(super) fn attend<F: Float, N: Size>(
                         for e in 0..team.vector {
                             mean.insert(e, v_sum[(kv_head * vectors + c) * team.vector + e]);
                         }
-                        let rest = (1.0f32 - masses.of_chosen[h]) / f32::cast_from(end);
-                        y = y * Vector::new(masses.of_chosen[h]) + mean * Vector::new(rest);
+                        let alpha = alphas[first + slot];
+                        let rest = (1.0f32 - alpha) / f32::cast_from(end);
+                        y = y * Vector::new(alpha) + mean * Vector::new(rest);
                     }
                 }
                 out[head * vectors + c] = y;

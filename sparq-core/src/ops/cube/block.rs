@@ -23,6 +23,11 @@ impl Block {
         Self { units, lanes }
     }
 
+    /// Neighbouring units that exchange values directly, a power of two.
+    pub(super) const fn lanes(&self) -> usize {
+        self.lanes
+    }
+
     /// Elements that the shared buffer of these functions holds.
     pub(super) const fn scratch(&self) -> usize {
         self.units + self.units / RUN
@@ -50,7 +55,7 @@ pub(super) fn across(value: f32, #[comptime] maximum: bool, #[comptime] width: u
 
 /// As [`across`], of whole numbers.
 #[cube]
-fn across_keys(value: u32, #[comptime] maximum: bool, #[comptime] width: usize) -> u32 {
+pub(super) fn across_keys(value: u32, #[comptime] maximum: bool, #[comptime] width: usize) -> u32 {
     let mut total = value;
     #[unroll]
     for step in 0..comptime!(width.ilog2()) {

@@ -48,25 +48,23 @@ pub(super) fn partials(like: &CubeTensor, heads: usize, splits: usize, team: &Te
     empty(like, Shape::new([heads, splits, row]), DType::F32)
 }
 
-/// Writes one part; after [`super::team::merge_head`].
+/// Writes vector `c` of one part, of the head at `slot`; after [`super::team::merge_outputs`].
 #[cube]
 pub(super) fn write_partial<N: Size>(
     out: &mut [Vector<f32, N>],
     merge: &Shared<[Vector<f32, N>]>,
+    slot: usize,
+    c: usize,
     head: usize,
-    split: usize,
-    splits: usize,
-    maximum: f32,
-    sum: f32,
+    state: (f32, f32),
     #[comptime] team: Team,
 ) {
     let vectors = comptime!(team.vectors());
-    let row = (head * splits + split) * comptime!(team.vectors() + tail(team.vector));
-    let c = UNIT_POS as usize;
-    if c < vectors {
-        out[row + c] = merged::<N>(merge, c, team);
-    }
+    let part = head * CUBE_COUNT_X as usize + CUBE_POS_X as usize;
+    let row = part * comptime!(team.vectors() + tail(team.vector));
+    out[row + c] = merged::<N>(merge, slot, c, team);
     if c == 0 {
+        let (maximum, sum) = state;
         if comptime!(team.vector >= 2) {
             let mut state = Vector::<f32, N>::new(maximum);
             state.insert(1usize, sum);

@@ -104,7 +104,7 @@ fn dense<F: Float, N: Size>(
     let vectors = comptime!(team.vectors());
 
     let mut exchange = Shared::<[f32]>::new_slice(comptime!(if team.planes() { 1 } else { team.units() }));
-    let mut states = Shared::<[f32]>::new_slice(comptime!(2 * team.teams));
+    let mut states = Shared::<[f32]>::new_slice(comptime!(team.states()));
     let mut merge = Shared::<[Vector<f32, N>]>::new_slice(comptime!(team.teams * vectors));
     let mut online = team::start::<N>(q, first_head, team);
 
@@ -130,26 +130,20 @@ fn dense<F: Float, N: Size>(
         }
     }
 
-    let c = UNIT_POS as usize;
+    team::merge_states::<N>(&mut online, &mut states, team);
+    let (slot, c) = (UNIT_POS as usize / vectors, UNIT_POS as usize % vectors);
     #[unroll]
-    for h in 0..team.heads {
-        let (maximum, sum) = team::merge_head::<N>(&online, &mut states, &mut merge, h, team);
-        let head = first_head + h;
-        if comptime!(split) {
-            combine::write_partial::<N>(
-                out,
-                &merge,
-                head,
-                CUBE_POS_X as usize,
-                CUBE_COUNT_X as usize,
-                maximum,
-                sum,
-                team,
-            );
-        } else {
-            if c < vectors {
+    for turn in 0..comptime!(team.heads.div_ceil(team.merged_heads())) {
+        let first = comptime!(turn * team.merged_heads());
+        team::merge_outputs::<N>(&online, &mut merge, first, team);
+        if slot < comptime!(team.merged_heads().min(team.heads - first)) {
+            let state = team::merged_state(&states, first + slot, team);
+            let head = first_head + first + slot;
+            if comptime!(split) {
+                combine::write_partial::<N>(out, &merge, slot, c, head, state, team);
+            } else {
                 out[head * vectors + c] =
-                    team::merged::<N>(&merge, c, team) * Vector::new(combine::inverse(sum));
+                    team::merged::<N>(&merge, slot, c, team) * Vector::new(combine::inverse(state.1));
             }
         }
     }

@@ -37,6 +37,32 @@ impl Team {
         self.head_dim / self.vector
     }
 
+    /// Teams of a plane: what they found is added up without shared memory.
+    pub(super) const fn neighbours(&self) -> usize {
+        if self.plane <= self.lanes {
+            1
+        } else if self.plane / self.lanes < self.teams {
+            self.plane / self.lanes
+        } else {
+            self.teams
+        }
+    }
+
+    /// Rows of outputs that neighbours leave for one another.
+    pub(super) const fn merged_rows(&self) -> usize {
+        self.teams / self.neighbours()
+    }
+
+    /// Heads whose outputs merge at a time: as many as leave the room of one row per team.
+    pub(super) const fn merged_heads(&self) -> usize {
+        if self.neighbours() < self.heads { self.neighbours() } else { self.heads }
+    }
+
+    /// Elements of the shared buffer for the states of the teams, and what they come to.
+    pub(super) const fn states(&self) -> usize {
+        2 * self.heads * (self.teams + 1)
+    }
+
     /// Loads per row and unit.
     pub(super) const fn per_lane(&self) -> usize {
         self.vectors().div_ceil(self.lanes)

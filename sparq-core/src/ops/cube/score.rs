@@ -93,7 +93,7 @@ fn score_with<F: Numeric, M: Size, N: Size>(
     let words = sizes.words as usize;
     let stride = sizes.stride as usize;
 
-    let mut magnitudes = Shared::<[f32]>::new_slice(d);
+    let mut magnitudes = Shared::<[u32]>::new_slice(d);
     let mut components = Shared::<[u32]>::new_slice(rank);
     let mut weights = Shared::<[f32]>::new_slice(comptime!(plan.rows() * rank));
     choose(q, kv_head * comptime!(plan.group * d), &mut magnitudes, &mut components, &mut weights, plan);

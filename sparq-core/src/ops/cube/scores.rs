@@ -11,7 +11,6 @@ use cubecl::{cube, prelude::*};
 use super::{
     bind,
     block::Block,
-    components::SUMMERS,
     elem, empties,
     limits::Limits,
     score::{self, SizesLaunch},
@@ -130,14 +129,16 @@ impl Index<'_> {
     }
 }
 
-/// Launches step 1; `None` where the kernel does not cover the problem.
+/// Launches step 1, and makes the tensors that `beside` says, in the same allocation; `None` where the kernel
+/// does not cover the problem.
 pub(super) fn launch(
     q: &CubeTensor,
     index: Index<'_>,
     step: &SparqStep,
     table: &Table,
     limits: &Limits,
-) -> Option<Scores> {
+    beside: [(Shape, DType); 3],
+) -> Option<(Scores, [CubeTensor; 3])> {
     let [batch, heads, _, head_dim] = q.meta.shape().dims();
     let [_, kv_heads, _, row] = index.tensor().meta.shape().dims();
     let (config, group) = (&step.config, heads / kv_heads);
@@ -174,8 +175,7 @@ pub(super) fn launch(
         alike: table.alike,
         capped: step.softcap.is_some(),
     };
-    let shared =
-        4 * (head_dim + config.rank * (1 + plan.rows()) + (2 * SUMMERS + 1) * group + 2 * plan.units);
+    let shared = 4 * (head_dim + config.rank * (1 + plan.rows()) + group + 2 * plan.units);
     let codes = bits > 0 && (!BLOCK.is_multiple_of(plan.per_load()) || plan.per_load() < vector);
     if kv_rows > limits.cubes_y || shared > 12 * 1024 || codes {
         return None;
@@ -185,8 +185,17 @@ pub(super) fn launch(
     let stride = chunks * plan.chunk();
     let words = HEADER + stride / GROUP + if per_head { chunks * group * 2 } else { 0 };
     let rows = kv_rows + if plan.keep_logits { batch * heads } else { 0 };
-    let [scores, stats] =
-        empties(q, [[rows, stride], [kv_rows, words]].map(|shape| (Shape::new(shape), DType::F32)));
+    let [first, second, third] = beside;
+    let [scores, stats, first, second, third] = empties(
+        q,
+        [
+            (Shape::new([rows, stride]), DType::F32),
+            (Shape::new([kv_rows, words]), DType::F32),
+            first,
+            second,
+            third,
+        ],
+    );
     let scores = Scores { scores, stats, stride, words, chunks, plan };
     // Every cube chooses components first: one that scores several chunks does so once.
     let runs = (chunks * kv_rows * plan.units).div_ceil(limits.busy * limits.units).min(chunks);
@@ -258,7 +267,7 @@ pub(super) fn launch(
             );
         }
     }
-    Some(scores)
+    Some((scores, [first, second, third]))
 }
 
 /// Where a cube's positions begin, from the start of the live ones.

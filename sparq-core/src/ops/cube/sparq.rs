@@ -14,7 +14,7 @@ use super::{
     block::Block,
     choice::LIST,
     combine::{self, Mean},
-    elem, empties,
+    elem,
     limits::{Cubes, Limits},
     scores::{self, GROUP, Index},
     shortlist,
@@ -47,11 +47,17 @@ pub(super) fn decode(
         return None;
     }
     let table = Table::of_spans(q, &step.spans);
-    let scores = scores::launch(q, k_index, step, &table, &limits)?;
-
     let kept = config.top_k.min(step.spans.max_end());
+    let outputs = [
+        (Shape::new([batch, heads, 1, head_dim]), DType::F32),
+        (Shape::new([batch, kv_heads, kept]), DType::I32),
+        (Shape::new([batch, heads]), DType::F32),
+    ];
+    let (scores, [output, positions, mass]) = scores::launch(q, k_index, step, &table, &limits, outputs)?;
+
     let splits = kept.div_ceil(TILE);
-    let short = limits.lists && config.top_k <= shortlist::MOST.min(team.units());
+    let want = config.top_k - config.local_window.min(config.top_k);
+    let short = limits.lists && shortlist::covers(want, team.units());
     // The first round pays where it leaves few positions to the second.
     let two_rounds = config.top_k <= LIST && config.top_k * GROUP * 2 <= step.spans.max_len();
     let plan = AttendPlan {
@@ -60,21 +66,13 @@ pub(super) fn decode(
         block: Block::new(team.units(), limits.plane),
         list: if two_rounds && !short { config.top_k } else { 0 },
         two_rounds,
-        short,
+        tops: if short { shortlist::tops(want, team.units()) } else { 0 },
         branches: limits.branches,
         tile: kept.div_ceil(splits).next_multiple_of(team.teams * ROWS),
         split: splits > 1,
         mean: config.mean_value,
     };
     let splits = kept.div_ceil(plan.tile);
-    let [output, positions, mass] = empties(
-        q,
-        [
-            (Shape::new([batch, heads, 1, head_dim]), DType::F32),
-            (Shape::new([batch, kv_heads, kept]), DType::I32),
-            (Shape::new([batch, heads]), DType::F32),
-        ],
-    );
     let partial = plan.split.then(|| combine::partials(q, batch * heads, splits, &team));
     #[allow(unsafe_code)]
     // SAFETY: positions come from `0..end`; every output was made for this launch.

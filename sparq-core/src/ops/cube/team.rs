@@ -158,66 +158,122 @@ pub(super) fn feed<F: Float, N: Size>(
     }
 }
 
-/// Merges the teams' states of head `h`: maximum and sum of the cube on every unit, and in `merge`
-/// the scaled outputs `[teams, vectors]`, readable after this call. All units of the cube must come
-/// here.
+/// Merges the teams' states: brings the outputs to the maximum of the cube, which [`merged_state`] gives
+/// with the sum after the next barrier. All units of the cube must come here.
 #[cube]
-pub(super) fn merge_head<N: Size>(
-    online: &Online<N>,
+pub(super) fn merge_states<N: Size>(
+    online: &mut Online<N>,
     states: &mut Shared<[f32]>,
-    merge: &mut Shared<[Vector<f32, N>]>,
-    #[comptime] h: usize,
     #[comptime] team: Team,
-) -> (f32, f32) {
+) {
     let unit = UNIT_POS as usize;
-    let lane = unit % team.lanes;
+    let own = unit / team.lanes;
+    let per_lane = comptime!(team.per_lane());
+    if unit % team.lanes == 0 {
+        #[unroll]
+        for h in 0..team.heads {
+            let state = comptime!(2 * h * team.teams) + 2 * own;
+            states[state] = online.maxima[h];
+            states[state + 1] = online.sums[h];
+        }
+    }
+    sync_cube();
+    #[unroll]
+    for h in 0..team.heads {
+        let first = comptime!(2 * h * team.teams);
+        let mut maximum = LOWEST.runtime();
+        let mut sum = 0.0f32;
+        if comptime!(team.teams <= team.plane) {
+            // Each unit looks at one team.
+            let state = first + 2 * (unit % team.teams);
+            maximum = across(states[state], true, team.teams);
+            sum = across(states[state + 1] * f32::exp(states[state] - maximum), false, team.teams);
+        } else {
+            for t in 0..team.teams {
+                maximum = f32::max(maximum, states[first + 2 * t]);
+            }
+            for t in 0..team.teams {
+                sum += states[first + 2 * t + 1] * f32::exp(states[first + 2 * t] - maximum);
+            }
+        }
+        let shrink = f32::exp(online.maxima[h] - maximum);
+        #[unroll]
+        for i in 0..per_lane {
+            online.outputs[comptime!(h * per_lane + i)] =
+                online.outputs[comptime!(h * per_lane + i)] * Vector::new(shrink);
+        }
+        if unit == 0 {
+            states[comptime!(2 * team.heads * team.teams + 2 * h)] = maximum;
+            states[comptime!(2 * team.heads * team.teams + 2 * h + 1)] = sum;
+        }
+    }
+}
+
+/// Maximum and sum of head `h` of the cube, once [`merge_states`] has been called.
+#[cube]
+pub(super) fn merged_state(states: &Shared<[f32]>, h: usize, #[comptime] team: Team) -> (f32, f32) {
+    let state = comptime!(2 * team.heads * team.teams) + 2 * h;
+    (states[state], states[state + 1])
+}
+
+/// Puts the outputs of [`Team::merged_heads`] heads from `first` on into `merge`, for [`merged`]. All units
+/// of the cube must come here.
+#[cube]
+pub(super) fn merge_outputs<N: Size>(
+    online: &Online<N>,
+    merge: &mut Shared<[Vector<f32, N>]>,
+    #[comptime] first: usize,
+    #[comptime] team: Team,
+) {
+    let unit = UNIT_POS as usize;
     let own = unit / team.lanes;
     let per_lane = comptime!(team.per_lane());
     let vectors = comptime!(team.vectors());
+    let neighbours = comptime!(team.neighbours());
     // What a former call left there has been read.
     sync_cube();
-    if lane == 0 {
-        states[2 * own] = online.maxima[h];
-        states[2 * own + 1] = online.sums[h];
-    }
-    sync_cube();
-    let mut maximum = LOWEST.runtime();
-    let mut sum = 0.0f32;
-    if comptime!(team.teams <= team.plane) {
-        // Each unit looks at one team.
-        let t = unit % team.teams;
-        maximum = across(states[2 * t], true, team.teams);
-        sum = across(states[2 * t + 1] * f32::exp(states[2 * t] - maximum), false, team.teams);
-    } else {
-        for t in 0..team.teams {
-            maximum = f32::max(maximum, states[2 * t]);
-        }
-        for t in 0..team.teams {
-            sum += states[2 * t + 1] * f32::exp(states[2 * t] - maximum);
-        }
-    }
-    let shrink = f32::exp(online.maxima[h] - maximum);
     #[unroll]
-    for i in 0..per_lane {
-        let c = lane + comptime!(i * team.lanes);
-        if c < vectors {
-            merge[own * vectors + c] = online.outputs[comptime!(h * per_lane + i)] * Vector::new(shrink);
+    for slot in 0..comptime!(team.merged_heads().min(team.heads - first)) {
+        #[unroll]
+        for i in 0..per_lane {
+            let mut output = online.outputs[comptime!((first + slot) * per_lane + i)];
+            #[unroll]
+            for step in 0..comptime!(neighbours.ilog2()) {
+                let apart = comptime!((team.lanes as u32) << step);
+                let mut other = Vector::<f32, N>::new(0.0f32);
+                #[unroll]
+                for e in 0..team.vector {
+                    other.insert(e, plane_shuffle_xor(output.extract(e), apart));
+                }
+                output += other;
+            }
+            let c = unit % team.lanes + comptime!(i * team.lanes);
+            if own % neighbours == 0 && c < vectors {
+                merge[(comptime!(slot * team.merged_rows()) + own / neighbours) * vectors + c] = output;
+            }
         }
     }
     sync_cube();
-    (maximum, sum)
 }
 
-/// Vector `c` of the cube's output, not yet divided by the sum of weights; after [`merge_head`].
+/// Vector `c` of the cube's output for the head at `slot`, not yet divided by the sum of weights; after
+/// [`merge_outputs`].
 #[cube]
 pub(super) fn merged<N: Size>(
     merge: &Shared<[Vector<f32, N>]>,
+    slot: usize,
     c: usize,
     #[comptime] team: Team,
 ) -> Vector<f32, N> {
-    let mut output = merge[c];
-    for t in 1..team.teams {
-        output += merge[t * comptime!(team.vectors()) + c];
+    let rows = comptime!(team.merged_rows());
+    let at_once = comptime!(rows.min(8));
+    let first = slot * comptime!(rows * team.vectors()) + c;
+    let mut output = Vector::<f32, N>::new(0.0f32);
+    for turn in 0..comptime!(rows / at_once) {
+        #[unroll]
+        for u in 0..at_once {
+            output += merge[first + (turn * at_once + u) * comptime!(team.vectors())];
+        }
     }
     output
 }
