@@ -1,44 +1,53 @@
-//! Large allocations in large pages.
+//! The allocator: large allocations in large pages, and on GPUs small ones from an allocator for threads.
 //!
 //! A decode step goes through gigabytes of weights and keys. In pages of four kilobytes the processor looks
 //! up an address each time that it enters one, and the system hands out each on first touch: in pages of two
 //! megabytes memory is read about a fifth faster, and a model is loaded faster. Linux gives them to those
 //! who ask.
+//!
+//! A decode step on a GPU is a few dozen messages, which one thread allocates and the thread of the device
+//! frees. The allocator of glibc takes 18 of 55 µs for that, measured on a step of three launches; mimalloc,
+//! which expects it, takes next to nothing.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 
-/// The system's allocator, which asks for large pages for what is large.
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "cuda"))]
+use mimalloc::MiMalloc as Below;
+#[cfg(not(any(feature = "wgpu", feature = "vulkan", feature = "cuda")))]
+use std::alloc::System as Below;
+
+/// The allocator below, and a request for large pages for what is large.
 pub(crate) struct LargePages;
 
 /// Sizes from which large pages are asked for; they are a quarter of this.
 const LARGE: usize = 8 << 20;
 
 #[allow(unsafe_code, reason = "an allocator is unsafe to implement, and what it calls to call")]
-// SAFETY: every call is passed on to the system's allocator as it is; beside that, the system is advised
+// SAFETY: every call is passed on to the allocator below as it is; beside that, the system is advised
 // how to lay out memory that was allocated here, which changes no contents.
 unsafe impl GlobalAlloc for LargePages {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the conditions of the trait.
-        let memory = unsafe { System.alloc(layout) };
+        let memory = unsafe { Below.alloc(layout) };
         advise(memory, layout.size());
         memory
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the conditions of the trait.
-        let memory = unsafe { System.alloc_zeroed(layout) };
+        let memory = unsafe { Below.alloc_zeroed(layout) };
         advise(memory, layout.size());
         memory
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         // SAFETY: the caller keeps the conditions of the trait.
-        unsafe { System.dealloc(memory, layout) }
+        unsafe { Below.dealloc(memory, layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller keeps the conditions of the trait.
-        let memory = unsafe { System.realloc(memory, layout, size) };
+        let memory = unsafe { Below.realloc(memory, layout, size) };
         advise(memory, size);
         memory
     }

@@ -1,16 +1,20 @@
 //! Decode steps of one layer on a GPU, at the shapes of docs/kernels-gpu.md: one line of JSON each.
 //!
-//! `cargo bench -p sparq-core --bench device --features wgpu -- [DEVICE] [--quick] [--calls=N]`. A step
-//! appends one token and attends. N steps (20) are queued back to back and the device is waited for once,
-//! inside of the timed region; a figure is the median of several such runs, per step. Bytes are those
-//! that a step must move; they are set beside the bandwidth of a copy on the same device. Beside the time of
-//! a step stand the part of it after which its calls have returned (`queued_us`), and, where `cubecl` runs
-//! the kernels, what the device says that each of them takes (`kernels`, medians).
+//! `cargo bench -p sparq-core --bench device --features wgpu -- [DEVICE] [OPTIONS]`,
+//! OPTIONS: `--quick`, `--calls=N`, `--only=CASE`, and `--f32` for devices without f16.
+//!
+//! A step appends one token and attends. N steps (100) are queued back to back, from the
+//! same length on in each run, and the device is waited for once, inside of the timed region; a figure is the
+//! median of several such runs, per step. CASE is as in
+//! `1,8,32768,sparq`: batch, KV heads, tokens, method. Bytes are those that a step must move; they are set
+//! beside the bandwidth of a copy on the same device. Beside the time of a step stand the part of it after
+//! which its calls have returned (`queued_us`), and, where `cubecl` runs the kernels, what the device says that
+//! each of them takes (`kernels`, medians; 4 to 6 µs of each are the measurement).
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
@@ -22,13 +26,21 @@ use sparq_core::{
     AttentionShape, CacheConfig, IndexDtype, LayerCache, Method, NewTokens, SparqConfig, device, ops,
 };
 
+/// As in the program: the thread of a device frees what this one allocates.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs of which the median is taken.
 const RUNS: usize = 11;
 /// Steps whose kernels are timed one by one.
 const TIMED: usize = 20;
+/// Time before the first run.
+const WARM_UP: Duration = Duration::from_millis(300);
 /// Batch, KV heads (of 32 heads) and cached tokens.
-const SHAPES: [(usize, usize, usize); 7] = [
+const SHAPES: [(usize, usize, usize); 8] = [
     (16, 32, 16384),
+    // What a device with buffers of 2 GiB can hold of it.
+    (8, 32, 16384),
     (1, 32, 2048),
     (1, 32, 16384),
     (1, 32, 65536),
@@ -92,8 +104,10 @@ fn main() {
     let calls = match (calls, quick) {
         (Some(calls), _) => calls.parse().expect("a number of calls"),
         (None, true) => 2,
-        (None, false) => 20,
+        (None, false) => 100,
     };
+    let only = arguments.iter().find_map(|argument| argument.strip_prefix("--only="));
+    let dtype = if arguments.iter().any(|argument| argument == "--f32") { DType::F32 } else { DType::F16 };
     let name = arguments.iter().find(|argument| !argument.starts_with("--")).map_or("wgpu", |name| name);
     let device = device::parse(name).expect("a device");
     let bandwidth = copy(&device, if quick { 1 << 20 } else { 1 << 28 });
@@ -109,8 +123,11 @@ fn main() {
             ("sparq int4", sparq(IndexDtype::Int4)),
         ];
         for (method_name, method) in methods {
+            if only.is_some_and(|case| case != format!("{batch},{kv_heads},{len},{method_name}")) {
+                continue;
+            }
             let Figures { seconds, queued, bytes, kernels } = match step(
-                shape, batch, len, &method, &device, calls,
+                shape, batch, len, &method, &device, dtype, calls,
             ) {
                 Ok(figures) => figures,
                 Err(error) => {
@@ -136,13 +153,18 @@ fn main() {
             );
         }
     }
-    let sizes: &[_] = if quick { &[(256, 256)] } else { &[(4096, 4096), (14336, 4096), (128_256, 4096)] };
+    let sizes: &[_] = match (only, quick) {
+        (Some(_), _) => &[],
+        (None, true) => &[(256, 256)],
+        (None, false) => &[(4096, 4096), (14336, 4096), (128_256, 4096)],
+    };
     for &(outputs, inputs) in sizes {
-        let weight = random([outputs, inputs], DType::F16, &device);
+        let weight = random([outputs, inputs], dtype, &device);
         let x = random([1, inputs], DType::F32, &device);
-        let (time, _) =
-            median(&device, if quick { 2 } else { 20 }, || drop(ops::linear(x.clone(), weight.clone())));
-        let rate = (outputs * inputs * 2) as f64 / time / 1e9;
+        let (time, _) = median(&device, calls, || {
+            (0..calls).for_each(|_| drop(ops::linear(x.clone(), weight.clone())));
+        });
+        let rate = (outputs * inputs * dtype.size()) as f64 / time / 1e9;
         println!(
             r#"{{"what": "linear", "out": {outputs}, "in": {inputs}, "us": {:.2}, "gb_s": {rate:.1}, "of_copy": {:.3}}}"#,
             time * 1e6,
@@ -155,20 +177,22 @@ fn random<const D: usize>(shape: [usize; D], dtype: DType, device: &Device) -> T
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), (device, dtype))
 }
 
-/// Median seconds of one call, of which `calls` are queued before the device is waited for; and until
-/// they have returned.
-fn median(device: &Device, calls: usize, mut call: impl FnMut()) -> (f64, f64) {
-    call();
-    device.sync().expect("a device that works");
-    let mut times: Vec<(f64, f64)> = (0..RUNS)
-        .map(|_| {
-            let start = Instant::now();
-            (0..calls).for_each(|_| call());
-            let queued = start.elapsed().as_secs_f64();
-            device.sync().expect("a device that works");
-            (start.elapsed().as_secs_f64() / calls as f64, queued / calls as f64)
-        })
-        .collect();
+/// Median seconds of one of the `calls` that `run` queues, with the device waited for once at their end; and
+/// until they had returned.
+fn median(device: &Device, calls: usize, mut run: impl FnMut()) -> (f64, f64) {
+    let mut timed = || {
+        let start = Instant::now();
+        run();
+        let queued = start.elapsed().as_secs_f64();
+        device.sync().expect("a device that works");
+        (start.elapsed().as_secs_f64() / calls as f64, queued / calls as f64)
+    };
+    // Kernels are compiled, what was freed before is given back, and clocks rise.
+    let start = Instant::now();
+    while start.elapsed() < WARM_UP {
+        timed();
+    }
+    let mut times: Vec<(f64, f64)> = (0..RUNS).map(|_| timed()).collect();
     times.sort_by(|a, b| a.0.total_cmp(&b.0));
     times[RUNS / 2]
 }
@@ -176,7 +200,7 @@ fn median(device: &Device, calls: usize, mut call: impl FnMut()) -> (f64, f64) {
 /// Bandwidth of an elementwise operation that reads and writes `elements` floats, in GB/s.
 fn copy(device: &Device, elements: usize) -> f64 {
     let x = random([elements], DType::F32, device);
-    let (time, _) = median(device, 10, || drop(x.clone().add_scalar(1.0)));
+    let (time, _) = median(device, 10, || (0..10).for_each(|_| drop(x.clone().add_scalar(1.0))));
     (2 * 4 * elements) as f64 / time / 1e9
 }
 
@@ -190,13 +214,14 @@ fn step(
     len: usize,
     method: &Method,
     device: &Device,
+    dtype: DType,
     calls: usize,
 ) -> sparq_core::Result<Figures> {
-    let room = len + calls * (RUNS + 2) + TIMED;
-    let config =
-        CacheConfig { layer: shape.into(), batch, max_len: room.next_multiple_of(256), dtype: DType::F16 };
+    let room = len + calls + TIMED;
+    let config = CacheConfig { layer: shape.into(), batch, max_len: room.next_multiple_of(256), dtype };
     let mut method = method.for_layer(&shape).expect("a valid method");
-    let mut cache = LayerCache::new(&config, method.cache_extras(), device)?;
+    let extras = method.cache_extras();
+    let mut cache = LayerCache::new(&config, extras, device)?;
     // A device may hold no buffer of that size.
     cache.reserve(config.max_len)?;
     // In pieces: the rows are f32.
@@ -213,15 +238,19 @@ fn step(
         random([batch, shape.kv_heads, 1, shape.head_dim], DType::F32, device),
     );
     let mut moved = 0;
-    let mut call = || {
+    let mut step = |cache: &mut LayerCache| {
         let plan = cache.plan(&NewTokens::all(batch, 1)).expect("it fits");
         cache.append(k.clone(), v.clone(), &plan).expect("shapes fit");
-        moved = method.decode(q.clone(), &cache).expect("a step").transfer.total().bytes;
+        moved = method.decode(q.clone(), cache).expect("a step").transfer.total().bytes;
     };
-    let (seconds, queued) = median(device, calls, &mut call);
+    let start = cache.mark();
+    let (seconds, queued) = median(device, calls, || {
+        cache.rewind(&start, extras).expect("it was there before");
+        (0..calls).for_each(|_| step(&mut cache));
+    });
     let observed = Arc::new(Kernels::default());
     let watching = LaunchObservation::new(observed.clone());
-    (0..TIMED).for_each(|_| call());
+    (0..TIMED).for_each(|_| step(&mut cache));
     drop(watching);
     device.sync().expect("a device that works");
     Ok(Figures { seconds, queued, bytes: moved, kernels: observed.medians(TIMED) })

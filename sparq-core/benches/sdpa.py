@@ -14,14 +14,25 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-SHAPES = [(16, 32, 16384), (1, 32, 2048), (1, 32, 16384), (1, 32, 65536), (1, 8, 2048), (1, 8, 32768), (1, 8, 131072)]
-HEADS, HEAD_DIM, CALLS, RUNS = 32, 128, 20, 11
+SHAPES = [
+    (16, 32, 16384),
+    (8, 32, 16384),
+    (1, 32, 2048),
+    (1, 32, 16384),
+    (1, 32, 65536),
+    (1, 8, 2048),
+    (1, 8, 32768),
+    (1, 8, 131072),
+]
+HEADS, HEAD_DIM, CALLS, RUNS, WARM_UP = 32, 128, 100, 11, 0.3
 BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
 
 
 def median(call):
-    call()
-    torch.cuda.synchronize()
+    end = time.perf_counter() + WARM_UP
+    while time.perf_counter() < end:
+        call()
+        torch.cuda.synchronize()
     times = []
     for _ in range(RUNS):
         start = time.perf_counter()
