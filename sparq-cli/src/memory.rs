@@ -5,15 +5,15 @@
 //! megabytes memory is read about a fifth faster, and a model is loaded faster. Linux gives them to those
 //! who ask.
 //!
-//! A decode step on a GPU is a few dozen messages, which one thread allocates and the thread of the device
-//! frees. The allocator of glibc takes 18 of 55 µs for that, measured on a step of three launches; mimalloc,
-//! which expects it, takes next to nothing.
+//! Each launch on a GPU is a message that one thread allocates and the thread of the device frees. A step of
+//! three launches took 54 µs with the allocator of glibc and 36 µs with mimalloc, which expects that
+//! (docs/kernels-gpu.md).
 
 use std::alloc::{GlobalAlloc, Layout};
 
-#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "cuda"))]
+#[cfg(feature = "mimalloc")]
 use mimalloc::MiMalloc as Below;
-#[cfg(not(any(feature = "wgpu", feature = "vulkan", feature = "cuda")))]
+#[cfg(not(feature = "mimalloc"))]
 use std::alloc::System as Below;
 
 /// The allocator below, and a request for large pages for what is large.

@@ -49,6 +49,20 @@ impl AttendPlan {
         self.tops > 0
     }
 
+    /// Elements of the shared buffer through which teams without planes add up.
+    const fn exchange(&self) -> usize {
+        if self.team.planes() { 1 } else { self.team.units() }
+    }
+
+    /// Bytes of shared memory that a cube takes.
+    pub(super) const fn shared(&self) -> usize {
+        let (block, team) = (&self.block, &self.team);
+        // Bins, sums, pairs and what was found; the scratch of reductions; masses, rows and what merges.
+        let choice = block.units + block.scratch() + 5 + self.list() + 2 * self.candidates() + 3;
+        let rows = team.heads + self.tile + self.exchange() + team.states() + team.teams * team.head_dim;
+        4 * (choice + block.scratch() + rows)
+    }
+
     const fn source(&self) -> Source {
         if self.two_rounds { Source::Listed } else { Source::All }
     }
@@ -256,7 +270,7 @@ pub(super) fn attend<F: Float, N: Size>(
     sync_cube();
 
     // Exact attention over this cube's share.
-    let mut exchange = Shared::<[f32]>::new_slice(comptime!(if team.planes() { 1 } else { team.units() }));
+    let mut exchange = Shared::<[f32]>::new_slice(comptime!(plan.exchange()));
     let mut states = Shared::<[f32]>::new_slice(comptime!(team.states()));
     let mut merge = Shared::<[Vector<f32, N>]>::new_slice(comptime!(team.teams * vectors));
     let mut online = team::start::<N>(q, first_head, team);

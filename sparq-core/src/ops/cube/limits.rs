@@ -107,6 +107,8 @@ pub(super) struct Limits {
     /// Cubes may take branches as a whole that the compiler cannot see to be taken so, with barriers in
     /// them: not in WGSL.
     pub(super) branches: bool,
+    /// Shared memory of a cube, in bytes.
+    pub(super) shared: usize,
     /// There is shared memory for lists of candidates.
     pub(super) lists: bool,
     /// As [`Team::plane`].
@@ -143,6 +145,7 @@ impl Limits {
             plane: if planes { lanes } else { 1 },
             lanes,
             large: planes && most >= LARGE && shared >= SHARED_LARGE,
+            shared,
             lists: shared >= SHARED_MEDIUM,
             widest: 1 << hardware.max_vector_size.max(1).ilog2(),
         })

@@ -72,6 +72,9 @@ pub(super) fn decode(
         split: splits > 1,
         mean: config.mean_value,
     };
+    if plan.shared() > limits.shared {
+        return None;
+    }
     let splits = kept.div_ceil(plan.tile);
     let partial = plan.split.then(|| combine::partials(q, batch * heads, splits, &team));
     #[allow(unsafe_code)]
