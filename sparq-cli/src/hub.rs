@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sparq_models::{Error, Result};
 
-use crate::output::Progress;
+use crate::output::{self, Progress};
 
 /// The folder of a model: the path where it exists, else the folder that the cache of the hub has for
 /// this name, fetched where it must be. With `offline` nothing is fetched.
@@ -22,7 +22,9 @@ pub(crate) fn folder(model: &Path, offline: bool, progress: &mut Progress) -> Re
     };
     let found = hub.model(&name, &mut |event| match event {
         HubEvent::Download { file, done, total } => progress.download(file, done, total),
-        HubEvent::FromCache => eprintln!("note: the hub cannot be reached; taking `{name}` from the cache"),
+        HubEvent::FromCache => {
+            output::say(format!("note: the hub cannot be reached; taking `{name}` from the cache"));
+        }
     });
     progress.clear();
     found.map_err(Error::Hub)

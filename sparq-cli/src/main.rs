@@ -2,6 +2,9 @@
 //!
 //! Exit codes: 0 success (a closed pipe is success), 1 something failed, 2 wrong usage.
 
+// Their macros panic where a stream is full or closed: `output::say` and `writeln!` do not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod args;
 mod bench;
 mod commands;
@@ -11,9 +14,14 @@ mod hint;
 mod hub;
 mod memory;
 mod output;
+mod room;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
+use anyhow::Context;
 use clap::Parser;
 
 use args::{Cli, Command};
@@ -21,8 +29,23 @@ use args::{Cli, Command};
 #[global_allocator]
 static ALLOCATOR: memory::LargePages = memory::LargePages;
 
+/// Prints what there is to say instead of running: help, the version, or what is wrong with the words typed.
+fn said(usage: &clap::Error) -> ExitCode {
+    let printed = usage.print().and_then(|()| io::stdout().flush());
+    match printed.context("cannot write to standard output") {
+        Err(error) if !usage.use_stderr() && !output::is_broken_pipe(&error) => {
+            output::report(&error);
+            ExitCode::FAILURE
+        }
+        _ => u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
+    }
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => return said(&usage),
+    };
     // This thread takes part in parallel work: it need not wait until another one is awake. It is the first
     // to ask for the pool, so there is none to be in the way.
     if let Err(error) = rayon::ThreadPoolBuilder::new().use_current_thread().build_global() {
@@ -41,6 +64,11 @@ fn main() -> ExitCode {
         Command::Tune(args) => commands::tune::run(args),
         Command::Verify(args) => commands::verify::run(args),
     };
+    // What is left in the buffer may be what does not fit.
+    let result = result.and_then(|code| {
+        io::stdout().flush().context("cannot write to standard output")?;
+        Ok(code)
+    });
     match result {
         Ok(code) => code,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,

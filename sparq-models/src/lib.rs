@@ -30,6 +30,9 @@
 //! # }
 //! ```
 
+// Their macros panic where a stream is full or closed.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod attention;
 pub mod calibrate;
 pub mod chat;

@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::args::Format;
+use crate::{args::Format, output};
 
 /// A result: all of it as JSON and CSV, the cells of a table as Markdown.
 pub(super) trait Record: Serialize {
@@ -53,12 +53,12 @@ impl<W: Write> Writer<W> {
     fn text<R: Record>(&self, record: &R) -> anyhow::Result<String> {
         let is_first = self.written == 0;
         Ok(match self.format {
-            Format::Jsonl => serde_json::to_string(record)? + "\n",
+            Format::Jsonl => output::json(&serde_json::to_string(record)?) + "\n",
             Format::Json => {
                 let open = if is_first { "[\n" } else { ",\n" };
-                open.to_owned() + &serde_json::to_string_pretty(record)?
+                open.to_owned() + &output::json(&serde_json::to_string_pretty(record)?)
             }
-            Format::Csv => csv(&serde_json::to_value(record)?, is_first),
+            Format::Csv => output::printable(&csv(&serde_json::to_value(record)?, is_first)),
             Format::Md => markdown(record, is_first),
         })
     }
@@ -92,7 +92,7 @@ fn markdown<R: Record>(record: &R, with_head: bool) -> String {
         text += &line(&titles);
         text += &format!("|{}|\n", rules.collect::<Vec<_>>().join("|"));
     }
-    text + &line(&record.cells())
+    text + &line(&record.cells().iter().map(|text| output::cell(text)).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

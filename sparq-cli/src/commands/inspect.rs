@@ -44,7 +44,7 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
 
     let mut out = io::stdout().lock();
     match args.json {
-        true => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
+        true => writeln!(out, "{}", output::json(&serde_json::to_string_pretty(&report)?))?,
         false => write!(out, "{}", output::inspection(&report))?,
     }
     Ok(ExitCode::SUCCESS)

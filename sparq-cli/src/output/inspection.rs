@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use sparq_core::IndexDtype;
 use sparq_models::inspect::{CacheMemory, Inspection, Memory, RopeSummary};
 
-use super::summary::bytes;
+use super::{printable::cell, summary::bytes};
 use crate::commands::inspect::Report;
 
 /// What the model is, how it is stored, and the memory that it needs.
@@ -26,8 +26,8 @@ fn facts(report: &Report) -> String {
     let Inspection { architecture, supported, sizes, rope, parameters, .. } = &report.inspection;
     let mut table = table(&[]);
     let support = if *supported { "can be loaded" } else { "cannot be loaded by this version" };
-    table.add_row(["model".to_owned(), report.model.clone()]);
-    table.add_row(["architecture".to_owned(), format!("{architecture}, {support}")]);
+    table.add_row(["model".to_owned(), cell(&report.model)]);
+    table.add_row(["architecture".to_owned(), format!("{}, {support}", cell(architecture))]);
     table.add_row(["parameters".to_owned(), count(*parameters)]);
     let rows = [
         ("layers", sizes.layers),
@@ -54,8 +54,8 @@ fn describe(rope: &RopeSummary) -> String {
     let mut words = vec![format!("base {}", stated(rope.theta))];
     words.push(match (rope.scaling.as_str(), rope.factor) {
         ("default", _) => "not scaled".to_owned(),
-        (scaling, Some(factor)) => format!("{scaling} scaling by {factor}"),
-        (scaling, None) => format!("{scaling} scaling"),
+        (scaling, Some(factor)) => format!("{} scaling by {factor}", cell(scaling)),
+        (scaling, None) => format!("{} scaling", cell(scaling)),
     });
     words.extend(rope.original_context_tokens.map(|tokens| format!("from {tokens} tokens")));
     if rope.layers != "all" {

@@ -2,6 +2,9 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+#[cfg(feature = "hub")]
+use super::printable::cell;
+
 /// At most one bar at a time.
 pub(crate) struct Progress {
     hidden: bool,
@@ -33,7 +36,7 @@ impl Progress {
     /// Bytes of a file from the hub.
     #[cfg(feature = "hub")]
     pub(crate) fn download(&mut self, file: &str, done: u64, total: u64) {
-        self.update(file, "{bytes}/{total_bytes} {bytes_per_sec} {eta}", done, total);
+        self.update(&cell(file), "{bytes}/{total_bytes} {bytes_per_sec} {eta}", done, total);
     }
 
     /// Takes the bar off the screen.

@@ -1,79 +1,106 @@
-//! Where the generated text goes.
+//! Where results go: standard output, a device or a pipe as it is, or a file that is replaced as a whole.
+
+mod place;
+mod replace;
+mod signals;
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::Context;
-use tempfile::NamedTempFile;
 
-/// Standard output, or a file.
-pub(crate) enum Sink {
-    /// Each piece is flushed, so that the text can be watched.
+use place::Place;
+use replace::Replaced;
+
+/// Standard output, or what a path stands for.
+pub(crate) struct Sink {
+    out: Out,
+    /// As messages call it.
+    name: String,
+}
+
+enum Out {
+    /// Ends with a line break of its own.
     Stdout,
+    /// One of this process's streams, asked for by its path.
+    Stream(Box<dyn Write>),
     /// A device or pipe: written as it comes.
-    Special(File, PathBuf),
-    /// A regular file: written beside its place and moved there at the end, so that a run that
-    /// fails leaves what was there.
-    File(NamedTempFile, PathBuf),
+    Special(File),
+    /// Written when it is complete, so that a run that fails leaves what was there.
+    File(Replaced, Vec<u8>),
 }
 
 impl Sink {
-    /// Opens the file, or standard output for none.
+    /// Opens what `path` stands for, or standard output for none; called before the work, so that a path
+    /// that cannot be written costs nothing. A file stays as it is until [`Sink::finish`].
     pub(crate) fn open(path: Option<&Path>) -> anyhow::Result<Self> {
         let Some(path) = path else {
-            return Ok(Self::Stdout);
+            return Ok(Self { out: Out::Stdout, name: "standard output".to_owned() });
         };
-        let cannot = || format!("cannot write to `{}`", path.display());
-        if path.is_dir() {
-            let error = io::Error::from(io::ErrorKind::IsADirectory);
-            return Err(error).with_context(cannot);
-        }
-        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-            let file = File::options().write(true).open(path).with_context(cannot)?;
-            return Ok(Self::Special(file, path.to_owned()));
-        }
-        if path.exists() {
-            // A file that must not be written is not replaced either.
-            File::options().append(true).open(path).with_context(cannot)?;
-        }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let file = NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).with_context(cannot)?;
-        Ok(Self::File(file, path.to_owned()))
+        let name = format!("`{}`", path.display());
+        let open = || {
+            Ok::<_, io::Error>(match place::of(path)? {
+                Place::Descriptor(1) => Out::Stream(Box::new(io::stdout())),
+                Place::Descriptor(2) => Out::Stream(Box::new(io::stderr())),
+                Place::Descriptor(number) => {
+                    // Behind what the descriptor holds already, as its own writes would go.
+                    Out::Special(File::options().append(true).open(format!("/dev/fd/{number}"))?)
+                }
+                Place::Special(path) => Out::Special(File::options().write(true).open(path)?),
+                Place::File(path) => Out::File(Replaced::check(path)?, vec![]),
+            })
+        };
+        let out = open().with_context(|| format!("cannot write to {name}"))?;
+        Ok(Self { out, name })
     }
 
-    /// Writes a piece of text.
+    /// Whether `path` stands for a file with something in it, which writing would replace.
+    #[allow(dead_code, reason = "for /save")]
+    pub(crate) fn replaces(path: &Path) -> bool {
+        match place::of(path) {
+            Ok(Place::File(path)) => path.metadata().is_ok_and(|metadata| metadata.len() > 0),
+            _ => false,
+        }
+    }
+
+    /// Whether it is a file, beside which others can lie.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.out, Out::File(..))
+    }
+
+    /// Writes a piece of text; to standard output and devices at once, so that it can be watched.
     pub(crate) fn write(&mut self, text: &str) -> anyhow::Result<()> {
-        let written = match self {
-            Self::Stdout => {
-                let mut out = io::stdout().lock();
-                out.write_all(text.as_bytes()).and_then(|()| out.flush())
-            }
-            Self::Special(file, _) => file.write_all(text.as_bytes()),
-            Self::File(file, _) => file.write_all(text.as_bytes()),
+        let put = |out: &mut dyn Write| out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        let written = match &mut self.out {
+            Out::Stdout => put(&mut io::stdout().lock()),
+            Out::Stream(stream) => put(stream),
+            Out::Special(file) => put(file),
+            Out::File(_, text_so_far) => put(text_so_far),
         };
-        written.with_context(|| format!("cannot write to {}", self.name()))
+        written.with_context(|| format!("cannot write to {}", self.name))
     }
 
     /// Ends the text: a line break on standard output, the move into place for a file.
     pub(crate) fn finish(mut self) -> anyhow::Result<()> {
-        let name = self.name();
-        match self {
-            Self::Stdout => self.write("\n"),
-            Self::Special(..) => Ok(()),
-            Self::File(file, path) => {
-                file.persist(path).with_context(|| format!("cannot write to {name}"))?;
-                Ok(())
+        match self.out {
+            Out::Stdout => self.write("\n"),
+            Out::Stream(_) | Out::Special(_) => Ok(()),
+            Out::File(file, text) => {
+                file.write(&text).with_context(|| format!("cannot write to {}", self.name))
             }
         }
     }
-
-    fn name(&self) -> String {
-        match self {
-            Self::Stdout => "standard output".to_owned(),
-            Self::Special(_, path) | Self::File(_, path) => format!("`{}`", path.display()),
-        }
-    }
 }
+
+/// Writes one file whole, or what else `path` stands for.
+pub(crate) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut sink = Sink::open(Some(path))?;
+    sink.write(text)?;
+    sink.finish()
+}
+
+#[cfg(all(test, unix))]
+mod tests;

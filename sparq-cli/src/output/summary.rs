@@ -6,11 +6,14 @@ use burn::tensor::DType;
 use sparq_models::{
     attention::MethodSpec,
     core::{Choice, Method, SparqConfig, Traffic},
+    crossover::Crossover,
     generate::{Finish, Stats},
 };
 
-/// A few lines for standard error: what ran, how fast, and what it moved.
-pub(crate) fn summary(stats: &Stats, load: Duration, device: &str, dtype: DType) -> String {
+use crate::crossover::Known;
+
+/// A few lines for standard error, the last without its line break: what ran, how fast, and what it moved.
+pub(crate) fn summary(stats: &Stats, load: Duration, device: &str, dtype: DType, known: &Known) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = writeln!(text, "\nload       {:.2} s to {device} in {}", load.as_secs_f64(), dtype.name());
@@ -32,7 +35,7 @@ pub(crate) fn summary(stats: &Stats, load: Duration, device: &str, dtype: DType)
         let steps = stats.decode_steps;
         let _ = writeln!(text, "decode     {steps} tokens in {seconds:.2} s, {speed:.1} tokens/s; {finish}");
     }
-    let _ = writeln!(text, "attention  {}", method(&stats.method));
+    let _ = writeln!(text, "attention  {}", method(&stats.method, known));
     if let Some((moved, dense)) = stats.kv_bytes_per_token() {
         let _ = writeln!(
             text,
@@ -44,16 +47,42 @@ pub(crate) fn summary(stats: &Stats, load: Duration, device: &str, dtype: DType)
         );
         let Traffic { moved, dense, .. } = stats.traffic;
         if stats.method != Method::Dense && (moved.k, moved.v) == (dense.k, dense.v) {
-            let _ = writeln!(
-                text,
-                "           all steps ran dense: the context was too short for it to be faster"
-            );
+            let _ = writeln!(text, "           all steps ran dense: {}", why_dense(stats, known));
         }
     }
+    text.truncate(text.trim_end().len());
     text
 }
 
-fn method(method: &Method) -> String {
+/// Why a method that may leave positions out left none out.
+fn why_dense(stats: &Stats, known: &Known) -> String {
+    let context = stats.prompt_tokens + stats.decode_steps;
+    let (dense_below, top_k) = match &stats.method {
+        Method::Sparq(config) => (config.dense_below, Some(config.top_k)),
+        Method::SparqMass(config) => (config.sparq.dense_below, Some(config.sparq.top_k)),
+        other => (0, MethodSpec::from(other).top_k),
+    };
+    match (known, top_k) {
+        (_, Some(top_k)) if context <= top_k => {
+            format!("its top-k of {top_k} covers the whole context of {context} tokens")
+        }
+        (Known::Found(Crossover { tokens, measured_tokens, estimated: true }), _) if context < *tokens => {
+            format!(
+                "the context of {context} tokens is shorter than the {tokens} from which on sparq is expected \
+                 to be faster here (measured up to {measured_tokens})"
+            )
+        }
+        (Known::Found(Crossover { tokens, .. }), _) if context < *tokens => format!(
+            "the context of {context} tokens is shorter than the {tokens} from which on sparq is faster here"
+        ),
+        _ if context < dense_below => {
+            format!("the context of {context} tokens is shorter than the {dense_below} of dense-below")
+        }
+        _ => format!("it read every position that the layers see of the context of {context} tokens"),
+    }
+}
+
+fn method(method: &Method, known: &Known) -> String {
     match method {
         Method::Sparq(SparqConfig {
             rank,
@@ -72,10 +101,14 @@ fn method(method: &Method) -> String {
                 Choice::Exact => "",
                 Choice::Buckets => ", chosen from buckets",
             },
-            match *dense_below {
-                0 => String::new(),
-                usize::MAX => ", dense at any length".to_owned(),
-                tokens => format!(", dense below {tokens} tokens"),
+            match known {
+                Known::Found(Crossover { estimated: true, .. }) => {
+                    format!(", dense below {dense_below} tokens (estimated)")
+                }
+                Known::NotMeasured(why) => {
+                    format!(", dense below {dense_below} tokens (not measured: {why})")
+                }
+                Known::Stated | Known::Found(_) => format!(", dense below {dense_below} tokens"),
             }
         ),
         other => MethodSpec::from(other).to_string(),

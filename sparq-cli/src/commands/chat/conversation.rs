@@ -1,7 +1,6 @@
 //! The messages so far, the commands, and the answers.
 
 use std::{
-    io::{self, Write},
     ops::ControlFlow,
     path::Path,
     sync::{
@@ -22,8 +21,8 @@ use sparq_models::{
 
 use crate::{
     args::{ChatArgs, ChatSettings},
-    crossover,
-    output::{Progress, Sink, summary},
+    crossover::{self, Known},
+    output::{self, Progress, Sink, summary},
 };
 
 const HELP: &str = "\
@@ -58,6 +57,8 @@ pub(super) struct Conversation<'a> {
     messages: Vec<Message>,
     /// The last answer.
     last: Option<Stats>,
+    /// Where the length below which it attended densely comes from.
+    known: Known,
     load: Duration,
     /// True while Ctrl-C ends the program; an answer clears it, and stops when it is set.
     interrupted: Arc<AtomicBool>,
@@ -87,6 +88,7 @@ impl<'a> Conversation<'a> {
             defaults,
             messages: vec![],
             last: None,
+            known: Known::default(),
             load,
             interrupted,
         };
@@ -109,9 +111,9 @@ impl<'a> Conversation<'a> {
         match words[..] {
             ["bye" | "exit" | "quit"] => return Ok(Next::End),
             ["clear"] => self.clear(),
-            ["stats"] => eprint!("{}", self.stats()),
-            ["help"] => eprintln!("{HELP}"),
-            ["set"] => eprintln!("{}\n\nset: {}", ChatSettings::help(), self.set.join(" ")),
+            ["stats"] => output::say(self.stats()),
+            ["help"] => output::say(HELP),
+            ["set"] => output::say(format!("{}\n\nset: {}", ChatSettings::help(), self.set.join(" "))),
             ["set", ..] => {
                 self.settings.set(&words[1..])?;
                 self.set.push(words[1..].join(" "));
@@ -172,25 +174,27 @@ impl<'a> Conversation<'a> {
         sink.finish()?;
         match generation.stats.finish {
             Finish::MaxNewTokens => {
-                eprintln!("(cut off at max-new-tokens = {})", self.settings.max_new_tokens);
+                output::say(format!("(cut off at max-new-tokens = {})", self.settings.max_new_tokens));
             }
-            Finish::MaxSeqLen => eprintln!("(the context is full; /clear begins anew)"),
-            Finish::Cancelled => eprintln!("(stopped)"),
+            Finish::MaxSeqLen => output::say("(the context is full; /clear begins anew)"),
+            Finish::Cancelled => output::say("(stopped)"),
             Finish::Eos | Finish::Stop => {}
         }
         self.last = Some(generation.stats);
         Ok(generation.text)
     }
 
-    fn options(&self) -> anyhow::Result<GenerateOptions> {
+    fn options(&mut self) -> anyhow::Result<GenerateOptions> {
         let mut stop = self.settings.stop.clone();
         stop.extend(self.format.stops());
         let is_demo = self.args.model.is_demo();
         let mut attention = self.settings.attention.resolve(is_demo)?;
+        self.known = Known::default();
         if self.settings.attention.measures_crossover(is_demo) {
-            let run_len = self.session.cached_tokens().len() + self.settings.max_new_tokens;
+            let run_len = self.session.cached_tokens().len().saturating_add(self.settings.max_new_tokens);
             let run_len = run_len.min(self.session.max_seq_len());
-            attention = crossover::settle(attention, self.model.model(), self.model.dtype(), run_len)?;
+            (attention, self.known) =
+                crossover::settle(attention, self.model.model(), self.model.dtype(), run_len)?;
         }
         Ok(GenerateOptions {
             attention,
@@ -204,11 +208,11 @@ impl<'a> Conversation<'a> {
 
     fn stats(&self) -> String {
         let Some(stats) = &self.last else {
-            return "there is no answer yet\n".to_owned();
+            return "there is no answer yet".to_owned();
         };
         let cached = self.session.cached_tokens().len();
-        let figures = summary(stats, self.load, &self.args.model.device, self.model.dtype());
-        format!("{figures}context    {cached} of {} tokens\n", self.session.max_seq_len())
+        let figures = summary(stats, self.load, &self.args.model.device, self.model.dtype(), &self.known);
+        format!("{figures}\ncontext    {cached} of {} tokens", self.session.max_seq_len())
     }
 
     fn save(&self, path: &Path) -> anyhow::Result<()> {
@@ -216,10 +220,8 @@ impl<'a> Conversation<'a> {
             true => serde_json::to_string_pretty(&self.messages)? + "\n",
             false => plain(&self.messages),
         };
-        let mut sink = Sink::open(Some(path))?;
-        sink.write(&text)?;
-        sink.finish()?;
-        writeln!(io::stderr(), "saved {} messages to `{}`", self.messages.len(), path.display())?;
+        output::write(path, &text)?;
+        output::say(format!("saved {} messages to `{}`", self.messages.len(), path.display()));
         Ok(())
     }
 }

@@ -5,6 +5,8 @@ use std::io;
 use anyhow::Context;
 use rustyline::{DefaultEditor, error::ReadlineError};
 
+use crate::output;
+
 /// Where the lines come from.
 pub(super) enum Input {
     Terminal(Box<DefaultEditor>),
@@ -33,7 +35,7 @@ impl Input {
                         line
                     }
                     Err(ReadlineError::Interrupted) => {
-                        eprintln!("(/bye or Ctrl-D ends the conversation)");
+                        output::say("(/bye or Ctrl-D ends the conversation)");
                         continue;
                     }
                     Err(ReadlineError::Eof) => return Ok(None),

@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     ffi::{CStr, CString, c_char, c_void},
+    io::Write,
     sync::{Mutex, Once, OnceLock, PoisonError},
     thread,
 };
@@ -120,7 +121,9 @@ pub(super) fn gpu(ordinal: usize) -> Option<&'static Gpu> {
 }
 
 fn warn(ordinal: usize, why: &str) {
-    eprintln!(
+    // A warning that cannot be written is dropped.
+    let _ = writeln!(
+        std::io::stderr(),
         "warning: libtorch-cuda:{ordinal}: no kernels of our own ({why}); torch's operations are used, \
          which are slower. Put libcuda.so.1 and libnvrtc.so where the dynamic loader finds them."
     );
