@@ -14,6 +14,7 @@ use sparq_models::{chat::ChatFormat, generate::TextModel};
 use crate::{
     args::ChatArgs,
     output::{self, Progress},
+    room::{self, Need},
 };
 use conversation::{Conversation, Next};
 use input::Input;
@@ -26,21 +27,26 @@ pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
         true => ChatFormat::Plain,
         false => ChatFormat::of(&checkpoint)?,
     };
+    let attention = args.settings.attention.resolve(args.model.is_demo())?;
+    if let Some(need) = Need::of(&checkpoint, dtype, room::index_of(&attention)) {
+        let longest = args.max_seq_len.or(need.context);
+        need.check(room::free(&device), room::reserved(0, args.settings.max_new_tokens, longest))?;
+    }
     let start = Instant::now();
     let model = TextModel::load(&checkpoint, &device, dtype, &mut |done, total| progress.load(done, total))?;
     progress.clear();
     let load = start.elapsed();
 
     if matches!(format, ChatFormat::Plain) && !args.no_chat_template {
-        eprintln!("note: the model has no chat template; it continues lines of `User:` and `Assistant:`");
+        output::say("note: the model has no chat template; it continues lines of `User:` and `Assistant:`");
     }
     // On a terminal a mistake is reported and the conversation goes on; a script is to stop.
     let terminal = io::stdin().is_terminal();
     if terminal {
         if let Some(note) = args.model.dtype.note(&checkpoint, &device, dtype) {
-            eprintln!("{note}");
+            output::say(note);
         }
-        eprintln!("Type a message, /help for the commands, or /bye.");
+        output::say("Type a message, /help for the commands, or /bye.");
     }
     let defaults = checkpoint.generation_config().clone();
     let mut conversation = Conversation::new(&model, format, args, defaults, load)?;

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, Read, Write},
+    io::{self, Read},
     ops::ControlFlow,
     process::ExitCode,
     time::Instant,
@@ -13,8 +13,9 @@ use sparq_models::generate::{Event, GenerateOptions, TextModel};
 
 use crate::{
     args::GenerateArgs,
-    crossover,
-    output::{Progress, Sink, summary},
+    crossover::{self, Known},
+    output::{self, Progress, Sink, summary},
+    room::{self, Need},
 };
 
 /// Runs the subcommand.
@@ -25,7 +26,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let mut progress = Progress::new(args.no_progress || args.quiet);
     let (checkpoint, device, dtype) = args.model.resolve(&mut progress)?;
     if let Some(note) = args.model.dtype.note(&checkpoint, &device, dtype).filter(|_| !args.quiet) {
-        eprintln!("{note}");
+        output::say(note);
     }
     let mut options = GenerateOptions {
         attention: args.attention.resolve(args.model.is_demo())?,
@@ -36,16 +37,27 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
         ignore_eos: args.ignore_eos,
     };
 
+    if let Some(need) = Need::of(&checkpoint, dtype, room::index_of(&options.attention)) {
+        let (free, longest) = (room::free(&device), args.max_seq_len.or(need.context));
+        let check = |prompt| need.check(free, room::reserved(prompt, args.max_new_tokens, longest));
+        check(0)?;
+        // A text has hardly more tokens than bytes: mostly they need not be counted.
+        if check(prompt.len()).is_err() {
+            check(checkpoint.tokenizer()?.encode(&prompt, true)?.len())?;
+        }
+    }
     let start = Instant::now();
     let model = TextModel::load(&checkpoint, &device, dtype, &mut |done, total| progress.load(done, total))?;
     let load = start.elapsed();
+    let mut known = Known::default();
     if args.attention.measures_crossover(args.model.is_demo()) {
         let longest = model.model().max_position_embeddings();
         let seq_len = match args.max_seq_len {
             Some(limit) => limit.min(longest),
-            None => longest.min(model.tokenizer().encode(&prompt, true)?.len() + args.max_new_tokens),
+            None => longest
+                .min(model.tokenizer().encode(&prompt, true)?.len().saturating_add(args.max_new_tokens)),
         };
-        options.attention = crossover::settle(options.attention, model.model(), dtype, seq_len)?;
+        (options.attention, known) = crossover::settle(options.attention, model.model(), dtype, seq_len)?;
     }
 
     let mut failure = None;
@@ -69,8 +81,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     sink.finish()?;
     if !args.quiet {
         let stats = &generation.stats;
-        let text = summary(stats, load, &args.model.device, dtype);
-        io::stderr().write_all(text.as_bytes()).context("cannot write to standard error")?;
+        output::say(summary(stats, load, &args.model.device, dtype, &known));
     }
     Ok(ExitCode::SUCCESS)
 }

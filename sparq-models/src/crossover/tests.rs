@@ -1,0 +1,75 @@
+use sparq_core::AttentionShape;
+
+use super::*;
+
+const SHAPE: AttentionShape = AttentionShape { heads: 2, kv_heads: 2, head_dim: 16 };
+const MEMORY: u64 = 64 << 20;
+
+fn find(crossovers: &mut Crossovers, config: &SparqConfig) -> Crossover {
+    crossovers.find(&SHAPE.into(), config, &Device::flex(), DType::F32, MEMORY).unwrap().unwrap()
+}
+
+#[test]
+fn what_was_measured_is_kept_by_shape_and_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cache/crossover.json");
+    let config = SparqConfig::new(&SHAPE, 4, 64);
+    let found = find(&mut Crossovers::new(Some(file.clone())), &config);
+    assert!(found.tokens > config.top_k && found.measured_tokens >= 256, "{found:?}");
+
+    // The file holds it, and what it holds is taken without measuring.
+    let entries =
+        || -> BTreeMap<String, Value> { serde_json::from_slice(&fs::read(&file).unwrap()).unwrap() };
+    let key = entries().into_keys().next().unwrap();
+    let planted = Crossover { tokens: 4321, measured_tokens: 8192, estimated: false };
+    fs::write(&file, serde_json::to_vec(&BTreeMap::from([(key.clone(), planted)])).unwrap()).unwrap();
+    let mut other = Crossovers::new(Some(file.clone()));
+    assert_eq!(find(&mut other, &config), planted);
+    find(&mut other, &SparqConfig { rank: 8, ..config });
+    assert_eq!(entries().len(), 2);
+
+    // An entry of the old form does not say what was measured, and a damaged file counts as empty.
+    fs::write(&file, format!(r#"{{"{key}": {{"tokens": null}}, "other": {{"tokens": 7}}}}"#)).unwrap();
+    assert_eq!(Crossovers::new(Some(file.clone())).known.len(), 0);
+    fs::write(&file, "{").unwrap();
+    assert_eq!(Crossovers::new(Some(file)).known.len(), 0);
+}
+
+#[test]
+fn those_who_write_at_once_keep_each_others_entries() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("crossover.json");
+    let entry = Crossover { tokens: 1, measured_tokens: 2, estimated: true };
+    // Each read the file before any of them wrote.
+    let writers: Vec<Crossovers> = (0..8).map(|_| Crossovers::new(Some(file.clone()))).collect();
+    for (number, writer) in writers.iter().enumerate() {
+        writer.keep(format!("size {number}"), entry).unwrap();
+    }
+    assert_eq!(Crossovers::new(Some(file)).known.len(), 8);
+}
+
+#[test]
+fn a_file_that_cannot_be_replaced_leaves_nothing_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("crossover.json");
+    fs::create_dir(&file).unwrap();
+    find(&mut Crossovers::new(Some(file)), &SparqConfig::new(&SHAPE, 4, 64));
+    let names: Vec<String> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(names, ["crossover.json"]);
+}
+
+#[test]
+fn large_sizes_have_a_crossover_and_too_little_memory_none() {
+    let mut crossovers = Crossovers::new(None);
+    let config = SparqConfig::new(&SHAPE, 4, 40_000);
+    let found = find(&mut crossovers, &config);
+    assert!(found.estimated && found.tokens > 40_000 && found.tokens < 400_000, "{found:?}");
+    assert!(found.measured_tokens >= 256, "{found:?}");
+    let other = SparqConfig { rank: 8, ..config };
+    let none = crossovers.find(&SHAPE.into(), &other, &Device::flex(), DType::F32, 1000).unwrap();
+    assert_eq!(none, None);
+    assert_eq!(crossovers.known.len(), 1, "nothing is kept that was not measured");
+}
