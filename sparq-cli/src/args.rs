@@ -8,9 +8,9 @@ mod model;
 mod sampling;
 mod tune;
 
-use std::path::PathBuf;
+use std::{ops::RangeBounds, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::RangedU64ValueParser};
 
 pub(crate) use attention::{AttentionArgs, KeyIndexArg};
 pub(crate) use bench::{
@@ -192,6 +192,11 @@ pub(crate) struct CompletionsArgs {
     /// The shell
     #[arg(value_enum)]
     pub(crate) shell: clap_complete::Shell,
+}
+
+/// Reads numbers of a range; the error names both ends.
+fn within(range: impl RangeBounds<u64>) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(range)
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use sparq_models::{
     core::{Choice, GroupScores, IndexDtype, SparqConfig},
 };
 
+use super::within;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GroupScoresArg {
     Logits,
@@ -51,7 +53,7 @@ pub(crate) struct AttentionArgs {
 
     /// SparQ: smallest top-k that a compression ratio may choose
     /// [default: 128; 64 for the small model inside this program]
-    #[arg(long, value_name = "K", conflicts_with_all = ["sparq_rank", "sparq_top_k"])]
+    #[arg(long, value_name = "K", conflicts_with_all = ["sparq_rank", "sparq_top_k"], value_parser = within(1..))]
     pub(crate) min_top_k: Option<usize>,
 
     /// SparQ: rank r, components of each key that are read to choose positions

@@ -5,7 +5,15 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use sparq_models::attention::MethodSpec;
 
-use super::{DtypeArg, ModelArgs, WeightsArg};
+use super::{DtypeArg, ModelArgs, WeightsArg, within};
+
+// Beyond what any model or machine has, and products of them still fit into 128 bits.
+const TOKENS: u64 = 1 << 30;
+const SEQUENCES: u64 = 1 << 20;
+const HEADS: u64 = 1 << 16;
+const WIDTH: u64 = 1 << 24;
+const LAYERS: u64 = 1 << 16;
+const REPETITIONS: u64 = 1_000_000;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -54,8 +62,8 @@ pub(crate) struct BenchModelArgs {
     pub(crate) random_weights: bool,
 
     /// Layers of the model [default: those of the shape; needs --shape or --random-weights]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) layers: Option<u64>,
+    #[arg(long, value_name = "N", value_parser = within(1..=LAYERS))]
+    pub(crate) layers: Option<usize>,
 
     /// Decode methods to compare, in the notation of docs/methods.md, dense first; one part in eight is
     /// read where no size is stated
@@ -68,15 +76,18 @@ pub(crate) struct BenchModelArgs {
     pub(crate) profile: Option<PathBuf>,
 
     /// Tokens of the prompts to measure; 0 measures none
-    #[arg(short = 'p', long, value_name = "N", default_value = "512", value_delimiter = ',')]
+    #[arg(short = 'p', long, value_name = "N", default_value = "512", value_delimiter = ',',
+          value_parser = within(..=TOKENS))]
     pub(crate) n_prompt: Vec<usize>,
 
     /// Tokens of the generations to measure; 0 measures none
-    #[arg(short = 'n', long, value_name = "N", default_value = "128", value_delimiter = ',')]
+    #[arg(short = 'n', long, value_name = "N", default_value = "128", value_delimiter = ',',
+          value_parser = within(..=TOKENS))]
     pub(crate) n_gen: Vec<usize>,
 
     /// Depths: tokens that the cache holds before each of them
-    #[arg(short = 'd', long, value_name = "N", default_value = "0", value_delimiter = ',')]
+    #[arg(short = 'd', long, value_name = "N", default_value = "0", value_delimiter = ',',
+          value_parser = within(..=TOKENS))]
     pub(crate) n_depth: Vec<usize>,
 
     /// Reach depths by filling the cache with random keys and values instead of a prefill
@@ -84,8 +95,8 @@ pub(crate) struct BenchModelArgs {
     pub(crate) random_cache: bool,
 
     /// Repetitions of each test
-    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) repetitions: u64,
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = within(1..=REPETITIONS))]
+    pub(crate) repetitions: usize,
 
     /// Leave out the run before each test that is not counted
     #[arg(long)]
@@ -101,11 +112,12 @@ pub(crate) struct BenchModelArgs {
 pub(crate) struct BenchAttentionArgs {
     /// Cached tokens S
     #[arg(short, long, value_name = "S", default_value = "1024,4096,16384", value_delimiter = ',',
-          value_parser = positive)]
+          value_parser = within(1..=TOKENS))]
     pub(crate) seq_len: Vec<usize>,
 
     /// Sequences B
-    #[arg(short, long, value_name = "B", default_value = "1", value_delimiter = ',', value_parser = positive)]
+    #[arg(short, long, value_name = "B", default_value = "1", value_delimiter = ',',
+          value_parser = within(1..=SEQUENCES))]
     pub(crate) batch: Vec<usize>,
 
     /// Query heads and key/value heads, such as 32 or 32/8
@@ -113,7 +125,7 @@ pub(crate) struct BenchAttentionArgs {
     pub(crate) heads: Vec<(usize, usize)>,
 
     /// Components per head d
-    #[arg(long, value_name = "D", default_value = "128", value_delimiter = ',', value_parser = positive)]
+    #[arg(long, value_name = "D", default_value = "128", value_delimiter = ',', value_parser = within(1..=WIDTH))]
     pub(crate) head_dim: Vec<usize>,
 
     /// Decode methods in the notation of docs/methods.md, dense first; --rank and --top-k say the sizes of
@@ -139,8 +151,8 @@ pub(crate) struct BenchAttentionArgs {
     pub(crate) device: String,
 
     /// Steps to time
-    #[arg(short, long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) repetitions: u64,
+    #[arg(short, long, value_name = "N", default_value_t = 20, value_parser = within(1..=REPETITIONS))]
+    pub(crate) repetitions: usize,
 
     /// How to write the results
     #[arg(short, long, value_enum, default_value_t = Format::Md)]
@@ -156,7 +168,7 @@ pub(crate) struct BenchLinearArgs {
     pub(crate) size: Vec<(usize, usize)>,
 
     /// Tokens at once
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = within(1..=TOKENS))]
     pub(crate) tokens: usize,
 
     /// Storage dtypes of the weights
@@ -172,8 +184,8 @@ pub(crate) struct BenchLinearArgs {
     pub(crate) device: String,
 
     /// Calls to time
-    #[arg(short, long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) repetitions: u64,
+    #[arg(short, long, value_name = "N", default_value_t = 20, value_parser = within(1..=REPETITIONS))]
+    pub(crate) repetitions: usize,
 
     /// How to write the results
     #[arg(short, long, value_enum, default_value_t = Format::Md)]
@@ -183,22 +195,20 @@ pub(crate) struct BenchLinearArgs {
 /// `4096x14336`.
 fn size(text: &str) -> Result<(usize, usize), String> {
     let (inputs, outputs) = text.split_once('x').ok_or("expected two numbers with an x between them")?;
-    Ok((positive(inputs)?, positive(outputs)?))
+    Ok((up_to(WIDTH, inputs)?, up_to(WIDTH, outputs)?))
 }
 
-/// A number of at least one.
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse::<usize>() {
-        Ok(0) => Err("expected a number above 0".to_owned()),
-        parsed => parsed.map_err(|error| error.to_string()),
-    }
+/// A number from 1 to `most`.
+fn up_to(most: u64, text: &str) -> Result<usize, String> {
+    let number = text.parse::<usize>().ok().filter(|&number| (1..=most).contains(&(number as u64)));
+    number.ok_or_else(|| format!("`{text}` is no number from 1 to {most}"))
 }
 
 /// `32` or `32/8`.
 fn heads(text: &str) -> Result<(usize, usize), String> {
     match text.split_once('/') {
-        Some((heads, kv_heads)) => Ok((positive(heads)?, positive(kv_heads)?)),
-        None => Ok((positive(text)?, positive(text)?)),
+        Some((heads, kv_heads)) => Ok((up_to(HEADS, heads)?, up_to(HEADS, kv_heads)?)),
+        None => Ok((up_to(HEADS, text)?, up_to(HEADS, text)?)),
     }
 }
 
@@ -253,6 +263,16 @@ mod tests {
             "attention --heads 8/",
             "attention --heads 8/0",
             "attention -s 0",
+            "-d 18446744073709551615",
+            "-p 1073741825",
+            "-n -1",
+            "-r 18446744073709551615",
+            "--layers 0",
+            "attention --heads 18446744073709551615/1",
+            "attention --head-dim 4294967296",
+            "attention -b 0",
+            "linear --size 4294967296x4294967296",
+            "linear --tokens 0",
             "linear --size 4096",
             "--attention sparse",
             "--attention dense:index=int8",

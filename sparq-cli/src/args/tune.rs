@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 use sparq_models::attention::MethodSpec;
 
-use super::ModelArgs;
+use super::{ModelArgs, within};
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("target").required(true))]
@@ -31,23 +31,23 @@ pub(crate) struct TuneArgs {
 
     /// Tokens of a window of the text, prompt and decoded tokens
     /// [default: the model's longest context, at most 1024, at most the text]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(2..))]
     pub(crate) window: Option<usize>,
 
     /// Tokens at the end of each window that are decoded one at a time
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = within(1..))]
     pub(crate) steps: usize,
 
     /// Windows at most; the last of several is held out for a check
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = within(1..))]
     pub(crate) windows: usize,
 
     /// Ranks r to try [default: 4, 8, 16, … up to the head size]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = within(1..))]
     pub(crate) ranks: Vec<usize>,
 
     /// Numbers of positions k to try [default: 16, 32, 64, … up to half of a window]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = within(1..))]
     pub(crate) top_ks: Vec<usize>,
 
     /// Keep the same sizes in all layers

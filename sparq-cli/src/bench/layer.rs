@@ -24,7 +24,7 @@ use super::{
     sparq::SparqSettings,
     sync,
 };
-use crate::args::BenchAttentionArgs;
+use crate::{args::BenchAttentionArgs, room};
 
 /// Tokens that a cache is filled with at a time.
 const FILL: usize = 1024;
@@ -73,20 +73,50 @@ struct Case {
     seq_len: usize,
 }
 
+impl Case {
+    /// Bytes of a method's cache, and of what fills it.
+    fn bytes(&self, method: &Method) -> anyhow::Result<u128> {
+        let AttentionShape { heads, kv_heads, head_dim } = self.shape;
+        let wide = |size: usize| size as u128;
+        let row = wide(self.batch) * wide(head_dim) * wide(kv_heads);
+        let extras = method.for_layer(&self.shape)?.cache_extras();
+        let copy = match (extras.k_index, extras.index.bits()) {
+            (false, _) => 0,
+            (true, None) => row * wide(self.dtype.size()),
+            (true, Some(bits)) => row * wide(bits) / 8,
+        };
+        let cache = (2 * row * wide(self.dtype.size()) + copy) * wide(self.seq_len);
+        let rows = wide(self.batch) * wide(head_dim) * (wide(heads) + 2 * wide(kv_heads));
+        Ok(cache + rows * wide(FILL.min(self.seq_len)) * wide(DType::F32.size()))
+    }
+}
+
 /// `sparq bench attention`.
 pub(crate) fn bench_layer(args: &BenchAttentionArgs) -> anyhow::Result<()> {
     let device = device::parse(&args.device)?;
     let machine = Machine::new(&args.device, &device);
+    let cases = cases(args, &device)?;
+    for case in &cases {
+        let needed =
+            methods(args, case)?.iter().map(|method| case.bytes(method)).sum::<anyhow::Result<u128>>()?;
+        let what = format!("attention over {} sequences of {} tokens", case.batch, case.seq_len);
+        room::require(
+            &device,
+            needed,
+            &what,
+            "give a smaller -s, -b, --heads or --head-dim, or fewer methods",
+        )?;
+    }
     let meter = Meter::new(&device)?;
     let bandwidth = meter.bandwidth()?;
     let mut writer = Writer::new(io::stdout().lock(), args.output);
-    for case in cases(args, &device)? {
+    for case in cases {
         let mut contestants: Vec<Contestant> = methods(args, &case)?
             .into_iter()
             .map(|method| Contestant::new(&case, method, &device))
             .collect::<anyhow::Result<_>>()?;
         let mut reads = vec![];
-        for turn in 0..WARMUP + args.repetitions as usize {
+        for turn in 0..WARMUP + args.repetitions {
             let read = meter.read()?;
             for contestant in &mut contestants {
                 contestant.step(turn >= WARMUP)?;

@@ -14,7 +14,10 @@ use super::{
     record::{Record, Writer},
     sync,
 };
-use crate::args::{BenchLinearArgs, WeightsArg};
+use crate::{
+    args::{BenchLinearArgs, WeightsArg},
+    room,
+};
 
 /// Calls before those that count.
 const WARMUP: usize = 3;
@@ -44,6 +47,14 @@ struct LinearRecord {
 pub(crate) fn bench_linear(args: &BenchLinearArgs) -> anyhow::Result<()> {
     let device = device::parse(&args.device)?;
     let machine = Machine::new(&args.device, &device);
+    for &(inputs, outputs) in &args.size {
+        let [tokens, inputs, outputs] = [args.tokens, inputs, outputs].map(|size| size as u128);
+        // The weights in f32 and in their format, what goes in and what comes out.
+        let elements = 2 * inputs * outputs + tokens * (inputs + outputs);
+        let what = format!("a layer of {inputs}x{outputs} with {tokens} tokens");
+        let needed = elements * DType::F32.size() as u128;
+        room::require(&device, needed, &what, "give a smaller --size or fewer --tokens")?;
+    }
     let meter = Meter::new(&device)?;
     let bandwidth = meter.bandwidth()?;
     let mut writer = Writer::new(io::stdout().lock(), args.output);
@@ -58,7 +69,7 @@ pub(crate) fn bench_linear(args: &BenchLinearArgs) -> anyhow::Result<()> {
         }
         for &(inputs, outputs) in &args.size {
             let size = [args.tokens, inputs, outputs];
-            let (samples_ns, reads) = time(size, format, &device, &meter, args.repetitions as usize)?;
+            let (samples_ns, reads) = time(size, format, &device, &meter, args.repetitions)?;
             let (avg_ns, stddev_ns) = mean_and_deviation(&samples_ns);
             let bytes = format.bytes([inputs, outputs]) as u64;
             let speeds: Vec<f64> = samples_ns.iter().map(|ns| bytes as f64 / ns).collect();

@@ -29,7 +29,11 @@ use super::{
     sparq::SparqSettings,
     sync,
 };
-use crate::{args::BenchModelArgs, output::Progress};
+use crate::{
+    args::BenchModelArgs,
+    output::{self, Progress},
+    room::{self, Need},
+};
 
 use self::row::{ModelRecord, common, decoded};
 
@@ -59,17 +63,18 @@ struct Run {
 pub(crate) fn bench_model(args: &BenchModelArgs) -> anyhow::Result<()> {
     let mut progress = Progress::new(args.is_random());
     let (checkpoint, device, dtype) = open(args, &mut progress)?;
+    check_room(args, &checkpoint, &device, dtype)?;
     let mut loaded = 0;
     let model = load_model(&checkpoint, &device, dtype, &mut |done, total| {
         loaded = done;
         progress.load(done, total);
     })?;
     progress.clear();
-    eprintln!(
+    output::say(format!(
         "end-of-text tokens do not end a run; depths by {}; weights {}",
         depth_by(args),
         if args.is_random() { "random" } else { "of the checkpoint" },
-    );
+    ));
     let meter = Meter::new(&device)?;
     let common = common(args, &checkpoint, meter.bandwidth()?, (dtype, loaded))?;
     let bench = Bench { args, model, device, common, dtype, meter };
@@ -86,6 +91,21 @@ pub(crate) fn bench_model(args: &BenchModelArgs) -> anyhow::Result<()> {
         }
     }
     writer.finish()
+}
+
+/// An error where the model, and the caches of all methods at the longest depth, do not fit into memory.
+fn check_room(
+    args: &BenchModelArgs,
+    checkpoint: &Checkpoint,
+    device: &Device,
+    dtype: DType,
+) -> anyhow::Result<()> {
+    let longest = |lengths: &[usize]| lengths.iter().copied().max().unwrap_or(0);
+    let depth = longest(&args.n_depth);
+    let index = methods(args)?.iter().find_map(room::index_of);
+    let Some(need) = Need::of(checkpoint, dtype, index) else { return Ok(()) };
+    let generated = methods(args)?.len() * (depth + longest(&args.n_gen));
+    need.check(room::free(device), generated.max(depth + longest(&args.n_prompt)))
 }
 
 /// The methods, dense attention first, and the profile.
