@@ -7,7 +7,6 @@ mod report;
 
 use std::{
     io::{self, Write},
-    path::Path,
     process::ExitCode,
     thread,
 };
@@ -23,6 +22,7 @@ use sparq_models::{
 use crate::{
     args::{EvalArgs, EvalCommand, EvalRunArgs},
     output::{self, Sink},
+    room::{self, Need},
 };
 
 /// The longest default context.
@@ -53,11 +53,13 @@ fn evaluate(args: &EvalRunArgs) -> anyhow::Result<ExitCode> {
     for path in &args.profile {
         variants.push(Variant::profile(path)?);
     }
-    // Dropped at once: a run that is killed leaves no file of its own but the journal.
-    args.output.as_deref().map(|path| Sink::open(Some(path))).transpose()?;
+    let sink = args.output.as_deref().map(|path| Sink::open(Some(path))).transpose()?;
 
     let mut bars = output::EvalProgress::new(args.no_progress || args.quiet);
     let (checkpoint, device, dtype) = args.model.resolve(bars.loading())?;
+    if let Some(need) = Need::of(&checkpoint, dtype, None) {
+        need.check(room::free(&device), args.lengths.iter().copied().max().unwrap_or(1))?;
+    }
     let model =
         TextModel::load(&checkpoint, &device, dtype, &mut |done, total| bars.loading().load(done, total))?;
     let lengths = lengths(args, model.model().max_position_embeddings());
@@ -76,30 +78,34 @@ fn evaluate(args: &EvalRunArgs) -> anyhow::Result<ExitCode> {
 
     for variant in evaluation.left_out().iter().filter(|_| !args.quiet) {
         let ratio = variant.compression.unwrap_or(1.0);
-        eprintln!("left out: {} cannot move as little as 1/{ratio}", variant.name());
+        output::say(format!("left out: {} cannot move as little as 1/{ratio}", variant.name()));
     }
-    let mut journal = match &args.output {
-        Some(path) if is_regular(path) => Journal::open(&journal_path(path), evaluation.settings())?,
+    let mut journal = match (&args.output, &sink) {
+        (Some(path), Some(sink)) if sink.is_file() => {
+            Journal::open(&journal_path(path), evaluation.settings())?
+        }
         _ => Journal::in_memory(),
     };
     if journal.finished() > 0 && !args.quiet {
-        eprintln!("going on after {} finished batches", journal.finished());
+        output::say(format!("going on after {} finished batches", journal.finished()));
+    }
+    if journal.is_taken() && !args.quiet {
+        output::say("note: another run is writing the same results; this one keeps no journal");
     }
     let jobs = args.jobs.map_or_else(|| default_jobs(&args.model.device), usize::from);
     let results = evaluation.run(jobs, &mut journal, &mut |progress: Progress| bars.update(progress));
     bars.clear();
-    finish(args, &results?, journal)
+    finish(args.quiet, &results?, sink, journal)
 }
 
 /// Writes the results, then lets go of the journal.
-fn finish(args: &EvalRunArgs, results: &Results, journal: Journal) -> anyhow::Result<ExitCode> {
-    if let Some(path) = &args.output {
-        let mut sink = Sink::open(Some(path))?;
+fn finish(quiet: bool, results: &Results, sink: Option<Sink>, journal: Journal) -> anyhow::Result<ExitCode> {
+    if let Some(mut sink) = sink {
         sink.write(&results.to_json()?)?;
         sink.finish()?;
         journal.remove()?;
     }
-    if !args.quiet {
+    if !quiet {
         let page = page::tables(results);
         io::stdout().lock().write_all(page.as_bytes()).context("cannot write to standard output")?;
     }
@@ -143,9 +149,4 @@ fn default_jobs(device: &str) -> usize {
         }
         _ => 1,
     }
-}
-
-/// Whether a journal can lie beside the output.
-fn is_regular(path: &Path) -> bool {
-    path.metadata().map_or(true, |metadata| metadata.is_file())
 }
