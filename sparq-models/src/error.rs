@@ -82,6 +82,17 @@ pub enum Error {
         message: String,
     },
 
+    /// What a file says does not fit the model.
+    #[error("`{}`, {place}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// The entry: a layer, a tensor.
+        place: String,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
+
     /// A profile is made for a model of another depth.
     #[error("the profile has {profile} layers, the model {model}")]
     ProfileLayers {
@@ -319,6 +330,7 @@ impl Error {
             Error::ProfileLayers { .. } => {
                 Some("a profile fits one model: make one for this model with `sparq tune`".into())
             }
+            Error::InFile { source, .. } => source.hint(),
             Error::Weights(report) => report.hint(),
             Error::Template { .. } => Some(
                 "--no-chat-template does without it; a template that refuses the conversation may need one \

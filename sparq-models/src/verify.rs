@@ -93,14 +93,22 @@ struct Reference {
 /// [`Error::Reference`] for a file of another form, errors of the model.
 pub fn verify(model: &dyn CausalModel, dtype: DType, file: &Path) -> Result<Vec<Comparison>> {
     let reference = Reference::read(file, model.vocab_size())?;
-    let compare = |(name, expected): &(String, Vec<f32>)| {
-        let actual = match name.as_str() {
+    let run = |name: &str| -> Result<Option<(Vec<f32>, usize)>> {
+        Ok(match name {
             "dense.logits" => Some((uncached(model, dtype, &reference)?, 0)),
             _ => match method(name) {
                 Some(method) => Some(cached(model, dtype, &reference, &method)?),
                 None => None,
             },
+        })
+    };
+    let compare = |(name, expected): &(String, Vec<f32>)| {
+        let in_file = |error| Error::InFile {
+            path: file.to_owned(),
+            place: format!("`{name}`"),
+            source: Box::new(error),
         };
+        let actual = run(name).map_err(in_file)?;
         let outcome = actual
             .map_or(Outcome::NotBuilt, |(actual, ties)| outcome(&actual, expected, model.vocab_size(), ties));
         Ok(Comparison { name: name.clone(), outcome })
@@ -120,8 +128,8 @@ fn method(name: &str) -> Option<Method> {
     Some(match parts[..] {
         ["sparq", k, local_k, rank, mean] => Method::Sparq(SparqConfig {
             rank: number(rank, 'r')?,
-            top_k: number(k, 'k')? + 1,
-            local_window: number(local_k, 'l')? + 1,
+            top_k: number(k, 'k')?.checked_add(1)?,
+            local_window: number(local_k, 'l')?.checked_add(1)?,
             mean_value: match mean {
                 "mean" => true,
                 "nomean" => false,
@@ -136,9 +144,10 @@ fn method(name: &str) -> Option<Method> {
         ["local", k, initial_k] => {
             Method::Local(LocalConfig { top_k: number(k, 'k')?, initial: number(initial_k, 'i')? })
         }
-        ["h2o", k, local_k] => {
-            Method::H2o(H2oConfig { top_k: number(k, 'k')? + 1, local_window: number(local_k, 'l')? + 1 })
-        }
+        ["h2o", k, local_k] => Method::H2o(H2oConfig {
+            top_k: number(k, 'k')?.checked_add(1)?,
+            local_window: number(local_k, 'l')?.checked_add(1)?,
+        }),
         _ => return None,
     })
 }
@@ -207,14 +216,21 @@ impl Reference {
         };
         let (prefill, steps) = (number("prefill")?, number("decode_steps")?);
         let ids = tensors.tensor("input_ids").map_err(|_| bad("it has no tensor `input_ids`".into()))?;
-        if ids.dtype() != Dtype::I32 || ids.shape() != [1, prefill + steps] || prefill == 0 {
+        let len = prefill.checked_add(steps).filter(|_| prefill > 0);
+        if ids.dtype() != Dtype::I32 || len.is_none_or(|len| ids.shape() != [1, len]) {
             let (dtype, shape) = (ids.dtype(), ids.shape());
             return Err(bad(format!(
-                "`input_ids` is {dtype:?} {shape:?}, expected I32 [1, {}] with a prefill of at least 1",
-                prefill + steps
+                "`input_ids` is {dtype:?} {shape:?}, expected I32 [1, {prefill} + {steps}] with a prefill of at \
+                 least 1"
             )));
         }
-        let ids = words(ids.data()).map(i32::from_le_bytes).map(|id| id as u32).collect();
+        let ids: Vec<i32> = words(ids.data()).map(i32::from_le_bytes).collect();
+        if let Some(id) = ids.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= vocab)) {
+            return Err(bad(format!(
+                "`input_ids` holds token {id}, outside of the model's vocabulary of {vocab}"
+            )));
+        }
+        let ids = ids.into_iter().map(|id| id as u32).collect();
         let mut logits = vec![];
         let mut names: Vec<&str> =
             tensors.names().into_iter().filter(|name| name.ends_with("logits")).collect();

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
+    path::Path,
     process::ExitCode,
 };
 
@@ -16,7 +17,11 @@ use sparq_models::{
     tune::{Best, Grid, Measurement, Probe, Target, Tuned, Windows, frontier, tune},
 };
 
-use crate::{args::TuneArgs, output::Progress};
+use crate::{
+    args::TuneArgs,
+    output::{self, Progress, Sink},
+    room::{self, Need},
+};
 
 const MADE_BY: &str = concat!("sparq tune ", env!("CARGO_PKG_VERSION"));
 
@@ -29,8 +34,12 @@ pub(crate) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     let target = target(args)?; // Before the model is loaded.
     let text =
         fs::read_to_string(&args.text).with_context(|| format!("cannot read `{}`", args.text.display()))?;
+    let sink = args.output.as_deref().map(|path| Sink::open(Some(path))).transpose()?;
     let mut progress = Progress::new(args.no_progress);
     let (checkpoint, device, dtype) = args.model.resolve(&mut progress)?;
+    if let Some(need) = Need::of(&checkpoint, dtype, None) {
+        need.check(room::free(&device), args.window.unwrap_or(1))?;
+    }
     let model = TextModel::load(&checkpoint, &device, dtype, &mut |done, total| progress.load(done, total))?;
     let ids = model.tokenizer().encode(&text, true)?;
     let longest = model.model().max_position_embeddings();
@@ -38,8 +47,13 @@ pub(crate) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     if len > longest {
         bail!("--window is {len}, the model's longest context is {longest}");
     }
+    // Text that is too short is told from steps that are too many.
+    let least = if target.is_some() { args.steps.saturating_add(1).max(len) } else { 2 };
+    if ids.len() < least {
+        bail!("`{}` holds {} tokens, and at least {least} are needed", args.text.display(), ids.len());
+    }
     let Some(target) = target else {
-        return label_channels(args, &model, &ids, len, &mut progress);
+        return label_channels(args, &model, &ids[..], len, sink, &mut progress);
     };
     let windows = Windows { len, steps: args.steps, count: args.windows };
     let mut grid = Grid::for_model(&model.model().attention_layers(), len);
@@ -69,9 +83,8 @@ pub(crate) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     let Some(best) = &tuned.best else {
         bail!("no setting of the grid meets the target: give larger --ranks or --top-ks, or a looser target");
     };
-    if let Some(path) = &args.output {
-        profile(args, best, len).write(path)?;
-        eprintln!("profile    {}", path.display());
+    if let (Some(path), Some(sink)) = (&args.output, sink) {
+        write(&profile(args, best, len), sink, path)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -96,9 +109,10 @@ fn label_channels(
     model: &TextModel,
     ids: &[u32],
     len: usize,
+    sink: Option<Sink>,
     progress: &mut Progress,
 ) -> anyhow::Result<ExitCode> {
-    let (Some(spec), Some(path)) = (&args.label_channels, &args.output) else {
+    let (Some(spec), Some(path), Some(sink)) = (&args.label_channels, &args.output, sink) else {
         bail!("--label-channels and --output go together");
     };
     let channels = calibrate::label_channels(model.model(), model.dtype(), ids, len, &mut |done, total| {
@@ -117,9 +131,15 @@ fn label_channels(
         "window_tokens": len,
         "method": spec.to_string(),
     }));
-    Profile { about, layers }.write(path)?;
-    eprintln!("profile    {}", path.display());
+    write(&Profile { about, layers, file: None }, sink, path)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn write(profile: &Profile, mut sink: Sink, path: &Path) -> anyhow::Result<()> {
+    sink.write(&profile.to_json())?;
+    sink.finish()?;
+    output::say(format!("profile    {}", path.display()));
+    Ok(())
 }
 
 /// The frontier and what was chosen.
@@ -191,7 +211,7 @@ fn profile(args: &TuneArgs, best: &Best, len: usize) -> Profile {
         "held_out": best.held_out.as_ref().map(figures),
     }));
     let layer = |method: &Method| LayerMethod::Notation(MethodSpec::from(method));
-    Profile { about, layers: best.methods.iter().map(layer).collect() }
+    Profile { about, layers: best.methods.iter().map(layer).collect(), file: None }
 }
 
 fn model_name(args: &TuneArgs) -> String {

@@ -13,24 +13,33 @@ use sparq_models::{
     verify::{Outcome, verify},
 };
 
-use crate::{args::VerifyArgs, hub, output::Progress};
+use crate::{
+    args::VerifyArgs,
+    hub,
+    output::{self, Progress},
+    room::{self, Need},
+};
 
 /// Runs the subcommand: a line per tensor of the reference file, exit code 1 where one is off.
 pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
-    if args.tolerance.is_nan() || args.tolerance < 0.0 {
-        bail!("--tolerance is {}, expected a number of at least 0", args.tolerance);
+    if !args.tolerance.is_finite() || args.tolerance < 0.0 {
+        bail!("--tolerance is {}, expected a finite number of at least 0", args.tolerance);
     }
     let device = device::parse(&args.device)?;
     let folder = hub::folder(&args.model, args.offline, &mut Progress::new(false))?;
     let checkpoint = Checkpoint::open(&folder)?.with_weight_format(args.weights.format());
     let dtype = args.dtype.resolve(&checkpoint, &device)?;
+    if let Some(need) = Need::of(&checkpoint, dtype, None) {
+        need.check(room::free(&device), 1)?;
+    }
     let model = load_model(&checkpoint, &device, dtype, &mut |_, _| {})?;
     let file = args.expected.clone().unwrap_or_else(|| folder.join("expected.safetensors"));
     let comparisons = verify(model.as_ref(), dtype, &file)?;
 
-    let width = comparisons.iter().map(|comparison| comparison.name.len()).max().unwrap_or(0);
+    let names: Vec<String> = comparisons.iter().map(|comparison| output::cell(&comparison.name)).collect();
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     let mut out = io::stdout().lock();
-    for comparison in &comparisons {
+    for (name, comparison) in names.iter().zip(&comparisons) {
         let verdict = match comparison.outcome {
             Outcome::NotBuilt => "not built".to_owned(),
             Outcome::Compared { max_difference, agreeing, positions, ties } => format!(
@@ -44,7 +53,7 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
                 }
             ),
         };
-        writeln!(out, "{:width$}  {verdict}", comparison.name)?;
+        writeln!(out, "{name:width$}  {verdict}")?;
     }
     Ok(match comparisons.iter().all(|comparison| comparison.passes(args.tolerance)) {
         true => ExitCode::SUCCESS,

@@ -1,6 +1,9 @@
 //! Files that say which method each layer runs.
 
-use std::{fs, io::Write, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -30,6 +33,9 @@ pub struct Profile {
     pub about: Map<String, Value>,
     /// One entry per layer, first layer first.
     pub layers: Vec<LayerMethod>,
+    /// The file that it was read from, for errors.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 impl Profile {
@@ -66,38 +72,24 @@ impl Profile {
             },
         };
         let layers: Result<_> = entries.into_iter().enumerate().map(layer).collect();
-        Ok(Self { about, layers: layers? })
+        Ok(Self { about, layers: layers?, file: Some(path.to_owned()) })
     }
 
-    /// Writes the profile; the file appears when it is complete.
-    ///
-    /// # Errors
-    /// [`Error::Write`].
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let error = |source| Error::Write { path: path.to_owned(), source };
-        let mut text = serde_json::to_vec_pretty(self).map_err(|source| error(source.into()))?;
-        text.push(b'\n');
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let unfinished = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
-        let write = || -> std::io::Result<()> {
-            let mut file = fs::File::create(&unfinished)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&unfinished, path)
-        };
-        write().map_err(|source| {
-            let _ = fs::remove_file(&unfinished);
-            error(source)
-        })
+    /// The profile as [`Profile::read`] reads it.
+    pub fn to_json(&self) -> String {
+        // Maps with text for keys always have a form in JSON.
+        serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 
     /// The methods for a model's layers, in runs up to `seq_len` tokens.
     ///
     /// # Errors
-    /// [`Error::ProfileLayers`] for a model of another depth, [`Error::Core`] for sizes that do not fit.
+    /// [`Error::ProfileLayers`] for a model of another depth, [`Error::Core`] for sizes that do not fit; both
+    /// in [`Error::InFile`] for a profile that was read from a file.
     pub fn methods(&self, layers: &[AttentionLayer], seq_len: usize) -> Result<Vec<Method>> {
         if layers.len() != self.layers.len() {
-            return Err(Error::ProfileLayers { profile: self.layers.len(), model: layers.len() });
+            let error = Error::ProfileLayers { profile: self.layers.len(), model: layers.len() };
+            return Err(self.in_file("`layers`".to_owned(), error));
         }
         let method = |(entry, layer): (&LayerMethod, &AttentionLayer)| match entry {
             LayerMethod::Notation(spec) => spec.resolve(layer, seq_len, COMPRESSION),
@@ -106,6 +98,15 @@ impl Profile {
                 Ok(method.clone())
             }
         };
-        self.layers.iter().zip(layers).map(method).collect()
+        let of_layer =
+            |(number, pair)| method(pair).map_err(|error| self.in_file(format!("layer {number}"), error));
+        self.layers.iter().zip(layers).enumerate().map(of_layer).collect()
+    }
+
+    fn in_file(&self, place: String, error: Error) -> Error {
+        match &self.file {
+            Some(path) => Error::InFile { path: path.clone(), place, source: Box::new(error) },
+            None => error,
+        }
     }
 }

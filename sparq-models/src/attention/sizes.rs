@@ -77,6 +77,8 @@ impl MethodSpec {
         let head_dim = layer.shape.head_dim as f64;
         let size = match (self.rank, self.top_k) {
             (Some(rank), Some(top_k)) => SparqSize::Explicit { rank, top_k },
+            // One component of each key is the least that step 1 reads.
+            (None, None) if open.ratio > 2.0 * head_dim => return Err(open.out_of_reach(2.0 * head_dim)),
             (None, None) => {
                 SparqSize::Ratio { ratio: open.ratio, min_top_k: self.min_top_k.unwrap_or(1).max(1) }
             }

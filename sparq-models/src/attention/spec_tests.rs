@@ -132,11 +132,17 @@ fn first_layers_are_dense_and_profiles_count_layers() {
     let methods = Attention::Profile(profile.clone()).methods(&layers, 100).unwrap();
     let names: Vec<&str> = methods.iter().map(Method::name).collect();
     assert_eq!(names, ["dense", "sparq", "quest"]);
-    profile.write(&path).unwrap();
+    std::fs::write(&path, profile.to_json()).unwrap();
     assert_eq!(Profile::read(&path).unwrap(), profile, "a round trip");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no unfinished file");
     let error = profile.methods(&layers[..2], 100).unwrap_err();
-    assert_eq!(error.to_string(), "the profile has 3 layers, the model 2");
+    assert!(error.to_string().ends_with("profile.json`, `layers`"), "{error}");
+    assert!(error.hint().is_some());
+    let source = std::error::Error::source(&error).unwrap();
+    assert_eq!(source.to_string(), "the profile has 3 layers, the model 2");
+    write(r#"{ "layers": ["dense", { "quest": { "top_k": 0, "page": 16 } }, "dense"] }"#);
+    let error = Profile::read(&path).unwrap().methods(&layers, 100).unwrap_err();
+    assert!(error.to_string().ends_with("profile.json`, layer 1"), "{error}");
 
     for (text, part) in [
         ("[]", "not an object"),

@@ -83,7 +83,11 @@ impl<'m> Probe<'m> {
             let expected = "at least 1, and less than the tokens of a window";
             return Err(Error::InvalidOption { option: "steps", value: steps.to_string(), expected });
         }
-        let pieces: Vec<&[u32]> = ids.chunks_exact(len).take(count.max(1)).collect();
+        if count == 0 {
+            let expected = "at least 1";
+            return Err(Error::InvalidOption { option: "windows", value: "0".into(), expected });
+        }
+        let pieces: Vec<&[u32]> = ids.chunks_exact(len).take(count).collect();
         if pieces.is_empty() {
             let expected = "at least the tokens of one window";
             let value = format!("{} tokens", ids.len());
