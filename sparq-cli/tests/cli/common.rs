@@ -32,6 +32,16 @@ pub(crate) fn copy_of_llama() -> TempDir {
     folder
 }
 
+/// The model inside the program as a folder.
+pub(crate) fn demo_folder() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo");
+    for name in ["config.json", "generation_config.json", "tokenizer.json", "model.safetensors"] {
+        fs::copy(demo.join(name), folder.path().join(name)).unwrap();
+    }
+    folder
+}
+
 /// Rewrites one string of the model's `config.json`.
 pub(crate) fn edit_config(folder: &Path, from: &str, to: &str) {
     let path = folder.join("config.json");

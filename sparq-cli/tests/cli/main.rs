@@ -5,6 +5,7 @@ mod bad_input;
 mod bench;
 mod chat;
 mod common;
+mod crossover;
 mod docs;
 mod doctor;
 mod eval;
@@ -13,6 +14,10 @@ mod generate;
 mod hub;
 mod inspect;
 mod loading;
+mod memory;
 mod methods;
+#[cfg(unix)]
+mod outputs;
+mod terminal;
 mod tune;
 mod verify;
