@@ -60,7 +60,7 @@ impl ChatFormat {
     /// The checkpoint's template; [`ChatFormat::Plain`] where it has none.
     ///
     /// # Errors
-    /// [`crate::Error::Template`], [`crate::Error::Json`] and [`crate::Error::Config`] for files that
+    /// [`crate::Error::Template`], [`crate::Error::File`] and [`crate::Error::Config`] for files that
     /// are damaged.
     pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
         let template = checkpoint.tokenizer_config()?.chat_template()?;

@@ -1,34 +1,45 @@
 //! A model folder as Hugging Face lays it out: configuration, tokenizer and weights.
 //!
 //! Opening reads the small files and the headers of the weight files, so that it is quick for any
-//! size. The weights are mapped into memory and go to the device tensor by tensor in their final
-//! number format, through a [`Loader`].
+//! size. The weights are read tensor by tensor and go to the device in their final number format,
+//! through a [`Loader`].
 
+mod content;
 mod convert;
+mod error;
+mod header;
+pub(crate) mod index;
+pub(crate) mod json;
 mod loader;
-mod map;
+pub(crate) mod names;
 mod pytorch;
+mod quantisation;
 mod random;
 mod report;
+mod source;
 mod weights;
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
 use serde_json::Value;
 
+pub use content::Content;
+pub use error::{Damage, FileError, IndexProblem};
 pub use loader::{LinearWeight, Loader, WeightFormat};
+pub use names::{Kind, Lack};
+pub use quantisation::Quantisation;
 pub use report::{Misshapen, Missing, NonFinite, Unreadable, Unsupported, WeightReport};
 pub use weights::TensorInfo;
 
 use crate::config::{self, ConfigFields, GenerationConfig};
 use crate::error::{Error, Result};
 use crate::tokenizer::{Tokenizer, TokenizerConfig};
+pub(crate) use error::model_name;
+use json::{parse as parse_json, read_if_exists};
 use weights::Weights;
 
-/// An opened model: its configuration is read, its weights are mapped and not yet loaded.
+/// An opened model: its configuration is read, its weights are found and not yet loaded.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The folder, or a name for embedded files, for messages.
@@ -66,9 +77,10 @@ impl Checkpoint {
     ///
     /// The weights are `model.safetensors` or the shards that `model.safetensors.index.json` names.
     /// Where there are neither, they are PyTorch's `pytorch_model.bin`, the shards of
-    /// `pytorch_model.bin.index.json`, or `pytorch_model.pt`, `model.pt` or `model.pth`.
+    /// `pytorch_model.bin.index.json`, or `pytorch_model.pt`, `model.pt` or `model.pth`, or the only
+    /// weight file of another name.
     ///
-    /// The weight files must not be changed or cut short while the checkpoint is in use.
+    /// Weights that are cut short while they are loaded end in an error.
     ///
     /// # Errors
     ///
@@ -80,8 +92,7 @@ impl Checkpoint {
         }
         let config_path = dir.join("config.json");
         let Some(config) = read_if_exists(&config_path)? else {
-            let found = weights::weight_like_files(dir);
-            return Err(Error::FileNotFound { path: config_path, found });
+            return Err(no_config(config_path, dir));
         };
         let generation_path = dir.join("generation_config.json");
         let generation = read_if_exists(&generation_path)?;
@@ -196,7 +207,7 @@ impl Checkpoint {
         };
         match bytes {
             Some(bytes) => Tokenizer::from_bytes(&path, &bytes),
-            None => Err(Error::FileNotFound { path, found: Vec::new() }),
+            None => Err(Error::FileNotFound { path }),
         }
     }
 
@@ -205,7 +216,7 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`Error::Json`] and [`Error::Config`] for files that are damaged.
+    /// [`Error::File`] and [`Error::Config`] for files that are damaged.
     pub fn tokenizer_config(&self) -> Result<TokenizerConfig> {
         if !matches!(self.tokenizer, TokenizerSource::File(_)) {
             return Ok(TokenizerConfig::default());
@@ -233,6 +244,11 @@ impl Checkpoint {
         .unwrap_or(DType::F32)
     }
 
+    /// How the weights are quantised, if they are: such weights are not loaded.
+    pub fn quantisation(&self) -> Option<Quantisation> {
+        Quantisation::of_config(&self.config).or_else(|| Quantisation::of_tensors(self.weights.iter()))
+    }
+
     /// Size of all weights in bytes, as they are stored.
     pub fn weight_bytes(&self) -> u64 {
         self.weights.iter().map(|tensor| tensor.bytes).sum()
@@ -254,28 +270,27 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`Error::UnsupportedDtype`] if the device cannot hold `dtype`, or it is another format.
+    /// [`Error::UnsupportedDtype`] if the device cannot hold `dtype`, or it is another format;
+    /// [`FileError::Quantised`].
     pub fn loader<'a>(
         &'a self,
         device: &Device,
         dtype: DType,
         progress: &'a mut dyn FnMut(u64, u64),
     ) -> Result<Loader<'a>> {
+        if let Some(scheme) = self.quantisation().filter(|_| !self.weights.is_random()) {
+            return Err(FileError::Quantised { folder: self.location.clone(), scheme }.into());
+        }
         Loader::new(&self.weights, &self.location, device, (dtype, self.weight_format), progress)
     }
 }
 
-/// The content of a file, or nothing if it does not exist.
-fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::Io { path: path.to_owned(), source }),
+/// Why there is no `config.json` in `dir`: an adapter has none, nor has a GGUF file.
+fn no_config(path: PathBuf, dir: &Path) -> Error {
+    match names::choose(&weights::files(dir)) {
+        Err(lack @ Lack::Other { .. }) => FileError::NoWeights { folder: dir.to_owned(), lack }.into(),
+        _ => Error::FileNotFound { path },
     }
-}
-
-fn parse_json(path: &Path, bytes: &[u8]) -> Result<Value> {
-    serde_json::from_slice(bytes).map_err(|source| Error::Json { path: path.to_owned(), source })
 }
 
 fn parse_generation(path: &Path, bytes: Option<&[u8]>) -> Result<GenerationConfig> {

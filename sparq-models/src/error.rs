@@ -1,10 +1,15 @@
 //! What can go wrong between a model folder and text.
 
+mod shorten;
+
 use std::path::PathBuf;
 
 use burn::tensor::DType;
 
-use crate::checkpoint::WeightReport;
+pub use shorten::shorten;
+pub(crate) use shorten::{list, shown};
+
+use crate::checkpoint::{FileError, WeightReport};
 
 /// The result of everything in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -29,8 +34,6 @@ pub enum Error {
     FileNotFound {
         /// The file that was looked for.
         path: PathBuf,
-        /// Names of files beside it that look like weights.
-        found: Vec<String>,
     },
 
     /// A file exists and cannot be read.
@@ -102,70 +105,9 @@ pub enum Error {
         model: usize,
     },
 
-    /// A file is not valid JSON.
-    #[error("`{}` is not valid JSON", path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// Where the JSON breaks.
-        source: serde_json::Error,
-    },
-
-    /// A weight file has a header that cannot be read or that does not match its length.
-    #[error("`{}` is not a complete safetensors file", path.display())]
-    Safetensors {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with the header.
-        source: safetensors::SafeTensorError,
-    },
-
-    /// A PyTorch weight file cannot be read, or holds something else than a state dict.
-    #[error("`{}` is not a PyTorch state dict", path.display())]
-    Pytorch {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: Box<pytorch_reader::PytorchError>,
-    },
-
-    /// The model folder holds no weights under a name that is read.
-    #[error("there are no weights in `{}` (looked for {})", folder.display(), looked_for.join(", "))]
-    NoWeights {
-        /// The model folder.
-        folder: PathBuf,
-        /// Names of the files that would have been read, in order.
-        looked_for: Vec<&'static str>,
-        /// Names of files in the folder that look like weights.
-        found: Vec<String>,
-    },
-
-    /// A weight file holds a Git LFS pointer instead of the weights.
-    #[error("`{}` is a Git LFS pointer, not the weights themselves", path.display())]
-    LfsPointer {
-        /// The file.
-        path: PathBuf,
-    },
-
-    /// The index of a sharded checkpoint names files that are not there.
-    #[error("`{}` names shards that are missing: {}", index.display(), shards.join(", "))]
-    ShardsMissing {
-        /// The index file.
-        index: PathBuf,
-        /// Names of the missing files.
-        shards: Vec<String>,
-    },
-
-    /// The index of a sharded checkpoint promises a tensor that its shard does not hold.
-    #[error("`{}` places tensor `{tensor}` in shard `{shard}`, which does not hold it", index.display())]
-    ShardLacksTensor {
-        /// The index file.
-        index: PathBuf,
-        /// Name of the shard.
-        shard: String,
-        /// The first such tensor, in the order of the names.
-        tensor: String,
-    },
+    /// A file of the model folder is not what it should be.
+    #[error(transparent)]
+    File(#[from] FileError),
 
     /// No model of this crate carries that architecture's name.
     #[error("architecture `{name}` is not supported (supported: {})", supported.join(", "))]
@@ -307,22 +249,11 @@ impl Error {
                  hub: ORG/NAME"
                     .into(),
             ),
-            Error::FileNotFound { found, .. } => Some(missing_file_hint(found)),
-            Error::NoWeights { found, .. } => Some(no_weights_hint(found)),
-            Error::Pytorch { .. } => Some(
-                "download it again if it is damaged; else save the model's state dict, best as safetensors"
-                    .into(),
-            ),
-            Error::Json { .. } | Error::Safetensors { .. } => {
-                Some("the file is damaged or was cut short: download it again".into())
-            }
-            Error::LfsPointer { .. } => {
-                Some("run `git lfs pull` in the model folder, or download the file itself".into())
-            }
-            Error::ShardsMissing { .. } => Some("download the missing shards into the same folder".into()),
-            Error::ShardLacksTensor { .. } => {
-                Some("index and shards come from different downloads: download both again".into())
-            }
+            Error::FileNotFound { path } => Some(match crate::checkpoint::model_name(path) {
+                Some(name) => format!("the model is incomplete in the cache: `sparq pull {name}`"),
+                None => "the folder is incomplete: download this file as well".into(),
+            }),
+            Error::File(error) => Some(error.hint()),
             Error::MethodSpec { .. } => {
                 Some("write NAME[@RATIO][:KEY=VALUE]…, such as sparq@8, sparq:r=16:k=64 or h2o:k=64".into())
             }
@@ -366,65 +297,9 @@ impl Error {
     }
 }
 
-/// What to do about a missing file that is no weight file.
-fn missing_file_hint(found: &[String]) -> String {
-    match !found.is_empty() && found.iter().all(|name| name.ends_with(".gguf")) {
-        true => gguf_hint(found),
-        false => "the folder is incomplete: download this file as well".into(),
-    }
-}
-
-/// What to do about missing weights, going by the weight-like files that are there instead.
-fn no_weights_hint(found: &[String]) -> String {
-    let list = found.join(", ");
-    let any = |suffixes: &[&str]| {
-        let ends = |name: &String| suffixes.iter().any(|suffix| name.ends_with(suffix));
-        found.iter().any(ends)
-    };
-    let shards = |suffix: &str| found.iter().any(|name| name.contains("-of-") && name.ends_with(suffix));
-    if found.is_empty() {
-        "the folder holds no weights: download model.safetensors as well".into()
-    } else if shards(".safetensors") {
-        format!("found shards without model.safetensors.index.json, download it as well: {list}")
-    } else if shards(".bin") {
-        format!("found shards without pytorch_model.bin.index.json, download it as well: {list}")
-    } else if any(&[".safetensors"]) {
-        format!("found {list}: rename the file that holds the weights to model.safetensors")
-    } else if any(&[".bin", ".pt", ".pth"]) {
-        format!("found {list}: rename the file that holds the weights to pytorch_model.bin")
-    } else {
-        gguf_hint(found)
-    }
-}
-
-fn gguf_hint(found: &[String]) -> String {
-    format!("found {}: GGUF is not read, use the original model with safetensors files", found.join(", "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hint_goes_by_the_files_that_are_there() {
-        let owned = |found: &[&str]| found.iter().map(|&name| name.to_owned()).collect();
-        let weights = |found: &[&str]| {
-            let (folder, looked_for) = ("m".into(), vec!["model.safetensors"]);
-            Error::NoWeights { folder, looked_for, found: owned(found) }.hint().unwrap()
-        };
-        assert!(weights(&["consolidated.00.pth"]).contains("rename"));
-        assert!(weights(&["llama-q4.gguf"]).contains("GGUF is not read"));
-        assert!(weights(&["m-1-of-2.safetensors"]).contains("model.safetensors.index.json"));
-        assert!(weights(&["m-1-of-2.bin"]).contains("pytorch_model.bin.index.json"));
-        assert!(weights(&["weights.safetensors"]).contains("rename"));
-        assert!(weights(&[]).contains("holds no weights"));
-        let file = |found: &[&str]| {
-            Error::FileNotFound { path: "m/config.json".into(), found: owned(found) }.hint().unwrap()
-        };
-        assert!(file(&["x.gguf"]).contains("GGUF is not read"));
-        assert!(file(&["model.safetensors"]).contains("download this file"));
-        assert!(file(&[]).contains("download this file"));
-    }
 
     #[test]
     fn messages_name_the_place_and_keep_the_source_apart() {

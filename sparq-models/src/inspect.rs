@@ -29,7 +29,7 @@ pub use rope::RopeSummary;
 pub use sizes::Sizes;
 
 use crate::{
-    checkpoint::{Checkpoint, TensorInfo},
+    checkpoint::{Checkpoint, Quantisation, TensorInfo},
     error::Result,
     models,
 };
@@ -63,6 +63,9 @@ pub struct Inspection {
     pub stored_bytes: u64,
     /// The stored tensors by number format, by name.
     pub stored: Vec<StoredFormat>,
+    /// How the weights are quantised, if they are: such a checkpoint is not loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantisation: Option<Quantisation>,
 }
 
 /// The tensors that are stored in one number format.
@@ -105,6 +108,7 @@ impl Inspection {
             linear_outputs: linear().map(|tensor| tensor.shape[0] as u64).sum(),
             stored_bytes: checkpoint.weight_bytes(),
             stored: stored(checkpoint),
+            quantisation: checkpoint.quantisation(),
         })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A model folder becomes text in four steps, one module each:
 //!
-//! - [`checkpoint`] finds the files of the folder, maps the weights into memory and loads them,
+//! - [`checkpoint`] finds the files of the folder, reads the weights and loads them,
 //!   naming every tensor that does not fit;
 //! - [`config`] reads `config.json` and `generation_config.json`;
 //! - [`tokenizer`] turns text into token ids, and ids into text piece by piece;
@@ -60,4 +60,4 @@ pub mod verify;
 /// The attention layer that the models are built on.
 pub use sparq_core as core;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, shorten};

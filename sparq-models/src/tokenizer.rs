@@ -46,7 +46,7 @@ impl Tokenizer {
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = fs::read(path).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => Error::FileNotFound { path: path.to_owned(), found: Vec::new() },
+            io::ErrorKind::NotFound => Error::FileNotFound { path: path.to_owned() },
             _ => Error::Io { path: path.to_owned(), source },
         })?;
         Self::from_bytes(path, &bytes)

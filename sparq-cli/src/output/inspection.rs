@@ -23,11 +23,16 @@ pub(crate) fn inspection(report: &Report) -> String {
 }
 
 fn facts(report: &Report) -> String {
-    let Inspection { architecture, supported, sizes, rope, parameters, .. } = &report.inspection;
+    let Inspection { architecture, supported, sizes, rope, parameters, quantisation, .. } =
+        &report.inspection;
     let mut table = table(&[]);
     let support = if *supported { "can be loaded" } else { "cannot be loaded by this version" };
     table.add_row(["model".to_owned(), cell(&report.model)]);
     table.add_row(["architecture".to_owned(), format!("{}, {support}", cell(architecture))]);
+    if let Some(scheme) = quantisation {
+        let words = format!("{scheme}: such weights are not loaded");
+        table.add_row(["quantised".to_owned(), cell(&words)]);
+    }
     table.add_row(["parameters".to_owned(), count(*parameters)]);
     let rows = [
         ("layers", sizes.layers),

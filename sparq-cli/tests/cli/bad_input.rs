@@ -50,10 +50,24 @@ fn no_config() {
 #[test]
 fn no_weights() {
     let folder = copy_of_llama();
-    fs::rename(folder.path().join("model.safetensors"), folder.path().join("weights.safetensors")).unwrap();
+    let path = |name: &str| folder.path().join(name);
+    // The only weight file may have any name; of two, none is guessed.
+    fs::rename(path("model.safetensors"), path("weights.safetensors")).unwrap();
+    fs::rename(path("expected.safetensors"), path("expected")).unwrap();
+    sparq()
+        .args(["verify", "-m"])
+        .arg(folder.path())
+        .arg("--expected")
+        .arg(path("expected"))
+        .assert()
+        .success();
+    fs::copy(path("weights.safetensors"), path("w.safetensors")).unwrap();
+    verify_fails(&folder, &["none of w.safetensors, weights.safetensors is called", "hint: rename the one"]);
+    fs::remove_file(path("weights.safetensors")).unwrap();
+    fs::rename(path("w.safetensors"), path("w-Q4_0.gguf")).unwrap();
     verify_fails(
         &folder,
-        &["model.safetensors", "pytorch_model.bin", "hint: found ", "weights.safetensors: rename"],
+        &["there are no weights in", "GGUF file, which is not read (w-Q4_0.gguf)", "hint: "],
     );
 }
 
@@ -85,7 +99,44 @@ fn config_that_is_no_json_or_lacks_a_field() {
     edit_config(folder.path(), "\"hidden_size\": 64,", "");
     verify_fails(&folder, &["config.json", "hidden_size"]);
     fs::write(folder.path().join("config.json"), "{").unwrap();
-    verify_fails(&folder, &["config.json", "JSON"]);
+    verify_fails(&folder, &["config.json` is cut short", "hint: download it again"]);
+}
+
+#[test]
+fn json_is_read_as_python_reads_it() {
+    let folder = copy_of_llama();
+    edit_config(
+        folder.path(),
+        "\"hidden_size\"",
+        "\"a\": [NaN, Infinity, -1e999, \"\\ud800\"], \"hidden_size\"",
+    );
+    sparq().args(["verify", "-m"]).arg(folder.path()).assert().success();
+    edit_config(folder.path(), "\"hidden_size\": 64", "\"hidden_size\": NaN");
+    verify_fails(&folder, &["config.json", "hidden_size", "\"NaN\""]);
+}
+
+#[test]
+fn quantised_weights_are_named_and_inspected() {
+    let folder = copy_of_llama();
+    let scheme = "\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4}, \"hidden_size\"";
+    edit_config(folder.path(), "\"hidden_size\"", scheme);
+    verify_fails(&folder, &["are quantised: gptq, 4 bits", "hint: use the model that was quantised"]);
+    let inspect =
+        |flags: &[&str]| sparq().args(["inspect", "-m"]).arg(folder.path()).args(flags).assert().success();
+    inspect(&[]).stdout(contains(
+        "gptq, 4 bits (by `quantization_config` in config.json): such weights are not loaded",
+    ));
+    inspect(&["--json"]).stdout(contains("\"scheme\": \"gptq\""));
+}
+
+#[test]
+fn an_index_names_files_of_its_own_folder() {
+    let (folder, elsewhere) = (copy_of_llama(), TempDir::new().unwrap());
+    let shard = elsewhere.path().join("model.safetensors");
+    fs::rename(folder.path().join("model.safetensors"), &shard).unwrap();
+    let index = format!("{{\"weight_map\": {{\"model.norm.weight\": {:?}}}}}", shard.to_str().unwrap());
+    fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
+    verify_fails(&folder, &["model.safetensors.index.json` names `", "no file of its own folder", "hint: "]);
 }
 
 #[test]

@@ -60,7 +60,10 @@ fn pytorch_weights_that_are_no_state_dict() {
         .arg(folder.path())
         .assert()
         .code(1)
-        .stderr(contains("pytorch_model.bin` is not a PyTorch state dict").and(contains("hint: ")))
+        .stderr(
+            contains("pytorch_model.bin` is a safetensors file, not a PyTorch state dict")
+                .and(contains("hint: rename")),
+        )
         .stdout(predicate::str::is_empty());
 }
 

@@ -42,11 +42,11 @@ impl Profile {
     /// Reads a profile.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Json`], and [`Error::Profile`] that names the layer.
+    /// [`Error::Io`], and [`Error::Profile`] that names the layer.
     pub fn read(path: &Path) -> Result<Self> {
         let bad = |message: String| Error::Profile { path: path.to_owned(), message };
         let bytes = fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        let json = |source| Error::Json { path: path.to_owned(), source };
+        let json = |error: serde_json::Error| bad(format!("it is not JSON: {error}"));
         let Value::Object(mut fields) = serde_json::from_slice(&bytes).map_err(json)? else {
             return Err(bad("it is not an object with a list `layers`".into()));
         };

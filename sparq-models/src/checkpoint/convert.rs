@@ -1,11 +1,15 @@
 //! From the bytes of a file to tensor data of another float format, on all cores.
 
+use std::io;
+
 use burn::tensor::{DType, Element, TensorData};
 use bytemuck::Pod;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use safetensors::Dtype;
+
+use super::source::TensorBytes;
 
 #[cfg(target_endian = "big")]
 compile_error!("safetensors are little-endian, and their bytes are taken over as they are");
@@ -125,17 +129,25 @@ impl Target for bf16 {
     }
 }
 
-/// Converts the stored `bytes` of a tensor with axes `shape` to `target`.
+/// Why a tensor has no data.
+#[derive(Debug)]
+pub(super) enum Unloadable {
+    /// The element at this position is NaN or infinite in the target format, and none before it is.
+    NonFinite(usize),
+    /// The file does not give its bytes.
+    Unreadable(io::Error),
+}
+
+/// Reads the stored `bytes` of a tensor with axes `shape` and converts them to `target`.
 ///
-/// `progress` is called with the number of stored bytes done since its last call. `Err` holds the
-/// position of the first element that is NaN or infinite in the target format.
+/// `progress` is called with the number of stored bytes done since its last call.
 pub(super) fn convert(
     stored: FloatFormat,
-    bytes: &[u8],
+    bytes: &TensorBytes<'_>,
     shape: &[usize],
     target: FloatFormat,
     progress: &mut dyn FnMut(u64),
-) -> std::result::Result<TensorData, usize> {
+) -> Result<TensorData, Unloadable> {
     match target {
         FloatFormat::F32 => Ok(TensorData::new(convert_to::<f32>(stored, bytes, progress)?, shape)),
         FloatFormat::F16 => Ok(TensorData::new(convert_to::<f16>(stored, bytes, progress)?, shape)),
@@ -145,36 +157,48 @@ pub(super) fn convert(
 
 fn convert_to<T: Target>(
     stored: FloatFormat,
-    bytes: &[u8],
+    bytes: &TensorBytes<'_>,
     progress: &mut dyn FnMut(u64),
-) -> std::result::Result<Vec<T>, usize> {
+) -> Result<Vec<T>, Unloadable> {
     let mut values: Vec<T> = bytemuck::zeroed_vec(bytes.len() / stored.size());
-    let steps = values.chunks_mut(STEP).zip(bytes.chunks(STEP * stored.size()));
-    for (step, (values, bytes)) in steps.enumerate() {
-        let parts = values.par_chunks_mut(PART).zip(bytes.par_chunks(PART * stored.size()));
-        let non_finite = parts.enumerate().filter_map(|(part, (values, bytes))| {
-            convert_part(stored, bytes, values);
-            first_non_finite(values).map(|position| part * PART + position)
+    for (step, values) in values.chunks_mut(STEP).enumerate() {
+        let size = values.len() * stored.size();
+        let parts = values.par_chunks_mut(PART).enumerate();
+        let non_finite = parts.map_init(Vec::new, |buffer, (part, values)| {
+            let first = step * STEP + part * PART;
+            read_part(stored, bytes, first, values, buffer)?;
+            Ok::<_, io::Error>(first_non_finite(values).map(|position| first + position))
         });
-        if let Some(position) = non_finite.min() {
-            return Err(step * STEP + position);
+        let first = non_finite.try_reduce(|| None, |one, other| Ok(one.into_iter().chain(other).min()));
+        if let Some(position) = first.map_err(Unloadable::Unreadable)? {
+            return Err(Unloadable::NonFinite(position));
         }
-        progress(bytes.len() as u64);
+        progress(size as u64);
     }
     Ok(values)
 }
 
-fn convert_part<T: Target>(stored: FloatFormat, bytes: &[u8], values: &mut [T]) {
+/// Reads the elements from number `first` on. `buffer` is for bytes that are not in the format of `T`.
+fn read_part<T: Target>(
+    stored: FloatFormat,
+    bytes: &TensorBytes<'_>,
+    first: usize,
+    values: &mut [T],
+    buffer: &mut Vec<u8>,
+) -> io::Result<()> {
+    let start = first * stored.size();
     if stored == T::FORMAT {
-        bytemuck::cast_slice_mut(values).copy_from_slice(bytes);
-        return;
+        return bytes.read(start, bytemuck::cast_slice_mut(values));
     }
+    buffer.resize(values.len() * stored.size(), 0);
+    bytes.read(start, buffer)?;
     let mut block = [0.0; BLOCK];
-    for (bytes, values) in bytes.chunks(BLOCK * stored.size()).zip(values.chunks_mut(BLOCK)) {
+    for (bytes, values) in buffer.chunks(BLOCK * stored.size()).zip(values.chunks_mut(BLOCK)) {
         let block = &mut block[..values.len()];
         stored.widen(bytes, block);
         T::narrow(block, values);
     }
+    Ok(())
 }
 
 fn first_non_finite<T: Target>(values: &[T]) -> Option<usize> {
@@ -188,6 +212,7 @@ fn first_non_finite<T: Target>(values: &[T]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::source::Source;
     use super::*;
 
     const FORMATS: [FloatFormat; 3] = [FloatFormat::F32, FloatFormat::F16, FloatFormat::BF16];
@@ -209,11 +234,14 @@ mod tests {
             let bytes = [vec![0], encode(stored, &values)].concat();
             for target in FORMATS {
                 let mut done = 0;
-                let data = convert(stored, &bytes[1..], &[values.len()], target, &mut |bytes| done += bytes);
+                let bytes = Source::Static(bytes.clone().leak());
+                let range = 1..bytes.len();
+                let bytes = TensorBytes::Stored { source: &bytes, range };
+                let data = convert(stored, &bytes, &[values.len()], target, &mut |bytes| done += bytes);
                 let data = data.unwrap();
                 assert_eq!(data.dtype(), target.dtype());
                 assert_eq!(data.try_into_vec_as::<f32>().unwrap(), values, "{stored:?} to {target:?}");
-                assert_eq!(done as usize, bytes.len() - 1);
+                assert_eq!(done as usize, bytes.len());
             }
         }
     }
@@ -221,7 +249,7 @@ mod tests {
     #[test]
     fn rounds_to_nearest() {
         let third = 1.0_f32 / 3.0;
-        let bytes = encode(FloatFormat::F32, &[third]);
+        let bytes = TensorBytes::Read(encode(FloatFormat::F32, &[third]));
         let get = |target| {
             let data = convert(FloatFormat::F32, &bytes, &[1], target, &mut |_| ()).unwrap();
             data.try_into_vec_as::<f32>().unwrap()[0]
@@ -235,8 +263,11 @@ mod tests {
         let mut values = vec![1.0; PART + 10];
         values[PART + 3] = 1e6; // Above the largest f16.
         values[PART + 5] = f32::NAN;
-        let bytes = encode(FloatFormat::F32, &values);
-        let find = |target| convert(FloatFormat::F32, &bytes, &[values.len()], target, &mut |_| ()).err();
+        let bytes = TensorBytes::Read(encode(FloatFormat::F32, &values));
+        let find = |target| match convert(FloatFormat::F32, &bytes, &[values.len()], target, &mut |_| ()) {
+            Err(Unloadable::NonFinite(position)) => Some(position),
+            _ => None,
+        };
         assert_eq!(find(FloatFormat::F16), Some(PART + 3));
         assert_eq!(find(FloatFormat::BF16), Some(PART + 5));
         assert_eq!(find(FloatFormat::F32), Some(PART + 5));

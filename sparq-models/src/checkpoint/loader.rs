@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::io;
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -12,7 +13,7 @@ use sparq_core::{
     weight::QuantizedWeight,
 };
 
-use super::convert::{FloatFormat, convert};
+use super::convert::{FloatFormat, Unloadable, convert};
 use super::random;
 use super::report::{Misshapen, Missing, NonFinite, Unreadable, Unsupported, WeightReport};
 use super::weights::Weights;
@@ -96,7 +97,11 @@ impl<'a> Loader<'a> {
             claimed: HashSet::new(),
             loaded_bytes: 0,
             total_bytes: weights.iter().map(|tensor| tensor.bytes).sum(),
-            report: WeightReport { location: location.to_owned(), ..WeightReport::default() },
+            report: WeightReport {
+                location: location.to_owned(),
+                unread_index: weights.unread_index().map(Path::to_owned),
+                ..WeightReport::default()
+            },
         })
     }
 
@@ -174,7 +179,8 @@ impl<'a> Loader<'a> {
     /// format or not finite, and every tensor that was neither loaded nor ignored.
     pub fn finish(mut self) -> Result<()> {
         let names = self.weights.iter().map(|tensor| tensor.name);
-        let unused = names.filter(|name| !self.claimed.contains(name));
+        // What a shard holds beside its own, transformers leaves where the model has no use for it.
+        let unused = names.filter(|name| !self.claimed.contains(name) && !self.weights.is_unlisted(name));
         self.report.unused = unused.map(str::to_owned).collect();
         if self.report.is_empty() {
             return Ok(());
@@ -226,24 +232,27 @@ impl<'a> Loader<'a> {
             }
             (self.progress)(self.loaded_bytes, self.total_bytes);
         };
-        let bytes = match self.weights.bytes(stored) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                let (name, message) = (name.to_owned(), error.to_string());
-                self.report.unreadable.push(Unreadable { name, message });
-                return None;
-            }
-        };
-        let converted = convert(from, &bytes, dims, to, &mut progress);
-        self.weights.release(stored);
-        match converted {
+        let bytes = self.weights.bytes(stored).map_err(Unloadable::Unreadable);
+        match bytes.and_then(|bytes| convert(from, &bytes, dims, to, &mut progress)) {
             Ok(data) => Some(data),
-            Err(element) => {
+            Err(Unloadable::NonFinite(element)) => {
                 let (name, stored) = (name.to_owned(), stored.dtype);
                 self.report.non_finite.push(NonFinite { name, element, stored, wanted });
                 None
             }
+            Err(Unloadable::Unreadable(error)) => {
+                self.report.unreadable.push(Unreadable { name: name.to_owned(), message: describe(&error) });
+                None
+            }
         }
+    }
+}
+
+/// What reading a file says; an end that comes too soon in words for users.
+fn describe(error: &io::Error) -> String {
+    match (error.kind(), error.get_ref()) {
+        (io::ErrorKind::UnexpectedEof, None) => "the file was cut short while it was read".to_owned(),
+        _ => error.to_string(),
     }
 }
 

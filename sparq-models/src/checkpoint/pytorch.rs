@@ -6,33 +6,114 @@
 //! for, strided and shared storages included.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
-use pytorch_reader::{DType, PytorchReader, Tensor};
+use pytorch_reader::{DType, PickleError, PickleValue, PytorchError, PytorchReader, Tensor};
 use safetensors::Dtype;
 
-use super::weights::{LFS_POINTER, Location, Stored};
-use crate::error::{Error, Result};
+use super::content::{Content, NEEDED};
+use super::error::{Damage, FileError, PYTORCH};
+use super::source::Source;
+use super::weights::{Location, Stored};
+use crate::error::{Error, Result, shown};
 
 /// Where training scripts put the state dict when they save more than it.
 const NESTED_UNDER: [&str; 2] = ["state_dict", "model_state_dict"];
 
 /// The tensors of the file at `path`.
+///
+/// # Errors
+///
+/// [`FileError::Pickle`] where the pickle names something that `torch.load` with `weights_only` refuses as
+/// well: nothing of it would be run, and a file that asks for it is not what it claims to be.
 pub(super) fn read(path: &Path) -> Result<BTreeMap<String, Stored>> {
-    let mut start = [0; LFS_POINTER.len()];
-    let mut file = File::open(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-    if file.read_exact(&mut start).is_ok() && start == LFS_POINTER {
-        return Err(Error::LfsPointer { path: path.to_owned() });
+    let source = Source::open(path).and_then(|source| source.start(NEEDED));
+    let start = source.map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let damaged = |damage| Error::from(FileError::Damaged { path: path.to_owned(), form: PYTORCH, damage });
+    match Content::of(&start) {
+        None | Some(Content::Zip | Content::Pickle) => {}
+        Some(content) => return Err(damaged(Damage::Is(content))),
     }
-    let fail = |source| Error::Pytorch { path: path.to_owned(), source: Box::new(source) };
-    let tensors = PytorchReader::new(path).map_err(fail)?.into_tensors();
+    let failed = |error: PytorchError| match error {
+        PytorchError::Pickle(PickleError::UnsupportedType(name)) if !is_of_state_dict(&name) => {
+            FileError::Pickle { path: path.to_owned(), name }.into()
+        }
+        error => damaged(damage(&error)),
+    };
+    let tensors = PytorchReader::new(path).map_err(failed)?.into_tensors();
+    let values = PytorchReader::read_pickle_data(path, None).map_err(failed)?;
+    if let Some(name) = stranger(&values) {
+        return Err(FileError::Pickle { path: path.to_owned(), name: name.to_owned() }.into());
+    }
     let tensors = unnest(tensors).into_iter().map(|(name, tensor)| {
         let (shape, dtype) = (tensor.shape().to_vec(), dtype(tensor.dtype()));
         (name, Stored { shape, dtype, location: Location::Pytorch(tensor) })
     });
     Ok(tensors.collect())
+}
+
+/// What an error of the reader means.
+fn damage(error: &PytorchError) -> Damage {
+    let detail = shown(error);
+    let says = |words: &[&str]| words.iter().any(|words| detail.contains(words));
+    let is_short = match error {
+        PytorchError::Io(error) | PytorchError::Tar(error) => {
+            error.kind() == std::io::ErrorKind::UnexpectedEof
+        }
+        PytorchError::Zip(_) => says(&["EOCD", "end of central directory"]),
+        _ => says(&["failed to fill whole buffer", "beyond the end of the file"]),
+    };
+    match error {
+        _ if is_short => Damage::CutShort { detail },
+        _ if says(&["Big-endian"]) => Damage::BigEndian,
+        PytorchError::Pickle(PickleError::UnsupportedType(_)) => Damage::Tensors { detail },
+        _ if says(&["at the root of"]) => Damage::Tensors { detail },
+        _ => Damage::Syntax { detail },
+    }
+}
+
+/// The first name in a pickle that is no part of a state dict.
+fn stranger(value: &PickleValue) -> Option<&str> {
+    match value {
+        PickleValue::List(values) => values.iter().find_map(stranger),
+        PickleValue::Dict(values) => {
+            let mut found: Vec<&str> = values.values().filter_map(stranger).collect();
+            found.sort_unstable();
+            found.first().copied()
+        }
+        PickleValue::Unsupported(name) => (!is_of_state_dict(name)).then_some(name),
+        _ => None,
+    }
+}
+
+/// Whether `torch.load` with `weights_only` knows a name, or it is that of a value the reader has no form for.
+fn is_of_state_dict(name: &str) -> bool {
+    const KNOWN: [&str; 11] = [
+        "int",
+        "collections.OrderedDict",
+        "collections.Counter",
+        "_codecs.encode",
+        "builtins.bytearray",
+        "builtins.complex",
+        "builtins.set",
+        "__builtin__.bytearray",
+        "__builtin__.complex",
+        "__builtin__.set",
+        "torch.nn.parameter.Parameter",
+    ];
+    const OF_TORCH: [&str; 13] = [
+        "int", "uint", "float", "bfloat", "double", "half", "long", "short", "bool", "complex", "device",
+        "strided", "per_",
+    ];
+    let of_torch = |rest: &str| {
+        let is_class = rest.starts_with(|first: char| first.is_ascii_uppercase());
+        !rest.contains('.') && (is_class || OF_TORCH.iter().any(|known| rest.starts_with(known)))
+    };
+    KNOWN.contains(&name)
+        || name.strip_prefix("torch.").is_some_and(of_torch)
+        || name.strip_prefix("torch.storage.").is_some_and(of_torch)
+        || name.starts_with("torch._utils._rebuild_")
+        || name == "torch.serialization._get_layout"
 }
 
 /// Takes the state dict out of a checkpoint that nests it.

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use burn::tensor::DType;
 use safetensors::Dtype;
 
+use super::error::download_again;
+use crate::error::{shorten, shown};
+
 /// Tensors of one kind that a message lists; the rest is counted.
 const LISTED: usize = 10;
 
@@ -30,6 +33,8 @@ pub struct WeightReport {
     pub too_large: Vec<sparq_core::Error>,
     /// Tensors whose content the file does not give.
     pub unreadable: Vec<Unreadable>,
+    /// An index that lies beside the weight file and was not read, as transformers does not.
+    pub unread_index: Option<PathBuf>,
     /// Tensors that hold NaN or infinity; complete only if there are no other problems, because
     /// otherwise no more weights are read.
     pub non_finite: Vec<NonFinite>,
@@ -116,29 +121,55 @@ impl WeightReport {
 
     /// The next step for the user.
     pub(crate) fn hint(&self) -> Option<String> {
-        let hint = if !self.unsupported.is_empty() {
+        let hint = if let Some(first) = self.unsupported.first() {
             if self.unsupported.iter().any(|tensor| tensor.device.is_some()) {
                 "try --dtype f32"
-            } else {
+            } else if self.unsupported.iter().all(|tensor| tensor.stored == Dtype::F64) {
+                "save the model in F32: F64 is not read"
+            } else if is_code(first.stored) {
                 "only these three formats are read: use a checkpoint that is not quantised"
+            } else {
+                "only these three formats are read: save the model in one of them"
             }
         } else if let (true, Some(error)) = (self.misshapen.is_empty(), self.too_large.first()) {
             return error.hint();
+        } else if let (Some(index), true) =
+            (&self.unread_index, self.has_mismatch() || !self.unused.is_empty())
+        {
+            return Some(format!(
+                "`{}` lies beside the file that was read: if the shards are the model, take the single file away",
+                index.display()
+            ));
+        } else if self.unused.iter().any(|name| name.ends_with(".attention.wq.weight")) {
+            "these are names of Meta's or Mistral's own format: take the files that transformers reads"
+        } else if self.unused.iter().any(|name| name.contains(".lora_")) {
+            "these are the weights of an adapter (LoRA): merge it into its base model and save that"
         } else if !self.misshapen.is_empty() {
             "config.json and the weights seem to come from different models"
         } else if !self.missing.is_empty() {
-            "the download is incomplete, or config.json names another architecture than the weights have"
+            return Some(format!(
+                "config.json names another architecture than the weights have, or they are incomplete: {}",
+                download_again(&self.location)
+            ));
         } else if !self.unreadable.is_empty() {
-            "the file is damaged: download it again"
+            return Some(format!("the file is damaged: {}", download_again(&self.location)));
         } else if !self.unused.is_empty() {
             "config.json may name another architecture or fewer layers than the weights have"
         } else if self.non_finite.iter().any(NonFinite::is_overflow_likely) {
             "numbers above the range of f16 become infinite: try --dtype bf16 or f32"
         } else {
-            "the file is damaged, or its training diverged: download it again"
+            return Some(format!(
+                "the file is damaged, or its training diverged: {}",
+                download_again(&self.location)
+            ));
         };
         Some(hint.to_owned())
     }
+}
+
+/// Whether numbers in this format are codes that a scale belongs to.
+fn is_code(dtype: Dtype) -> bool {
+    !matches!(dtype, Dtype::F64 | Dtype::I64 | Dtype::U64 | Dtype::C64 | Dtype::BOOL)
 }
 
 impl NonFinite {
@@ -182,9 +213,9 @@ trait Problem {
 
 impl Problem for Missing {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tensor `{}` is missing", self.name)?;
+        write!(f, "tensor `{}` is missing", shorten(&self.name))?;
         match &self.closest {
-            Some(closest) => write!(f, " (the file has `{closest}`)"),
+            Some(closest) => write!(f, " (the file has `{}`)", shorten(closest)),
             None => Ok(()),
         }
     }
@@ -192,14 +223,15 @@ impl Problem for Missing {
 
 impl Problem for Misshapen {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, found, expected } = self;
-        write!(f, "tensor `{name}` has shape {found:?}, expected {expected:?}")
+        let (name, found) = (shorten(&self.name), shown(format_args!("{:?}", self.found)));
+        write!(f, "tensor `{name}` has shape {found}, expected {:?}", self.expected)
     }
 }
 
 impl Problem for Unsupported {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, stored, wanted, device } = self;
+        let Self { stored, wanted, device, .. } = self;
+        let name = shorten(&self.name);
         match device {
             Some(device) => {
                 write!(f, "tensor `{name}` cannot be {} on {device}", wanted.name())
@@ -217,16 +249,17 @@ impl Problem for sparq_core::Error {
 
 impl Problem for Unreadable {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tensor `{}` cannot be read: {}", self.name, self.message)
+        write!(f, "tensor `{}` cannot be read: {}", shorten(&self.name), shorten(&self.message))
     }
 }
 
 impl Problem for NonFinite {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, element, stored, wanted } = self;
+        let Self { element, stored, wanted, .. } = self;
         write!(
             f,
-            "tensor `{name}` holds NaN or infinity at element {element} (stored as {stored}, loaded as {})",
+            "tensor `{}` holds NaN or infinity at element {element} (stored as {stored}, loaded as {})",
+            shorten(&self.name),
             wanted.name()
         )
     }
@@ -234,7 +267,7 @@ impl Problem for NonFinite {
 
 impl Problem for String {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tensor `{self}` is not used by the model")
+        write!(f, "tensor `{}` is not used by the model", shorten(self))
     }
 }
 

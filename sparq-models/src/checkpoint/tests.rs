@@ -4,6 +4,8 @@ use safetensors::tensor::TensorView;
 use serde_json::json;
 use tempfile::TempDir;
 
+use std::fs;
+
 use super::*;
 
 /// A tensor to store: name, format, shape, values.
@@ -236,8 +238,8 @@ fn index(map: &Value) -> Vec<u8> {
 #[test]
 fn shards_load_by_their_index() {
     let map = index(&json!({"a": "1.safetensors", "b": "2.safetensors"}));
-    // The first shard holds a `b` too, which the index places elsewhere.
-    let first = safetensors(&[ONE, ("b", Dtype::F32, &[1], &[9.0])]);
+    // The first shard holds a `b` too: the last one counts. Nobody needs `c`, which the index does not list.
+    let first = safetensors(&[ONE, ("b", Dtype::F32, &[1], &[9.0]), ("c", Dtype::F32, &[1], &[0.0])]);
     let second = safetensors(&[SECOND]);
     let files: [(&str, &[u8]); 3] =
         [("model.safetensors.index.json", &map), ("1.safetensors", &first), ("2.safetensors", &second)];
@@ -260,24 +262,166 @@ fn shards_and_index_must_agree() {
     assert!(missing.ends_with("names shards that are missing: 2.safetensors, 3.safetensors"));
     let lacking = open(&json!({"a": "1.safetensors", "b": "1.safetensors"}));
     assert!(lacking.contains("places tensor `b` in shard `1.safetensors`, which does not"));
+    let elsewhere = open(&json!({"a": "../1.safetensors"}));
+    assert!(elsewhere.contains("index.json` names `../1.safetensors`, which is no file of its own folder"));
     let no_map = folder(&[("model.safetensors.index.json", b"{}")]);
     let error = Checkpoint::open(no_map.path()).unwrap_err().to_string();
     assert!(error.contains("field `weight_map` is missing"), "{error}");
 }
 
 #[test]
-fn damaged_weight_files_are_errors() {
+fn a_tensor_that_only_the_shards_know_is_loaded() {
+    let map = index(&json!({"a": "1.safetensors"}));
+    let shard = safetensors(&[ONE, SECOND]);
+    let files: [(&str, &[u8]); 2] = [("model.safetensors.index.json", &map), ("1.safetensors", &shard)];
+    let report = report(&folder(&files), |loader| {
+        assert_eq!(values(loader.tensor("a", [2])), [1.0, 2.0]);
+        assert_eq!(values(loader.tensor("b", [1])), [3.0]);
+    });
+    assert!(report.is_empty());
+}
+
+#[test]
+fn a_single_file_wins_over_shards_and_the_hint_says_so() {
+    let map = index(&json!({"a": "1.safetensors", "b": "1.safetensors"}));
+    let (whole, part) = (safetensors(&[ONE, SECOND]), safetensors(&[ONE]));
+    let dir = folder(&[
+        ("model.safetensors.index.json", &map),
+        ("1.safetensors", &whole),
+        ("model.safetensors", &part),
+    ]);
+    let report = report(&dir, |loader| {
+        loader.tensor("a", [2]);
+        loader.tensor("b", [1]);
+    });
+    assert_eq!(report.missing[0].name, "b");
+    assert!(
+        report.hint().unwrap().contains("model.safetensors.index.json` lies beside"),
+        "{:?}",
+        report.hint()
+    );
+}
+
+/// What opening a folder with this file fails with, and the hint.
+fn refused(name: &str, content: &[u8]) -> (String, String) {
+    let error = Checkpoint::open(folder(&[(name, content)]).path()).unwrap_err();
+    (error.to_string(), error.hint().unwrap())
+}
+
+#[test]
+fn damaged_weight_files_are_told_apart() {
     let whole = safetensors(&[ONE]);
-    let too_long = [&1_000_000_u64.to_le_bytes()[..], b"{}"].concat();
-    for damaged in [&whole[..whole.len() - 1], &whole[..20], &whole[..3], b"", &too_long] {
-        let dir = folder(&[("model.safetensors", damaged)]);
-        let error = Checkpoint::open(dir.path()).unwrap_err();
-        assert!(matches!(error, Error::Safetensors { .. }), "{error:?}");
-        assert!(error.hint().unwrap().contains("download it again"));
+    let longer = [&whole[..], &[0; 5]].concat();
+    let header = |length: u64, text: &[u8]| [&length.to_le_bytes()[..], text].concat();
+    let of = |text: &[u8]| header(text.len() as u64, text);
+    for (content, message, hint) in [
+        (&whole[..whole.len() - 1], "is cut short: it has", "download it again"),
+        (&whole[..20], "is cut short: its header takes", "download it again"),
+        (&whole[..3], "is cut short: it has 3 bytes", "download it again"),
+        (b"", "is empty", "download it again"),
+        (&[0; 64], "nothing but zero bytes", "download it again"),
+        (&longer, "goes on for 5 bytes behind its end", "download it again"),
+        (&header(101_000_000, b"{}"), "its header would have 101000000 bytes", "download it again"),
+        (&header(1_000_000, b"{}"), "is cut short", "download it again"),
+        (&header(u64::MAX, b"{}"), "its header would have", "download it again"),
+        (&of(b"{\"a\": 1}"), "its header: ", "download it again"),
+        (
+            &of(b"{\"a\": {\"dtype\": \"F2\", \"shape\": [], \"data_offsets\": [0, 0]}}"),
+            "number format that is not known: unknown variant `F2`",
+            "F32, F16 or BF16",
+        ),
+        (b"<!DOCTYPE html><html>", "web page", "download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer", "git lfs pull"),
+        (b"GGUF\x03\0\0\0", "GGUF", "GGUF is not read"),
+        (b"PK\x03\x04", "as PyTorch saves it", "rename it to pytorch_model.bin"),
+        (b"\x80\x02\x8a\x0a", "as PyTorch saves it", "rename it to pytorch_model.bin"),
+        (b"{\"error\": \"not found\"}", "is a JSON file, not a safetensors file", "download it again"),
+    ] {
+        let (said, then) = refused("model.safetensors", content);
+        assert!(said.contains("model.safetensors` ") && said.contains(message), "{message}: {said}");
+        assert!(then.contains(hint), "{said}: {then}");
     }
-    let pointer = folder(&[("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n")]);
-    let error = Checkpoint::open(pointer.path()).unwrap_err();
-    assert!(matches!(error, Error::LfsPointer { .. }), "{error:?}");
+}
+
+#[test]
+fn a_folder_or_a_link_to_nothing_in_place_of_a_file_is_named() {
+    let (weights, small) = (safetensors(&[]), |name| folder(&[(name, b"{}")]));
+    for name in ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"] {
+        let dir = small("notes.txt");
+        fs::create_dir(dir.path().join(name)).unwrap();
+        let message = Checkpoint::open(dir.path()).unwrap_err().to_string();
+        assert!(message.ends_with(&format!("{name}` is a folder, not a file")), "{message}");
+    }
+    for name in ["config.json", "generation_config.json"] {
+        let dir = folder(&[("model.safetensors", &weights)]);
+        fs::remove_file(dir.path().join(name)).ok();
+        fs::create_dir(dir.path().join(name)).unwrap();
+        let message = Checkpoint::open(dir.path()).unwrap_err().to_string();
+        assert!(message.ends_with(&format!("{name}` is a folder, not a file")), "{message}");
+    }
+    #[cfg(unix)]
+    {
+        let dir = small("notes.txt");
+        std::os::unix::fs::symlink("../blobs/gone", dir.path().join("model.safetensors")).unwrap();
+        let message = Checkpoint::open(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("link to a file that is not there"), "{message}");
+    }
+}
+
+#[test]
+fn weights_that_are_cut_while_they_are_loaded_are_an_error() {
+    let dir = single(&[ONE, ("b", Dtype::BF16, &[3], &[0.5; 3])]);
+    let path = dir.path().join("model.safetensors");
+    let length = fs::metadata(&path).unwrap().len();
+    let report = report(&dir, |loader| {
+        assert_eq!(values(loader.tensor("a", [2])), [1.0, 2.0]);
+        fs::File::options().write(true).open(&path).unwrap().set_len(length - 9).unwrap();
+        loader.tensor("a", [2]);
+        loader.tensor("b", [3]);
+    });
+    let names: Vec<&str> = report.unreadable.iter().map(|tensor| tensor.name.as_str()).collect();
+    assert!(!names.is_empty(), "{report}");
+    assert!(report.to_string().contains("the file was cut short while it was read"), "{report}");
+    assert!(report.hint().unwrap().contains("download it again"));
+}
+
+#[test]
+fn quantised_weights_are_named_before_anything_is_loaded() {
+    let dir = single(&[("l.weight", Dtype::I8, &[1, 2], &[1.0, 2.0])]);
+    let loader = |checkpoint: &Checkpoint| {
+        let mut progress = |_, _| ();
+        checkpoint.loader(&devices()[0], DType::F32, &mut progress).map(drop)
+    };
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let error = loader(&checkpoint).unwrap_err();
+    assert!(error.to_string().ends_with("are quantised: int8 (by tensor `l.weight`)"), "{error}");
+    let config = json!({"quantization_config": {"quant_method": "gptq", "bits": 4}});
+    fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    assert_eq!(checkpoint.quantisation().unwrap().scheme, "gptq");
+    let error = loader(&checkpoint).unwrap_err();
+    assert!(error.to_string().contains("are quantised: gptq, 4 bits"), "{error}");
+    assert!(error.hint().unwrap().contains("use the model that was quantised"));
+}
+
+#[test]
+fn formats_that_are_no_quantisation_have_hints_of_their_own() {
+    let hint = |dtype| {
+        let dir = single(&[("a", dtype, &[1], &[1.0])]);
+        report(&dir, |loader| drop(loader.tensor("a", [1]))).hint().unwrap()
+    };
+    assert!(hint(Dtype::U8).contains("not quantised"));
+    assert!(hint(Dtype::BOOL).contains("save the model in one of them"));
+    let f64 = WeightReport {
+        unsupported: vec![Unsupported {
+            name: "a".into(),
+            stored: Dtype::F64,
+            wanted: DType::F32,
+            device: None,
+        }],
+        ..WeightReport::default()
+    };
+    assert!(f64.hint().unwrap().contains("in F32"));
 }
 
 #[test]
@@ -286,15 +430,35 @@ fn missing_files_are_named() {
     assert!(matches!(error, Error::FolderNotFound { .. }), "{error:?}");
     let dir = folder(&[("consolidated.00.pth", b""), ("notes.txt", b"")]);
     let error = Checkpoint::open(dir.path()).unwrap_err();
-    let message = error.to_string();
+    assert!(
+        error.to_string().contains("Meta's own layout, which is not read (consolidated.00.pth)"),
+        "{error}"
+    );
+    let empty = folder(&[("notes.txt", b"")]);
+    let message = Checkpoint::open(empty.path()).unwrap_err().to_string();
     assert!(message.contains("model.safetensors, ") && message.contains("pytorch_model.bin"), "{message}");
-    assert!(error.hint().unwrap().contains("found consolidated.00.pth"), "{error:?}");
-    fs::remove_file(dir.path().join("config.json")).unwrap();
-    let error = Checkpoint::open(dir.path()).unwrap_err();
-    assert!(error.to_string().contains("config.json"), "{error}");
+    fs::remove_file(empty.path().join("config.json")).unwrap();
+    let error = Checkpoint::open(empty.path()).unwrap_err();
+    assert!(
+        matches!(error, Error::FileNotFound { .. }) && error.to_string().contains("config.json"),
+        "{error}"
+    );
+    // Without a configuration, what is there says what it is.
+    for (name, words) in [("model.gguf", "GGUF"), ("adapter_model.safetensors", "adapter")] {
+        fs::write(empty.path().join(name), "").unwrap();
+        let message = Checkpoint::open(empty.path()).unwrap_err().to_string();
+        assert!(message.contains(words), "{message}");
+    }
     let broken = folder(&[("config.json", b"{"), ("model.safetensors", &safetensors(&[]))]);
-    let error = Checkpoint::open(broken.path()).unwrap_err();
-    assert!(matches!(error, Error::Json { .. }), "{error:?}");
+    let message = Checkpoint::open(broken.path()).unwrap_err().to_string();
+    assert!(message.contains("config.json` is cut short"), "{message}");
+}
+
+#[test]
+fn the_only_weight_file_may_have_any_name() {
+    let dir = folder(&[("weights.safetensors", &safetensors(&[ONE])), ("training_args.bin", b"")]);
+    let names: Vec<String> = all_tensors(dir.path()).into_iter().map(|(name, ..)| name).collect();
+    assert_eq!(names, ["a"]);
 }
 
 #[test]
@@ -331,7 +495,7 @@ fn embedded_files_open_without_a_folder() {
     assert_eq!(values(loader.tensor("a", [2])), [1.0, 2.0]);
     loader.finish().unwrap();
     let damaged = StaticFiles { weights: b"", ..files };
-    assert!(matches!(Checkpoint::from_static(damaged), Err(Error::Safetensors { .. })));
+    assert!(matches!(Checkpoint::from_static(damaged), Err(Error::File(FileError::Damaged { .. }))));
 }
 
 /// The files of `sparq-backend-tests/fixtures`.
@@ -429,11 +593,12 @@ fn safetensors_win_over_pytorch() {
 const HOSTILE_FILE: &str = "written-by-hostile-pickle";
 
 #[test]
-fn a_pickle_cannot_run_anything() {
+fn a_pickle_that_asks_for_a_call_is_refused_by_name_and_runs_nothing() {
     let dir = folder_with("pytorch/hostile.bin", "pytorch_model.bin");
-    let tensors = all_tensors(dir.path());
-    // The entry whose loading would be a call of `os.system` is data that no tensor is made of.
-    assert_eq!(tensors, [("w".to_owned(), vec![2], vec![1.0, 1.0])]);
+    let error = Checkpoint::open(dir.path()).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("pytorch_model.bin` asks for `posix.system`"), "{message}");
+    assert!(error.hint().unwrap().contains("weights_only=False"));
     assert!(!Path::new(HOSTILE_FILE).exists());
 }
 
@@ -441,20 +606,25 @@ fn a_pickle_cannot_run_anything() {
 fn damaged_pytorch_files_are_errors() {
     let whole = fs::read(fixture("pytorch/llama3_2.bin")).unwrap();
     let legacy = fs::read(fixture("pytorch/legacy.bin")).unwrap();
-    let cuts: [&[u8]; 6] = [
-        &whole[..whole.len() / 2],
-        &whole[..10],
-        &legacy[..legacy.len() - 9],
-        &legacy[..40],
-        b"",
-        b"weights",
-    ];
-    for damaged in cuts {
-        let dir = folder(&[("pytorch_model.bin", damaged)]);
-        let error = Checkpoint::open(dir.path()).unwrap_err();
-        assert!(matches!(error, Error::Pytorch { .. }), "{error:?}");
-        assert!(error.to_string().contains("pytorch_model.bin"), "{error}");
-        assert!(error.hint().unwrap().contains("download it again"), "{error:?}");
+    let safetensors = safetensors(&[ONE]);
+    for (damaged, hint) in [
+        (&whole[..whole.len() / 2], "download it again"),
+        (&whole[..10], "download it again"),
+        (&legacy[..legacy.len() - 9], "download it again"),
+        (&legacy[..40], "download it again"),
+        (b"", "download it again"),
+        (b"weights", "download it again"),
+        (b"<html>", "download it again"),
+        (b"GGUF\x03\0\0\0", "GGUF is not read"),
+        (&safetensors, "rename it to model.safetensors"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    ] {
+        let (message, then) = refused("pytorch_model.bin", damaged);
+        assert!(message.contains("pytorch_model.bin` "), "{message}");
+        assert!(then.contains(hint), "{message}: {then}");
+        // Nothing is said twice.
+        let half = message.len() / 3;
+        assert!(!message[half..].contains(&message[..half]), "{message}");
     }
     // One byte of content differs: the archive's checksum tells, at the tensor that is hit.
     let mut flipped = whole.clone();
@@ -467,7 +637,4 @@ fn damaged_pytorch_files_are_errors() {
     let error = error.unwrap_err();
     assert!(error.to_string().contains("cannot be read"), "{error}");
     assert!(error.hint().unwrap().contains("download it again"), "{error:?}");
-    let pointer = folder(&[("pytorch_model.bin", b"version https://git-lfs.github.com/spec/v1\n")]);
-    let error = Checkpoint::open(pointer.path()).unwrap_err();
-    assert!(matches!(error, Error::LfsPointer { .. }), "{error:?}");
 }

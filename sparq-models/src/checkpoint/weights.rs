@@ -1,48 +1,21 @@
 //! Weight files: safetensors or PyTorch's, one file or the shards of an index.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 
 use super::convert::FloatFormat;
-use super::{map, parse_json, pytorch, read_if_exists};
-use crate::config::ConfigFields;
+use super::error::FileError;
+use super::index::Index;
+use super::names::{self, Format, Layout};
+use super::source::{Source, TensorBytes};
+use super::{header, pytorch};
 use crate::error::{Error, Result};
-
-/// Weight files in the order in which they are looked for: the first one that is there is read.
-const CANDIDATES: &[(&str, Layout)] = &[
-    ("model.safetensors", Layout::Single(Format::Safetensors)),
-    ("model.safetensors.index.json", Layout::Sharded(Format::Safetensors)),
-    ("pytorch_model.bin", Layout::Single(Format::Pytorch)),
-    ("pytorch_model.bin.index.json", Layout::Sharded(Format::Pytorch)),
-    ("pytorch_model.pt", Layout::Single(Format::Pytorch)),
-    ("model.pt", Layout::Single(Format::Pytorch)),
-    ("model.pth", Layout::Single(Format::Pytorch)),
-];
-
-#[derive(Debug, Clone, Copy)]
-enum Layout {
-    Single(Format),
-    Sharded(Format),
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Format {
-    Safetensors,
-    Pytorch,
-}
-
-/// Length in bytes of the field before the header that holds the header's length.
-const HEADER_LENGTH_BYTES: usize = 8;
-
-/// How a file begins that Git LFS left in place of the real one.
-pub(super) const LFS_POINTER: [u8; 23] = *b"version https://git-lfs";
 
 /// A stored tensor, as the header of its file describes it.
 #[derive(Debug, Clone, Copy)]
@@ -60,8 +33,12 @@ pub struct TensorInfo<'a> {
 /// All tensors of a checkpoint, wherever they are stored.
 #[derive(Debug)]
 pub(super) struct Weights {
-    files: Vec<FileBytes>,
+    sources: Vec<Source>,
     tensors: BTreeMap<String, Stored>,
+    /// Tensors of shards that their index does not list.
+    unlisted: HashSet<String>,
+    /// An index that lies beside a single file and is not read.
+    unread_index: Option<PathBuf>,
     /// Any tensor that is asked for is made up.
     random: bool,
 }
@@ -76,94 +53,74 @@ pub(super) struct Stored {
 
 #[derive(Debug)]
 pub(super) enum Location {
-    /// In a file of `Weights::files`, at this range.
-    Mapped { file: usize, range: Range<usize> },
+    /// In a file of `Weights::sources`, at this range.
+    Source { source: usize, range: Range<u64> },
     /// In a PyTorch file, which is read when the content is asked for.
     Pytorch(pytorch_reader::Tensor),
 }
 
-#[derive(Debug)]
-enum FileBytes {
-    Mapped(Mmap),
-    Static(&'static [u8]),
-}
-
-impl FileBytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            FileBytes::Mapped(map) => map,
-            FileBytes::Static(bytes) => bytes,
+impl Weights {
+    fn empty() -> Self {
+        Self {
+            sources: Vec::new(),
+            tensors: BTreeMap::new(),
+            unlisted: HashSet::new(),
+            unread_index: None,
+            random: false,
         }
     }
-}
 
-impl Weights {
     /// Opens the weight files of folder `dir`; safetensors where there are both kinds.
     pub(super) fn open(dir: &Path) -> Result<Self> {
-        let mut weights = Self { files: Vec::new(), tensors: BTreeMap::new(), random: false };
-        let Some((name, layout)) = CANDIDATES.iter().find(|(name, _)| dir.join(name).is_file()) else {
-            let looked_for = CANDIDATES.iter().map(|&(name, _)| name).collect();
-            return Err(Error::NoWeights {
-                folder: dir.to_owned(),
-                looked_for,
-                found: weight_like_files(dir),
-            });
-        };
-        let path = dir.join(name);
-        match *layout {
-            Layout::Single(format) => weights.tensors = weights.add_file(&path, format)?,
-            Layout::Sharded(format) => {
-                let json = parse_json(&path, &read_if_exists(&path)?.unwrap_or_default())?;
-                let map = ConfigFields::new(&path, &json)?.required("weight_map")?;
-                weights.add_shards(dir, &path, &map, format)?;
+        let mut weights = Self::empty();
+        let files = files(dir);
+        let (name, layout) = names::choose(&files).map_err(|lack| no_weights(dir, lack))?;
+        let path = dir.join(&name);
+        match layout {
+            Layout::Single(format) => {
+                weights.tensors = weights.add_file(&path, format)?;
+                let index = dir.join(format!("{name}.index.json"));
+                weights.unread_index = index.is_file().then_some(index);
             }
+            Layout::Sharded(format) => weights.add_shards(dir, &Index::read(&path, format)?, format)?,
         }
         Ok(weights)
     }
 
     /// Takes over the content of one weight file; `path` is for messages.
     pub(super) fn from_static(path: &Path, bytes: &'static [u8]) -> Result<Self> {
-        let tensors = read_header(path, bytes, 0)?;
-        Ok(Self { files: vec![FileBytes::Static(bytes)], tensors, random: false })
+        let mut weights = Self::empty();
+        weights.tensors = weights.add_safetensors(path, Source::Static(bytes))?;
+        Ok(weights)
     }
 
     /// Weights of any shape, made up when they are asked for.
     pub(super) fn random() -> Self {
-        Self { files: Vec::new(), tensors: BTreeMap::new(), random: true }
+        Self { random: true, ..Self::empty() }
     }
 
     pub(super) fn is_random(&self) -> bool {
         self.random
     }
 
-    /// Adds the shards that `weight_map` (tensor → file name) names.
-    fn add_shards(
-        &mut self,
-        dir: &Path,
-        index: &Path,
-        weight_map: &BTreeMap<String, String>,
-        format: Format,
-    ) -> Result<()> {
-        let mut shards: Vec<&String> = weight_map.values().collect();
-        shards.sort_unstable();
-        shards.dedup();
-        let missing = shards.iter().filter(|shard| !dir.join(shard).is_file());
-        let missing: Vec<String> = missing.map(|&shard| shard.clone()).collect();
-        if !missing.is_empty() {
-            return Err(Error::ShardsMissing { index: index.to_owned(), shards: missing });
-        }
-        for &shard in &shards {
+    /// Whether an index does not list the tensor `name`, which a shard holds beside its own.
+    pub(super) fn is_unlisted(&self, name: &str) -> bool {
+        self.unlisted.contains(name)
+    }
+
+    /// An index that lies beside the single weight file and is not read.
+    pub(super) fn unread_index(&self) -> Option<&Path> {
+        self.unread_index.as_deref()
+    }
+
+    /// Adds the shards that `index` names. As in transformers, all that they hold counts, and of a tensor
+    /// that is stored twice the copy in the last shard.
+    fn add_shards(&mut self, dir: &Path, index: &Index, format: Format) -> Result<()> {
+        index.check_files(dir)?;
+        for shard in index.shards() {
             let mut tensors = self.add_file(&dir.join(shard), format)?;
-            let mut promised = weight_map.iter().filter(|&(_, file)| file == shard);
-            if let Some((tensor, _)) = promised.find(|&(name, _)| !tensors.contains_key(name)) {
-                return Err(Error::ShardLacksTensor {
-                    index: index.to_owned(),
-                    shard: shard.clone(),
-                    tensor: tensor.clone(),
-                });
-            }
-            // Of a tensor that is stored twice, the copy counts that the index names.
-            tensors.retain(|name, _| weight_map.get(name).is_none_or(|file| file == shard));
+            index.check_tensors(shard, |tensor| tensors.contains_key(tensor))?;
+            self.unlisted.extend(tensors.keys().filter(|name| !index.lists(name)).cloned());
             self.tensors.append(&mut tensors);
         }
         Ok(())
@@ -173,13 +130,24 @@ impl Weights {
     fn add_file(&mut self, path: &Path, format: Format) -> Result<BTreeMap<String, Stored>> {
         match format {
             Format::Safetensors => {
-                let bytes = map::map(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-                let tensors = read_header(path, &bytes, self.files.len())?;
-                self.files.push(FileBytes::Mapped(bytes));
-                Ok(tensors)
+                let failed = |source| Error::Io { path: path.to_owned(), source };
+                self.add_safetensors(path, Source::open(path).map_err(failed)?)
             }
             Format::Pytorch => pytorch::read(path),
         }
+    }
+
+    fn add_safetensors(&mut self, path: &Path, source: Source) -> Result<BTreeMap<String, Stored>> {
+        let header::Header { metadata, data } = header::read(path, &source)?;
+        let number = self.sources.len();
+        self.sources.push(source);
+        let stored = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
+            let (start, end) = info.data_offsets;
+            let range = data + start as u64..data + end as u64;
+            let location = Location::Source { source: number, range };
+            (name, Stored { shape: info.shape.clone(), dtype: info.dtype, location })
+        };
+        Ok(metadata.tensors().into_iter().map(stored).collect())
     }
 
     /// The stored tensor `name` under the name's own lifetime, if there is one.
@@ -188,22 +156,13 @@ impl Weights {
         Some((name, stored))
     }
 
-    /// The content of a tensor of these weights, row-major. Mapped where the file allows it.
-    pub(super) fn bytes(&self, stored: &Stored) -> std::io::Result<Cow<'_, [u8]>> {
+    /// The content of a tensor of these weights, row-major.
+    pub(super) fn bytes(&self, stored: &Stored) -> io::Result<TensorBytes<'_>> {
         match &stored.location {
-            Location::Mapped { file, range } => {
-                Ok(Cow::Borrowed(&self.files[*file].as_slice()[range.clone()]))
+            Location::Source { source, range } => {
+                Ok(TensorBytes::Stored { source: &self.sources[*source], range: range.clone() })
             }
-            Location::Pytorch(tensor) => tensor.read().map(Cow::Owned),
-        }
-    }
-
-    /// Says that the content of a tensor is not needed for now.
-    pub(super) fn release(&self, stored: &Stored) {
-        if let Location::Mapped { file, range } = &stored.location
-            && let FileBytes::Mapped(map) = &self.files[*file]
-        {
-            map::release(map, range);
+            Location::Pytorch(tensor) => tensor.read().map(TensorBytes::Read),
         }
     }
 
@@ -213,7 +172,7 @@ impl Weights {
     }
 
     /// Descriptions of all tensors, by name.
-    pub(super) fn iter(&self) -> impl Iterator<Item = TensorInfo<'_>> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = TensorInfo<'_>> + Clone {
         self.tensors.iter().map(|(name, stored)| stored.info(name))
     }
 
@@ -234,37 +193,32 @@ impl Weights {
 impl Stored {
     fn info<'a>(&'a self, name: &'a str) -> TensorInfo<'a> {
         let bytes = match &self.location {
-            Location::Mapped { range, .. } => range.len(),
+            Location::Source { range, .. } => (range.end - range.start) as usize,
             Location::Pytorch(tensor) => tensor.byte_len(),
         } as u64;
         TensorInfo { name, shape: &self.shape, dtype: self.dtype, bytes }
     }
 }
 
-/// Reads the header of a weight file, which is file number `file`.
-fn read_header(path: &Path, bytes: &[u8], file: usize) -> Result<BTreeMap<String, Stored>> {
-    if bytes.starts_with(&LFS_POINTER) {
-        return Err(Error::LfsPointer { path: path.to_owned() });
-    }
-    let (header_length, header) = SafeTensors::read_metadata(bytes)
-        .map_err(|source| Error::Safetensors { path: path.to_owned(), source })?;
-    let data = HEADER_LENGTH_BYTES + header_length;
-    let stored = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
-        let (start, end) = info.data_offsets;
-        let range = data + start..data + end;
-        let location = Location::Mapped { file, range };
-        (name, Stored { shape: info.shape.clone(), dtype: info.dtype, location })
-    };
-    Ok(header.tensors().into_iter().map(stored).collect())
-}
-
-/// Names of the files in `dir` that look like weights of any kind, sorted.
-pub(super) fn weight_like_files(dir: &Path) -> Vec<String> {
-    let suffixes = [".safetensors", ".bin", ".pt", ".pth", ".gguf"];
+/// The names of the files in `dir`, sorted; links count as what they lead to.
+pub(super) fn files(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> =
-        names.filter(|name| suffixes.iter().any(|suffix| name.ends_with(suffix))).collect();
+    let mut names: Vec<String> = names.filter(|name| dir.join(name).is_file()).collect();
     names.sort_unstable();
     names
+}
+
+/// Why there are no weights in `dir`: what is there, or what lies in the place of a weight file.
+fn no_weights(dir: &Path, lack: names::Lack) -> Error {
+    let in_the_way = |name: &str| {
+        let path = dir.join(name);
+        if path.is_dir() {
+            Some(FileError::Folder { path })
+        } else {
+            path.is_symlink().then_some(FileError::BrokenLink { path })
+        }
+    };
+    let error = names::known().find_map(in_the_way);
+    error.unwrap_or(FileError::NoWeights { folder: dir.to_owned(), lack }).into()
 }
