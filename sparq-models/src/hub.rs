@@ -1,42 +1,36 @@
 //! Models by name from the Hugging Face hub, through the cache that all Hugging Face tools share.
 //!
-//! The [`hf_hub`] crate talks to the hub and lays the cache out. This module decides which files a
-//! model needs, goes on with downloads that broke off, checks what came, and tells the reasons apart
-//! for which a hub refuses.
+//! The [`hf_hub`] crate knows how the cache is laid out. This module decides which files a model needs, goes
+//! on with downloads that broke off, checks what came, tells the reasons apart for which a hub refuses, and
+//! does without the hub where the cache holds the model.
 
+mod checked;
 mod error;
+mod fetch;
 mod files;
+mod http;
+mod mark;
 mod name;
 mod settings;
 
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::PathBuf};
 
-use hf_hub::{
-    Cache, CacheRepo, Repo, RepoType,
-    api::sync::{Api, ApiBuilder, ApiError, ApiRepo},
-};
+use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
 
 pub use error::HubError;
 pub use name::ModelName;
 pub use settings::Hub;
 
-use files::Weights;
+use crate::checkpoint::index::Index;
+use checked::Checked;
+use fetch::Fetch;
+use http::Http;
 
 type Result<T> = std::result::Result<T, HubError>;
-
-/// How long the hub may take to accept a connection, and to begin an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Attempts at one file that get further than the one before.
-const ATTEMPTS: usize = 20;
 
 /// What happens while a model is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +44,17 @@ pub enum HubEvent<'a> {
         /// Size of the file in bytes.
         total: u64,
     },
-    /// The hub cannot be reached, and what the cache holds is taken.
-    FromCache,
+    /// The hub does not help, and what the cache holds is taken.
+    FromCache {
+        /// Why.
+        reason: &'a str,
+    },
+    /// Files that models often have are not in the cache, and nobody knows whether this one has them: they
+    /// were never asked for, and the hub is switched off.
+    NeverFetched {
+        /// Their names.
+        files: &'a str,
+    },
 }
 
 /// What the hub says about a model.
@@ -66,12 +69,21 @@ struct Sibling {
     rfilename: String,
 }
 
+/// How much of the hub and of the cache is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// A model that is whole in the cache is taken, whatever the hub answers.
+    Cache,
+    /// What the cache holds is compared with the hub's marks, and fetched anew where it differs.
+    Hub,
+}
+
 impl Hub {
     /// The folder of a model, with all the files that are needed: those that the cache lacks are
     /// fetched. `events` sees how far that is.
     ///
     /// A model whose files are all cached costs one question for its newest commit; none where the
-    /// revision is a commit or the hub is switched off.
+    /// revision is a commit or the hub is switched off. It is taken from the cache whatever the answer is.
     ///
     /// # Errors
     /// See [`HubError`]. What came before an error is kept; a file counts as there when it is complete.
@@ -80,21 +92,50 @@ impl Hub {
         let missing = cached.as_deref().map_or(Some("files at all".to_owned()), files::missing);
         let complete = cached.filter(|_| missing.is_none());
         match (complete, self.offline) {
-            (Some(folder), offline) if offline || name.is_commit() => Ok(folder),
-            (Some(folder), _) => match self.fetch_model(name, events) {
-                Err(HubError::Connection { .. }) => {
-                    events(HubEvent::FromCache);
+            (Some(folder), true) => {
+                let files = files::never_fetched(&folder);
+                if !files.is_empty() {
+                    events(HubEvent::NeverFetched { files: &files.join(", ") });
+                }
+                Ok(folder)
+            }
+            (Some(folder), false) if name.is_commit() => Ok(folder),
+            (Some(folder), false) => self.fetch_model(name, Trust::Cache, events).or_else(|error| {
+                events(HubEvent::FromCache { reason: &error.to_string() });
+                Ok(folder)
+            }),
+            (None, true) => Err(self.not_complete(name, missing.unwrap_or_default())),
+            (None, false) => self.fetch_model(name, Trust::Cache, events),
+        }
+    }
+
+    /// Like [`Hub::model`], and what the cache holds is compared with what the hub has, by size and hash: what
+    /// differs is fetched anew. A file is hashed again only when its size or time changed since.
+    ///
+    /// Where the hub cannot be reached, a model whose files in the cache are whole is taken from there.
+    ///
+    /// # Errors
+    /// As [`Hub::model`].
+    pub fn pull(&self, name: &ModelName, events: &mut dyn FnMut(HubEvent<'_>)) -> Result<PathBuf> {
+        if self.offline {
+            return self.model(name, events);
+        }
+        self.fetch_model(name, Trust::Hub, events).or_else(|error| {
+            let folder = self
+                .cached(name)
+                .filter(|folder| error.is_of_the_moment() && files::missing(folder).is_none());
+            match folder {
+                Some(folder) if files::damaged(&folder).is_none() => {
+                    events(HubEvent::FromCache { reason: &error.to_string() });
                     Ok(folder)
                 }
-                fetched => fetched,
-            },
-            (None, true) => Err(HubError::Offline {
-                model: name.to_string(),
-                missing: missing.unwrap_or_default(),
-                cache: self.cache.clone(),
-            }),
-            (None, false) => self.fetch_model(name, events),
-        }
+                _ => Err(error),
+            }
+        })
+    }
+
+    fn not_complete(&self, name: &ModelName, missing: String) -> HubError {
+        HubError::Offline { model: name.to_string(), missing, cache: self.cache.clone() }
     }
 
     /// The folder that the cache has for a model, complete or not.
@@ -111,81 +152,63 @@ impl Hub {
         folder.is_dir().then_some(folder)
     }
 
-    fn fetch_model(&self, name: &ModelName, events: &mut dyn FnMut(HubEvent<'_>)) -> Result<PathBuf> {
-        let api = self.api().map_err(|error| self.refused(name, "", error))?;
-        let info = self.info(name, &api)?;
+    fn fetch_model(
+        &self,
+        name: &ModelName,
+        trust: Trust,
+        events: &mut dyn FnMut(HubEvent<'_>),
+    ) -> Result<PathBuf> {
+        let http = Http::new(self);
+        let info = self.info(name, &http)?;
         let listed: Vec<String> = info.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
-        let no_file = |file: &str| HubError::NoFile { model: name.to_string(), file: file.to_owned() };
-        if !listed.iter().any(|file| file == "config.json") {
-            return Err(no_file("config.json"));
-        }
-        let weights =
-            files::weights(&listed).ok_or_else(|| no_file("weights in safetensors or PyTorch files"))?;
-
+        let weights = files::required(name, &listed)?;
+        let model = self.cache.join(repo(name, &info.sha).folder_name());
         // By commit, so that a change on the hub meanwhile does not mix two versions.
-        let repo = repo(name, &info.sha);
-        let cache = Cache::new(self.cache.clone()).repo(repo.clone());
         let mut fetch = Fetch {
             hub: self,
+            http: &http,
             name,
             commit: &info.sha,
-            api: &api,
-            remote: api.repo(repo),
-            cache: &cache,
+            check: trust == Trust::Hub,
+            checked: Checked::read(&model),
+            model,
             events,
         };
         for file in files::small(&listed) {
             fetch.file(file)?;
         }
-        match weights {
-            Weights::Single(file) => drop(fetch.file(&file)?),
-            Weights::Index(index) => {
-                let path = fetch.file(index)?;
-                let shards = files::shards(&path)
-                    .ok_or_else(|| self.answer(name, format!("`{index}` names no shards")))?;
-                for shard in shards {
-                    fetch.file(&shard)?;
-                }
+        for file in files::absent(&listed) {
+            fetch.note_absence(file);
+        }
+        let path = fetch.file(&weights.file)?;
+        if let Some(format) = weights.index {
+            let index = Index::read(&path, format);
+            let index = index.map_err(|error| self.answer(name, error.to_string()))?;
+            for shard in index.shards() {
+                fetch.file(shard)?;
             }
         }
+        fetch.checked.write();
+        let folder = fetch.snapshot();
         self.point(name, &info.sha)?;
-        Ok(cache.pointer_path(&info.sha))
+        Ok(folder)
     }
 
     /// Notes in the cache which commit a branch or tag is, once all of it is there.
     fn point(&self, name: &ModelName, commit: &str) -> Result<()> {
-        if name.is_commit() {
+        let by_name = repo(name, &name.revision);
+        let noted = self.cache.join(by_name.folder_name()).join("refs").join(&name.revision);
+        if name.is_commit() || fs::read_to_string(&noted).is_ok_and(|noted| noted.trim() == commit) {
             return Ok(());
         }
-        let by_name = repo(name, &name.revision);
-        // The crate notes the commit under its own name, which no other tool does.
-        let by_commit = self.cache.join(by_name.folder_name()).join("refs").join(commit);
-        let _ = fs::remove_file(by_commit);
         let cache = Cache::new(self.cache.clone()).repo(by_name);
-        cache.create_ref(commit).map_err(|source| HubError::Cache { path: self.cache.clone(), source })
-    }
-
-    fn api(&self) -> std::result::Result<Api, ApiError> {
-        ApiBuilder::from_cache(Cache::new(self.cache.clone()))
-            .with_endpoint(self.endpoint.clone())
-            .with_token(self.token.as_ref().map(|token| token.value.clone()))
-            // Repeating is ours to do: the crate begins at 0 again where nothing came at all.
-            .with_retries(0)
-            .with_progress(false)
-            .with_user_agent("sparq", env!("CARGO_PKG_VERSION"))
-            .build()
+        cache.create_ref(commit).map_err(|source| HubError::Cache { path: noted, source })
     }
 
     /// Commit and files of the model. Here the hub also says why it refuses.
-    fn info(&self, name: &ModelName, api: &Api) -> Result<Info> {
-        let request = api.repo(repo(name, &name.revision)).info_request();
-        let request = request
-            .config()
-            .http_status_as_error(false)
-            .timeout_connect(Some(PATIENCE))
-            .timeout_recv_response(Some(PATIENCE))
-            .build();
-        let mut response = request.call().map_err(|error| self.refused(name, "", Box::new(error).into()))?;
+    fn info(&self, name: &ModelName, http: &Http<'_>) -> Result<Info> {
+        let url = format!("{}/api/{}", self.endpoint, repo(name, &name.revision).api_url());
+        let mut response = http.get(&url).map_err(|error| self.unreachable(name, "", error))?;
         let header = |header: &str| {
             let value = response.headers().get(header);
             value.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
@@ -205,7 +228,11 @@ impl Hub {
         }
         let text = response.body_mut().read_to_string();
         let text = text.map_err(|error| self.answer(name, error.to_string()))?;
-        let info: Info = serde_json::from_str(&text).map_err(|error| self.answer(name, error.to_string()))?;
+        let info = serde_json::from_str(&text).map_err(|error| match text.trim_start().starts_with('<') {
+            true => self.answer(name, "a web page instead".to_owned()),
+            false => self.answer(name, error.to_string()),
+        });
+        let info: Info = info?;
         match info.sha.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !info.sha.is_empty() {
             true => Ok(info),
             false => Err(self.answer(name, "it names no commit".to_owned())),
@@ -221,170 +248,34 @@ impl Hub {
             (401, Some(token)) => HubError::BadToken { model, token: token.source.clone() },
             (403, _) => HubError::Gated { model, page },
             (404, _) => HubError::NoFile { model, file: file.to_owned() },
-            _ => self.answer(name, format!("status {status} {message}").trim().to_owned()),
+            _ => {
+                let message = format!("status {status} {}", crate::shorten(message)).trim().to_owned();
+                HubError::Answer { endpoint: self.endpoint.clone(), model, status: Some(status), message }
+            }
         }
     }
 
-    /// What an error of the crate means, for a file or, with an empty name, for the model.
-    fn refused(&self, name: &ModelName, file: &str, error: ApiError) -> HubError {
-        let interrupted = |message: String| HubError::Interrupted {
-            model: name.to_string(),
-            file: file.to_owned(),
-            message,
-        };
+    /// What it means that a request came to nothing: for a file or, with an empty name, for the model.
+    fn unreachable(&self, name: &ModelName, file: &str, error: ureq::Error) -> HubError {
         match error {
-            ApiError::RequestError(error) => match *error {
-                ureq::Error::StatusCode(status) => self.status(name, file, status, ""),
-                ref error @ (ureq::Error::HostNotFound
-                | ureq::Error::ConnectionFailed
-                | ureq::Error::Io(_)
-                | ureq::Error::Timeout(_)
-                | ureq::Error::Tls(_)) => {
-                    HubError::Connection { endpoint: self.endpoint.clone(), message: error.to_string() }
-                }
-                error => self.answer(name, error.to_string()),
-            },
-            ApiError::IoError(source) => match source.kind() {
-                io::ErrorKind::StorageFull
-                | io::ErrorKind::PermissionDenied
-                | io::ErrorKind::ReadOnlyFilesystem
-                | io::ErrorKind::QuotaExceeded
-                | io::ErrorKind::NotADirectory
-                | io::ErrorKind::AlreadyExists
-                | io::ErrorKind::NotFound => HubError::Cache { path: self.cache.clone(), source },
-                _ => interrupted(source.to_string()),
-            },
-            ApiError::LockAcquisition(lock) => HubError::Locked { lock },
-            error => self.answer(name, error.to_string()),
+            ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::Io(_)
+            | ureq::Error::Timeout(_)
+            | ureq::Error::Tls(_) => {
+                HubError::Connection { endpoint: self.endpoint.clone(), message: error.to_string() }
+            }
+            error if file.is_empty() => self.answer(name, error.to_string()),
+            error => self.answer(name, format!("`{file}`: {error}")),
         }
     }
 
     fn answer(&self, name: &ModelName, message: String) -> HubError {
-        HubError::Answer { endpoint: self.endpoint.clone(), model: name.to_string(), message }
+        HubError::Answer { endpoint: self.endpoint.clone(), model: name.to_string(), status: None, message }
     }
 }
 
 /// A model at a revision, as the crate names it.
 fn repo(name: &ModelName, revision: &str) -> Repo {
     Repo::with_revision(name.repo.clone(), RepoType::Model, revision.to_owned())
-}
-
-/// Fetching the files of one commit.
-struct Fetch<'a> {
-    hub: &'a Hub,
-    name: &'a ModelName,
-    commit: &'a str,
-    api: &'a Api,
-    remote: ApiRepo,
-    cache: &'a CacheRepo,
-    events: &'a mut dyn FnMut(HubEvent<'_>),
-}
-
-impl Fetch<'_> {
-    /// The path of a file in the cache; it is fetched where it is missing.
-    fn file(&mut self, file: &str) -> Result<PathBuf> {
-        let pointer = self.cache.pointer_path(self.commit).join(file);
-        let mut furthest = 0;
-        for _ in 0..ATTEMPTS {
-            if pointer.exists() {
-                return Ok(pointer);
-            }
-            let before = furthest;
-            match self.attempt(file, &pointer, &mut furthest) {
-                Err(HubError::Interrupted { .. }) if furthest > before => {}
-                Err(error) => return Err(error),
-                Ok(()) => return Ok(pointer),
-            }
-        }
-        let message = format!("after {ATTEMPTS} attempts");
-        Err(HubError::Interrupted { model: self.name.to_string(), file: file.to_owned(), message })
-    }
-
-    /// One attempt, which goes on where an earlier one ended. `furthest` grows with what came.
-    fn attempt(&mut self, file: &str, pointer: &Path, furthest: &mut u64) -> Result<()> {
-        let (hub, name) = (self.hub, self.name);
-        let refused = |error| hub.refused(name, file, error);
-        let metadata = self.api.metadata(&self.remote.url(file)).map_err(refused)?;
-        let (etag, size) = (metadata.etag(), metadata.size() as u64);
-        // It becomes a name in the cache.
-        if etag.is_empty()
-            || etag.contains("..")
-            || etag.starts_with('/')
-            || metadata.commit_hash() != self.commit
-        {
-            return Err(hub.answer(name, format!("`{file}` has the mark `{etag}` of another version")));
-        }
-        let blob = self.cache.blob_path(etag);
-        let in_cache = |source| HubError::Cache { path: blob.clone(), source };
-        if !self.held(&blob, size).map_err(in_cache)? {
-            let bar = Bar { file, done: 0, total: size, furthest, events: &mut *self.events };
-            self.remote.download_with_progress(file, bar).map_err(refused)?;
-        }
-        // A server that ends early or repeats itself must not leave a file that looks whole.
-        let came = fs::metadata(&blob).map_err(in_cache)?.len();
-        if came != size {
-            let _ = fs::remove_file(pointer);
-            fs::remove_file(&blob).map_err(in_cache)?;
-            let message = format!("{came} bytes came of {size}");
-            return Err(HubError::Interrupted { model: name.to_string(), file: file.to_owned(), message });
-        }
-        match pointer.exists() {
-            true => Ok(()),
-            false => link(&blob, pointer).map_err(in_cache),
-        }
-    }
-
-    /// Whether all of a file is there already: of another commit, or of a download that ended just
-    /// before its last step. Leftovers that cannot be right are taken away.
-    fn held(&self, blob: &Path, size: u64) -> io::Result<bool> {
-        let length = |path: &Path| fs::metadata(path).map(|metadata| metadata.len()).ok();
-        if length(blob) == Some(size) {
-            return Ok(true);
-        }
-        let part = blob.with_extension("part");
-        match length(&part) {
-            Some(length) if length == size => fs::rename(part, blob).map(|()| true),
-            Some(length) if length > size => fs::remove_file(part).map(|()| false),
-            _ => Ok(false),
-        }
-    }
-}
-
-/// Makes `pointer`, in `snapshots/COMMIT`, stand for `blob`, in `blobs`, as all tools of the hub do.
-fn link(blob: &Path, pointer: &Path) -> io::Result<()> {
-    if let Some(folder) = pointer.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    #[cfg(unix)]
-    {
-        // A link whose target went away is in the way of a new one.
-        let _ = fs::remove_file(pointer);
-        let name = blob.file_name().unwrap_or_default();
-        std::os::unix::fs::symlink(Path::new("../../blobs").join(name), pointer)
-    }
-    #[cfg(not(unix))]
-    fs::copy(blob, pointer).map(drop)
-}
-
-/// Passes on how far a file is.
-struct Bar<'a> {
-    file: &'a str,
-    done: u64,
-    total: u64,
-    furthest: &'a mut u64,
-    events: &'a mut dyn FnMut(HubEvent<'_>),
-}
-
-impl hf_hub::api::Progress for Bar<'_> {
-    fn init(&mut self, size: usize, _: &str) {
-        (self.done, self.total) = (0, size as u64);
-    }
-
-    fn update(&mut self, size: usize) {
-        self.done += size as u64;
-        *self.furthest = self.done.max(*self.furthest);
-        (self.events)(HubEvent::Download { file: self.file, done: self.done, total: self.total });
-    }
-
-    fn finish(&mut self) {}
 }

@@ -14,7 +14,7 @@ pub(crate) fn run(args: &PullArgs) -> anyhow::Result<ExitCode> {
     if args.model.exists() {
         bail!("`{}` is a path here, not a name on the hub", args.model.display());
     }
-    let folder = hub::folder(&args.model, false, &mut Progress::new(args.no_progress))?;
+    let folder = hub::checked_folder(&args.model, &mut Progress::new(args.no_progress))?;
     if !folder.is_dir() {
         return Err(sparq_models::Error::FolderNotFound { path: folder }.into());
     }

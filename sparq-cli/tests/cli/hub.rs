@@ -104,6 +104,29 @@ fn what_goes_wrong_is_said_with_the_next_step() {
 }
 
 #[test]
+fn a_cached_model_runs_whatever_the_hub_answers_and_pull_mends_it() {
+    let (server, home) = (server(), TempDir::new().unwrap());
+    let run = |args: &[&str]| {
+        let mut command = with_hub(&server.address, &home);
+        command.args(args).assert()
+    };
+    let generate = ["generate", "-m", "org/name", "Once", "-n", "1", "--attention", "dense"];
+    run(&["pull", "org/name"]).success();
+    server.change(|rules| rules.status = Some(503));
+    let note = run(&generate).success().get_output().stderr.clone();
+    let note = String::from_utf8(note).unwrap();
+    assert_eq!(note.matches("note: ").count(), 1, "{note}");
+    assert!(note.contains("status 503") && note.contains("taking `org/name` from the cache"), "{note}");
+    // A damaged file says how to fetch it again, and that does.
+    let config = home.path().join("hub/models--org--name/snapshots").join(server::COMMIT).join("config.json");
+    fs::write(&config, "{").unwrap();
+    run(&generate).code(1).stderr(contains("hint: download it again: `sparq pull org/name`"));
+    server.change(|rules| rules.status = None);
+    run(&["pull", "org/name"]).success();
+    run(&generate).success();
+}
+
+#[test]
 fn completions_name_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         sparq()

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::checkpoint::Lack;
+
 /// Why the hub does not hand a model out. Every case has a next step: [`HubError::hint`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -69,6 +71,33 @@ pub enum HubError {
         file: String,
     },
 
+    /// The model has no weights that are read.
+    #[error("model `{model}` has no weights that are read: {}", lack.describe())]
+    NoWeights {
+        /// The model.
+        model: String,
+        /// What it has instead.
+        lack: Lack,
+    },
+
+    /// The model has no tokenizer that is read.
+    #[error("model `{model}` has no tokenizer.json{}", others(found))]
+    NoTokenizer {
+        /// The model.
+        model: String,
+        /// Names of its files for other tokenizers.
+        found: Vec<String>,
+    },
+
+    /// A whole file came, and it is not the one that its mark names.
+    #[error("what came as `{file}` of model `{model}` is not what the hub's mark says (SHA-256)")]
+    Corrupt {
+        /// The model.
+        model: String,
+        /// The file.
+        file: String,
+    },
+
     /// The hub is not to be asked, and the cache does not have everything.
     #[error("model `{model}` is not complete in the cache at `{}` (no {missing}), and the hub is switched off", cache.display())]
     Offline {
@@ -114,6 +143,8 @@ pub enum HubError {
         endpoint: String,
         /// The model.
         model: String,
+        /// The status of HTTP, where it is that.
+        status: Option<u16>,
         /// What is wrong with the answer.
         message: String,
     },
@@ -128,7 +159,25 @@ pub enum HubError {
     },
 }
 
+fn others(found: &[String]) -> String {
+    match found.is_empty() {
+        true => String::new(),
+        false => format!(" (there is {})", found.join(", ")),
+    }
+}
+
 impl HubError {
+    /// Whether it may be over soon: no connection, a hub out of order. Who asks and for what is not the reason.
+    pub(super) fn is_of_the_moment(&self) -> bool {
+        match self {
+            Self::Connection { .. } | Self::Interrupted { .. } => true,
+            Self::Answer { status, .. } => {
+                status.is_none_or(|status| status >= 500 || matches!(status, 408 | 429))
+            }
+            _ => false,
+        }
+    }
+
     /// The next step for the user.
     pub fn hint(&self) -> String {
         match self {
@@ -149,6 +198,14 @@ impl HubError {
             Self::NoRevision { .. } => "leave `@REVISION` out for the newest".into(),
             Self::NoFile { .. } => {
                 "the model is not in the form that this program reads: see docs/models.md".into()
+            }
+            Self::NoWeights { lack, .. } => lack.hint(None),
+            Self::NoTokenizer { model, .. } => format!(
+                "transformers makes one: AutoTokenizer.from_pretrained(\"{model}\").save_pretrained(FOLDER), beside \
+                 the model's other files"
+            ),
+            Self::Corrupt { .. } => {
+                "run the same command again; a mirror (HF_ENDPOINT) or a proxy may change files".into()
             }
             Self::Offline { model, .. } => format!(
                 "fetch it with `sparq pull {model}` while there is a connection, without --offline and \

@@ -1,6 +1,11 @@
 mod server;
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use tempfile::TempDir;
 
@@ -85,6 +90,7 @@ fn shards_come_by_their_index() {
     let index = br#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
     let server = Server::start(&[
         ("config.json", b"{}"),
+        ("tokenizer.json", b"{}"),
         ("model.safetensors.index.json", index),
         ("model-1.safetensors", b"one"),
         ("model-2.safetensors", b"two"),
@@ -92,8 +98,13 @@ fn shards_come_by_their_index() {
     ]);
     let home = TempDir::new().unwrap();
     let folder = fetch(&hub(&server.address, &home, None), "org/name").unwrap();
-    let expected =
-        ["config.json", "model-1.safetensors", "model-2.safetensors", "model.safetensors.index.json"];
+    let expected = [
+        "config.json",
+        "model-1.safetensors",
+        "model-2.safetensors",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+    ];
     assert_eq!(names(&folder), expected);
 }
 
@@ -103,7 +114,11 @@ fn large_files_may_lie_elsewhere() {
     server.change(|rules| rules.redirects = true);
     let folder = fetch(&hub(&server.address, &home, None), "org/name").unwrap();
     assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), WEIGHTS);
-    assert!(server.requests().contains(&"/cdn/model.safetensors 0-".to_owned()));
+    assert!(server.requests().contains(&"/cdn/model.safetensors".to_owned()));
+    // What the hub itself says is enough for what is there.
+    fs::remove_dir_all(&folder).unwrap();
+    fetch(&hub(&server.address, &home, None), "org/name").unwrap();
+    assert!(!server.requests().iter().any(|request| request.contains("/cdn/")));
 }
 
 #[test]
@@ -117,7 +132,7 @@ fn a_download_goes_on_where_it_broke_off() {
     let starts: Vec<String> =
         server.requests().into_iter().filter(|request| request.ends_with('-')).collect();
     let of_weights = |start: usize| format!("/org/name/resolve/{COMMIT}/model.safetensors {start}-");
-    assert!(starts.ends_with(&[0, 300, 600, 900].map(of_weights)), "{starts:?}");
+    assert_eq!(starts, [300, 600, 900].map(of_weights));
 }
 
 #[test]
@@ -141,20 +156,20 @@ fn what_broke_off_does_not_count_as_there() {
     assert!(server.requests().contains(&weights));
 
     let folder = home.path().join("hub/models--org--name/snapshots").join(COMMIT);
-    // A leftover that is whole needs no more bytes, and one that is too long is begun again.
+    // A leftover that is whole, and one that is too long and is begun again.
     for leftover in [WEIGHTS.to_vec(), vec![8; 2000]] {
         fs::remove_file(folder.join("model.safetensors")).unwrap();
         fs::remove_file(blobs.join("model-safetensors-1000")).unwrap();
         fs::write(blobs.join("model-safetensors-1000.part"), &leftover).unwrap();
+        server.change(|rules| rules.cut_after = (leftover.len() == 1000).then_some(0));
         fetch(&hub, "org/name").unwrap();
         assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), WEIGHTS);
-        let again = server.requests().iter().any(|request| request.ends_with("model.safetensors 0-"));
-        assert_eq!(again, leftover.len() > 1000);
+        assert!(!names(&blobs).iter().any(|name| name.ends_with(".part")));
     }
-    // A new commit with the same weights only needs a link.
+    // A new commit with the same files only needs links.
+    server.change(|rules| rules.cut_after = Some(0));
     fs::remove_dir_all(&folder).unwrap();
     fetch(&hub, "org/name").unwrap();
-    assert!(!server.requests().iter().any(|request| request.ends_with("0-")));
 }
 
 #[test]
@@ -185,13 +200,10 @@ fn what_is_missing_is_named() {
     assert!(matches!(fetch(&member, "org/other"), Err(HubError::NoModel { .. })));
     let error = fetch(&anyone, "org/name@v9").unwrap_err();
     assert!(matches!(error, HubError::NoRevision { .. }) && error.to_string().contains("`v9`"), "{error}");
-    server.change(|rules| drop(rules.files.remove("model.safetensors")));
-    server.change(|rules| drop(rules.files.insert("b.safetensors".to_owned(), vec![1])));
-    let error = fetch(&anyone, "org/name").unwrap_err();
-    assert!(matches!(error, HubError::NoFile { .. }) && error.to_string().contains("weights"), "{error}");
-    server.change(|rules| drop(rules.files.remove("config.json")));
-    let error = fetch(&anyone, "org/name").unwrap_err();
-    assert!(error.to_string().contains("config.json"), "{error}");
+    let server = Server::start(&[("config.json", b"{}"), ("adapter_model.safetensors", b"")]);
+    let error = fetch(&hub(&server.address, &home, None), "org/name").unwrap_err();
+    assert!(matches!(error, HubError::NoWeights { .. }) && error.to_string().contains("adapter"), "{error}");
+    assert!(!server.requests().iter().any(|request| request.contains("resolve")));
 }
 
 #[test]
@@ -211,11 +223,214 @@ fn without_a_connection_the_cache_is_taken() {
 
     let folder = fetch(&hub(&server.address, &home, None), "org/name").unwrap();
     let mut events = vec![];
-    let again =
-        cut_off.model(&"org/name".parse().unwrap(), &mut |event| events.push(event == HubEvent::FromCache));
+    let again = cut_off.model(&"org/name".parse().unwrap(), &mut |event| {
+        events
+            .push(matches!(event, HubEvent::FromCache { reason } if reason.contains("cannot reach the hub")));
+    });
     assert_eq!((again.unwrap(), events), (folder.clone(), vec![true]));
     // Without its weights, it is not complete.
     fs::remove_file(folder.join("model.safetensors")).unwrap();
     let error = fetch(&cut_off.offline(), "org/name").unwrap_err().to_string();
     assert!(error.contains("no weights"), "{error}");
+}
+
+/// What `model` says beside the folder.
+fn notes(hub: &Hub, name: &str) -> (Result<PathBuf>, Vec<String>) {
+    let mut notes = vec![];
+    let folder = hub.model(&name.parse().unwrap(), &mut |event| match event {
+        HubEvent::Download { .. } => {}
+        HubEvent::FromCache { reason } => notes.push(reason.to_owned()),
+        HubEvent::NeverFetched { files } => notes.push(format!("never fetched: {files}")),
+    });
+    (folder, notes)
+}
+
+/// Every path below a folder, with the time of its last change.
+fn everything(folder: &Path) -> Vec<(PathBuf, SystemTime)> {
+    let mut found = vec![(folder.to_owned(), fs::symlink_metadata(folder).unwrap().modified().unwrap())];
+    if folder.is_dir() && !folder.is_symlink() {
+        let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        entries.sort();
+        found.extend(entries.iter().flat_map(|path| everything(path)));
+    }
+    found
+}
+
+#[test]
+fn a_model_that_is_whole_in_the_cache_runs_whatever_the_hub_answers() {
+    let (server, home) = (server(), TempDir::new().unwrap());
+    let with = |token| hub(&server.address, &home, token);
+    let folder = fetch(&with(None), "org/name").unwrap();
+    let before = everything(home.path());
+    for status in [400, 401, 403, 404, 408, 410, 418, 429, 451, 500, 502, 503, 504] {
+        server.change(|rules| rules.status = Some(status));
+        for token in [None, Some("old")] {
+            let (found, notes) = notes(&with(token), "org/name");
+            assert_eq!(found.unwrap(), folder, "{status}");
+            assert_eq!(notes.len(), 1, "{status}: {notes:?}");
+        }
+    }
+    server.change(|rules| (rules.status, rules.page) = (None, true));
+    let (found, said) = notes(&with(None), "org/name");
+    assert_eq!(found.unwrap(), folder);
+    assert!(said.len() == 1 && said[0].contains("a web page instead"), "{said:?}");
+    // A newer version that is no model, or that does not come, leaves the older one.
+    server.change(|rules| rules.page = false);
+    server.change(|rules| drop(rules.files.remove("config.json")));
+    let (found, said) = notes(&with(None), "org/name");
+    assert_eq!(found.unwrap(), folder);
+    assert!(said.len() == 1 && said[0].contains("config.json"), "{said:?}");
+    // Nothing was written: the cache may be another user's.
+    assert_eq!(everything(home.path()), before);
+}
+
+#[test]
+fn a_complete_cache_is_not_written() {
+    let (server, home) = (server(), TempDir::new().unwrap());
+    let hub = hub(&server.address, &home, None);
+    fetch(&hub, "org/name").unwrap();
+    let before = everything(home.path());
+    fetch(&hub, "org/name").unwrap();
+    fetch(&hub.offline(), "org/name").unwrap();
+    assert_eq!(everything(home.path()), before);
+}
+
+#[test]
+fn mirrors_may_leave_out_what_is_not_needed() {
+    let server = server();
+    for rules in [
+        |rules: &mut server::Rules| rules.no_range = true,
+        |rules: &mut server::Rules| rules.no_commit = true,
+        |rules: &mut server::Rules| drop(rules.files.insert("special_tokens_map.json".to_owned(), vec![])),
+        |rules: &mut server::Rules| drop(rules.marks.insert("config.json".to_owned(), "f".repeat(40))),
+    ] {
+        server.change(rules);
+        let home = TempDir::new().unwrap();
+        // Each connection that goes on where the last one broke off begins again without ranges.
+        let folder = fetch(&hub(&server.address, &home, None), "org/name").unwrap();
+        assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), WEIGHTS);
+        let part = home.path().join("hub/models--org--name/blobs/model-safetensors-1000.part");
+        fs::remove_file(part.with_extension("")).unwrap();
+        fs::write(part, &WEIGHTS[..10]).unwrap();
+        fetch(&hub(&server.address, &home, None), "org/name").unwrap();
+        assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), WEIGHTS);
+    }
+    server.change(|rules| drop(rules.marks.insert("config.json".to_owned(), "../x".to_owned())));
+    let error = fetch(&hub(&server.address, &TempDir::new().unwrap(), None), "org/name").unwrap_err();
+    assert!(error.to_string().contains("`config.json` has the mark `../x`"), "{error}");
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let hash = ring::digest::digest(&ring::digest::SHA256, bytes);
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A server whose files carry their hashes, the folder of the model in the cache, and the path of the blob of
+/// its weights.
+fn pulled(home: &TempDir) -> (Server, Hub, PathBuf, PathBuf) {
+    let server = server();
+    server.change(|rules| {
+        rules.marks =
+            rules.files.iter().map(|(name, bytes)| (name.clone(), sha256(bytes))).collect::<BTreeMap<_, _>>();
+    });
+    let hub = hub(&server.address, home, None);
+    let folder = pull(&hub).unwrap();
+    let blob = home.path().join("hub/models--org--name/blobs").join(sha256(&WEIGHTS));
+    (server, hub, folder, blob)
+}
+
+fn pull(hub: &Hub) -> Result<PathBuf> {
+    hub.pull(&"org/name".parse().unwrap(), &mut |_| ())
+}
+
+#[test]
+fn pull_mends_what_is_damaged() {
+    let home = TempDir::new().unwrap();
+    let (_server, hub, folder, blob) = pulled(&home);
+    let pointer = folder.join("model.safetensors");
+    let clear = |path: &Path| {
+        if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+    };
+    let damages: [&dyn Fn(); 6] = [
+        &|| fs::write(&blob, &WEIGHTS[..500]).unwrap(),
+        &|| fs::write(&blob, []).unwrap(),
+        &|| fs::write(&blob, [8; 1000]).unwrap(),
+        &|| {
+            clear(&blob);
+            fs::create_dir(&blob).unwrap();
+            fs::write(blob.join("x"), "x").unwrap();
+        },
+        &|| {
+            clear(&pointer);
+            fs::create_dir(&pointer).unwrap();
+        },
+        &|| {
+            clear(&blob);
+            // Of another file.
+            fs::write(blob.with_extension("part"), [8; 400]).unwrap();
+        },
+    ];
+    for (number, damage) in damages.iter().enumerate() {
+        damage();
+        assert_eq!(pull(&hub).unwrap(), folder);
+        assert_eq!(fs::read(&pointer).unwrap(), WEIGHTS, "{number}");
+    }
+    // A whole file of other bytes that was left.
+    clear(&blob);
+    fs::write(blob.with_extension("part"), [8; 1000]).unwrap();
+    pull(&hub).unwrap();
+    assert_eq!(fs::read(&pointer).unwrap(), WEIGHTS);
+}
+
+#[test]
+fn a_file_is_hashed_again_when_its_size_or_time_changes() {
+    let home = TempDir::new().unwrap();
+    let (_server, hub, _, blob) = pulled(&home);
+    let time = fs::metadata(&blob).unwrap().modified().unwrap();
+    let write = |time| {
+        fs::write(&blob, [8; 1000]).unwrap();
+        fs::File::options().write(true).open(&blob).unwrap().set_modified(time).unwrap();
+        pull(&hub).unwrap();
+        fs::read(&blob).unwrap()[0]
+    };
+    // With the time that it was found right at, it is taken for unchanged.
+    assert_eq!(write(time), 8);
+    assert_eq!(write(time + Duration::from_secs(1)), WEIGHTS[0]);
+}
+
+#[test]
+fn what_comes_must_have_the_hash_that_the_hub_names() {
+    let (server, home) = (server(), TempDir::new().unwrap());
+    server.change(|rules| drop(rules.marks.insert("model.safetensors".to_owned(), sha256(b"other"))));
+    let error = fetch(&hub(&server.address, &home, None), "org/name").unwrap_err();
+    assert!(matches!(&error, HubError::Corrupt { file, .. } if file == "model.safetensors"), "{error}");
+    let blobs = names(&home.path().join("hub/models--org--name/blobs"));
+    assert_eq!(blobs, ["config-json-2", "tokenizer-json-18"]);
+}
+
+#[test]
+fn pull_without_a_hub_checks_the_cache_by_itself() {
+    let home = TempDir::new().unwrap();
+    let (server, hub, folder, blob) = pulled(&home);
+    server.change(|rules| rules.status = Some(503));
+    assert_eq!(pull(&hub).unwrap(), folder);
+    fs::write(&blob, [8; 1000]).unwrap();
+    assert!(pull(&hub).unwrap_err().to_string().contains("503"));
+    // Who may not read a model learns that from `pull`.
+    server.change(|rules| rules.status = Some(403));
+    assert!(matches!(pull(&hub), Err(HubError::Gated { .. })));
+}
+
+#[test]
+fn what_was_never_fetched_is_told_without_a_connection() {
+    let (server, home) = (server(), TempDir::new().unwrap());
+    let hub = hub(&server.address, &home, None);
+    let folder = fetch(&hub, "org/name").unwrap();
+    // The model has none of them, and that is known.
+    let (found, said) = notes(&hub.clone().offline(), "org/name");
+    assert_eq!((found.unwrap(), said), (folder, vec![]));
+    fs::remove_dir_all(home.path().join("hub/models--org--name/.no_exist")).unwrap();
+    let (_, said) = notes(&hub.offline(), "org/name");
+    let files = "generation_config.json, tokenizer_config.json, chat_template.jinja";
+    assert_eq!(said, [format!("never fetched: {files}")]);
 }

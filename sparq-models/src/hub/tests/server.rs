@@ -31,6 +31,14 @@ pub(crate) struct Rules {
     pub(crate) cut_after: Option<usize>,
     /// Answers everything with this status.
     pub(crate) status: Option<u16>,
+    /// Answers everything with a web page.
+    pub(crate) page: bool,
+    /// Marks of files; a file without one has its name and size.
+    pub(crate) marks: BTreeMap<String, String>,
+    /// Gives whole files only, as some mirrors do.
+    pub(crate) no_range: bool,
+    /// Does not say which commit a file is of.
+    pub(crate) no_commit: bool,
 }
 
 /// The server; its thread ends with the test.
@@ -93,14 +101,16 @@ fn serve(stream: TcpStream, rules: &Mutex<Rules>, requests: &Mutex<Vec<String>>)
     let (head, body) = answer(&path, range.as_deref(), token.as_deref(), &rules);
     let mut stream = stream;
     write!(stream, "HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len())?;
-    // The question for the size is one byte, and always answered.
-    let cut = rules.cut_after.filter(|_| body.len() > 1 && !path.starts_with("/api/"));
+    let cut = rules.cut_after.filter(|_| !path.starts_with("/api/"));
     stream.write_all(&body[..cut.unwrap_or(body.len()).min(body.len())])
 }
 
 /// Status line with headers, and body.
 fn answer(path: &str, range: Option<&str>, token: Option<&str>, rules: &Rules) -> (String, Vec<u8>) {
     let refuse = |status: &str, code: &str| (format!("{status}\r\nX-Error-Code: {code}"), vec![]);
+    if rules.page {
+        return ("200 OK\r\nContent-Type: text/html".to_owned(), b"<html>please sign in</html>".to_vec());
+    }
     if let Some(status) = rules.status {
         return refuse(&format!("{status} Broken"), "");
     }
@@ -132,21 +142,23 @@ fn answer(path: &str, range: Option<&str>, token: Option<&str>, rules: &Rules) -
     let Some(bytes) = rules.files.get(file) else {
         return refuse("404 Not Found", "EntryNotFound");
     };
-    let mark = format!("{}-{}", file.replace('.', "-"), bytes.len());
-    let mark = format!("ETag: \"{mark}\"\r\nX-Repo-Commit: {COMMIT}");
+    let mark = rules.marks.get(file).cloned();
+    let mark = mark.unwrap_or_else(|| format!("{}-{}", file.replace('.', "-"), bytes.len()));
+    let commit = if rules.no_commit { String::new() } else { format!("\r\nX-Repo-Commit: {COMMIT}") };
+    let mark = format!("ETag: \"{mark}\"{commit}");
     if rules.redirects && first {
         return (
             format!("302 Found\r\nLocation: /cdn/{file}\r\n{}", mark.replace("ETag", "X-Linked-ETag")),
             vec![],
         );
     }
-    let (from, to) = range.and_then(|range| range.split_once('-')).unwrap_or(("0", ""));
-    let from: usize = from.parse().unwrap_or(0);
-    let to = to.parse::<usize>().map_or(bytes.len(), |last| (last + 1).min(bytes.len()));
-    if from >= to {
-        return refuse("416 Range Not Satisfiable", "");
+    let from = range.filter(|_| !rules.no_range).and_then(|range| range.split('-').next()?.parse().ok());
+    match from {
+        None => (format!("200 OK\r\n{mark}"), bytes.clone()),
+        Some(from) if from >= bytes.len() => refuse("416 Range Not Satisfiable", ""),
+        Some(from) => {
+            let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
+            (format!("206 Partial Content\r\nContent-Range: {range}\r\n{mark}"), bytes[from..].to_vec())
+        }
     }
-    let head =
-        format!("206 Partial Content\r\nContent-Range: bytes {from}-{}/{}\r\n{mark}", to - 1, bytes.len());
-    (head, bytes[from..to].to_vec())
 }
