@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     checkpoint::Checkpoint,
     error::Result,
-    tokenizer::{ChatTemplate, Tokenizer},
+    tokenizer::{ChatTemplate, TemplateOptions, Tokenizer},
 };
 
 /// Who says something.
@@ -63,8 +63,18 @@ impl ChatFormat {
     /// [`crate::Error::Template`], [`crate::Error::File`] and [`crate::Error::Config`] for files that
     /// are damaged.
     pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
-        let template = checkpoint.tokenizer_config()?.chat_template()?;
-        Ok(template.map_or(Self::Plain, |template| Self::Template(Box::new(template))))
+        Ok(Self::with(checkpoint, &TemplateOptions::default())?.0)
+    }
+
+    /// The template that `options` choose, and the options that have no effect as it does not read them.
+    ///
+    /// # Errors
+    /// Those of [`of`](Self::of).
+    pub fn with(checkpoint: &Checkpoint, options: &TemplateOptions) -> Result<(Self, Vec<String>)> {
+        Ok(match checkpoint.tokenizer_config()?.chat_template(options)? {
+            Some((template, unread)) => (Self::Template(Box::new(template)), unread),
+            None => (Self::Plain, options.names()),
+        })
     }
 
     /// Token ids of the conversation, up to where the next answer begins. A text from a template gets

@@ -36,7 +36,7 @@ use crate::config::{self, ConfigFields, GenerationConfig};
 use crate::error::{Error, Result};
 use crate::tokenizer::{Tokenizer, TokenizerConfig};
 pub(crate) use error::model_name;
-use json::{parse as parse_json, read_if_exists};
+pub(crate) use json::{parse as parse_json, read_if_exists};
 use weights::Weights;
 
 /// An opened model: its configuration is read, its weights are found and not yet loaded.
@@ -225,12 +225,10 @@ impl Checkpoint {
             let path = self.location.join(name);
             read_if_exists(&path)?.map(|bytes| parse_json(&path, &bytes)).transpose()
         };
-        let jinja = read_if_exists(&self.location.join("chat_template.jinja"))?;
         TokenizerConfig::new(
             &self.location,
             json("tokenizer_config.json")?.as_ref(),
             json("special_tokens_map.json")?.as_ref(),
-            jinja.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
         )
     }
 

@@ -11,7 +11,7 @@ use tokenizers::DecoderWrapper;
 
 pub use config::TokenizerConfig;
 pub use stream::TokenStream;
-pub use template::ChatTemplate;
+pub use template::{ChatTemplate, ChatTemplates, TemplateOptions, TemplateSource, TemplateValue};
 
 use crate::error::{Error, Result};
 

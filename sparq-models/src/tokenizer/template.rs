@@ -3,43 +3,64 @@
 //! Templates are written for Jinja2 as `transformers` sets it up (`apply_chat_template`); this is the
 //! same set-up for minijinja.
 
+mod arguments;
+mod failure;
+mod filters;
+mod format;
 mod json;
+mod methods;
+mod operators;
+mod rewrite;
+mod source;
+mod variables;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    borrow::Cow,
     collections::BTreeMap,
-    error::Error as _,
     fmt,
     path::{Path, PathBuf},
+    thread,
 };
 
 use jiff::Zoned;
-use minijinja::{Environment, ErrorKind, Value, syntax::SyntaxConfig, value::Serde};
+use minijinja::{
+    Environment, ErrorKind, Output, State, Value,
+    syntax::SyntaxConfig,
+    value::{Rest, Serde, ValueOrKwargs},
+};
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use arguments::bind;
+use failure::Raised;
+use rewrite::Rewritten;
+pub use source::{ChatTemplates, TemplateSource};
+pub use variables::{TemplateOptions, TemplateValue};
 
 /// Name of the template inside its environment.
 const NAME: &str = "chat_template";
 
-/// Longest piece of a template that an error shows, in characters.
-const SNIPPET: usize = 80;
+/// Steps of the engine that a rendering may take, where one is also 64 bytes that are written, …
+const STEPS: u64 = 16 << 20;
+
+/// … and how many more for each pair of messages: many templates look back from every message.
+const STEPS_PER_PAIR: u64 = 64;
+
+/// Stack of a rendering, in bytes: macros and nested values go deep.
+const STACK: usize = 64 << 20;
 
 /// A parsed chat template and the special tokens that it may spell out.
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    special_tokens: BTreeMap<String, String>,
+    /// What it is given beside the conversation: special tokens by role, tools, ….
+    variables: BTreeMap<String, Value>,
+    /// The source, and where its pieces are in what the environment runs.
+    rewritten: Rewritten,
     /// The file it comes from, for messages.
     path: PathBuf,
 }
-
-/// What a template's `raise_exception` says.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Raised(String);
 
 impl ChatTemplate {
     /// Parses `source`, found in the file at `path`. `special_tokens` are spellings by role, such as
@@ -47,22 +68,28 @@ impl ChatTemplate {
     ///
     /// # Errors
     ///
-    /// [`Error::Template`] names the line that cannot be parsed.
+    /// [`crate::Error::Template`] names the line that cannot be parsed.
     pub fn new(path: &Path, source: &str, special_tokens: BTreeMap<String, String>) -> Result<Self> {
-        let mut environment = Environment::new();
-        let fail = |error| template_error(path, &error);
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(fail)?;
-        environment.set_syntax(syntax);
-        // Errors carry the place in the template.
-        environment.set_debug(true);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_filter("tojson", json::tojson);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", strftime_now);
-        environment
-            .add_template_owned(NAME, without_generation_tags(source).into_owned())
-            .map_err(|error| template_error(path, &error))?;
-        Ok(Self { environment, special_tokens, path: path.to_owned() })
+        let rewritten = Rewritten::new(source)
+            .map_err(|(source, error)| failure::syntax(path, &source, error.range, &error.message))?;
+        let environment = environment(&rewritten.text);
+        let environment = environment.map_err(|error| failure::engine(path, &rewritten, &error))?;
+        let none = ["tools", "documents"].map(|name| (name.to_owned(), Value::from(())));
+        let tokens = special_tokens.into_iter().map(|(role, token)| (role, Value::from(token)));
+        Ok(Self {
+            environment,
+            variables: none.into_iter().chain(tokens).collect(),
+            rewritten,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Gives the template what `options` hold; returns the names of those that it does not read, which have
+    /// no effect.
+    pub fn set(&mut self, options: &TemplateOptions) -> Vec<String> {
+        let (variables, unread) = options.resolve(&self.variables());
+        self.variables.extend(variables.into_iter().map(|(name, TemplateValue(value))| (name, value)));
+        unread
     }
 
     /// The text of a conversation. With `add_generation_prompt` it ends where the answer begins.
@@ -72,88 +99,97 @@ impl ChatTemplate {
     ///
     /// # Errors
     ///
-    /// [`Error::Template`] says what failed and in which line: many templates refuse roles that the
+    /// [`crate::Error::Template`] says what failed and in which line: many templates refuse roles that the
     /// model does not know, or that do not alternate.
     pub fn render(&self, messages: &[impl Serialize], add_generation_prompt: bool) -> Result<String> {
-        let tokens =
-            self.special_tokens.iter().map(|(role, token)| (role.as_str(), Value::from(token.as_str())));
-        let variables = Value::from_pairs(tokens.chain([
-            ("messages", Value::from(Serde(messages))),
-            ("add_generation_prompt", Value::from(add_generation_prompt)),
-            ("tools", Value::from(())),
-            ("documents", Value::from(())),
-        ]));
-        let template = self.environment.get_template(NAME);
-        let text = template.and_then(|template| template.render(variables));
-        text.map_err(|error| template_error(&self.path, &error))
+        let mut variables = self.variables.clone();
+        variables.insert("messages".to_owned(), Value::from(Serde(messages)));
+        variables.insert("add_generation_prompt".to_owned(), Value::from(add_generation_prompt));
+        let count = messages.len() as u64;
+        let steps = STEPS.saturating_add(count.saturating_mul(count).saturating_mul(STEPS_PER_PAIR));
+        self.on_a_thread(Value::from_pairs(variables), steps)
     }
+
+    /// Renders with room to recurse; a panic there is an error.
+    fn on_a_thread(&self, variables: Value, steps: u64) -> Result<String> {
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(steps));
+        let render = || environment.get_template(NAME).and_then(|template| template.render(variables));
+        let failed = |message: &str| failure::whole(&self.path, message);
+        let outcome = thread::scope(|scope| {
+            let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, render);
+            thread
+                .map(|thread| thread.join())
+                .map_err(|error| failed(&format!("no thread to render on: {error}")))
+        })?;
+        match outcome {
+            Ok(rendered) => rendered.map_err(|error| failure::engine(&self.path, &self.rewritten, &error)),
+            Err(_) => Err(failed("the template engine broke down on it")),
+        }
+    }
+
+    /// Names that the template reads and does not set itself.
+    pub fn variables(&self) -> Vec<String> {
+        let template = self.environment.get_template(NAME);
+        let mut names: Vec<_> = template
+            .map(|template| template.undeclared_variables(false))
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+/// What runs a template of the rewritten text.
+fn environment(text: &str) -> std::result::Result<Environment<'static>, minijinja::Error> {
+    let mut environment = Environment::new();
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    // Errors carry the place in the template.
+    environment.set_debug(true);
+    environment.set_unknown_method_callback(methods::call);
+    environment.set_formatter(show);
+    filters::register(&mut environment);
+    operators::register(&mut environment);
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", strftime_now);
+    environment.add_template_owned(NAME, text.to_owned())?;
+    Ok(environment)
+}
+
+/// Writes a value as Python does.
+fn show(
+    out: &mut Output<'_>,
+    _state: &mut State<'_, '_>,
+    value: &Value,
+) -> std::result::Result<(), minijinja::Error> {
+    let written = match value.as_str() {
+        Some(text) => out.write_str(text),
+        None => out.write_str(&format::text_of(value)?),
+    };
+    Ok(written?)
 }
 
 impl fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, special_tokens, .. } = self;
+        let Self { path, variables, .. } = self;
         f.debug_struct("ChatTemplate")
             .field("path", path)
-            .field("special_tokens", special_tokens)
+            .field("variables", variables)
             .finish_non_exhaustive()
     }
 }
 
-fn raise_exception(message: String) -> std::result::Result<Value, minijinja::Error> {
+fn raise_exception(arguments: Rest<ValueOrKwargs>) -> std::result::Result<Value, minijinja::Error> {
+    let [message] = bind("raise_exception", ["message"], &arguments.into_values())?;
+    let message = format::text_of(&message.unwrap_or_default())?;
     Err(minijinja::Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Raised(message)))
 }
 
 /// The date or time where the user is, in the notation of C's `strftime`.
-fn strftime_now(format: String) -> std::result::Result<String, minijinja::Error> {
+fn strftime_now(arguments: Rest<ValueOrKwargs>) -> std::result::Result<String, minijinja::Error> {
+    let [format] = bind("strftime_now", ["format"], &arguments.into_values())?;
+    let format = arguments::text("strftime_now", "format", format)?;
     jiff::fmt::strtime::format(&format, &Zoned::now())
         .map_err(|error| minijinja::Error::new(ErrorKind::InvalidOperation, error.to_string()))
-}
-
-/// `{% generation %}` marks what a model is trained on; for rendering, it is a scope and no more.
-fn without_generation_tags(source: &str) -> Cow<'_, str> {
-    if !source.contains("generation") {
-        return Cow::Borrowed(source);
-    }
-    let mut result = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some((before, tag, after)) = next_tag(rest) {
-        result.push_str(before);
-        let name = tag.trim_matches(|c: char| c.is_whitespace() || "{%-+}".contains(c));
-        match name {
-            // Keeps the line breaks and the whitespace control of the tag.
-            "generation" | "endgeneration" => result.push_str(&tag.replace("generation", "with")),
-            _ => result.push_str(tag),
-        }
-        rest = after;
-    }
-    result.push_str(rest);
-    Cow::Owned(result)
-}
-
-/// The text before the first `{% … %}`, the tag itself, and the text after it.
-fn next_tag(source: &str) -> Option<(&str, &str, &str)> {
-    let start = source.find("{%")?;
-    let end = start + source[start..].find("%}")? + 2;
-    Some((&source[..start], &source[start..end], &source[end..]))
-}
-
-/// The line, the piece of the template and what is wrong with it.
-fn template_error(path: &Path, error: &minijinja::Error) -> Error {
-    let snippet = error.range().zip(error.template_source()).and_then(|(range, source)| {
-        let piece = source.get(range)?.trim();
-        let cut = piece.char_indices().nth(SNIPPET).map_or(piece.len(), |(index, _)| index);
-        Some(format!("{}{}", &piece[..cut], if cut < piece.len() { "…" } else { "" }))
-    });
-    let raised = error.source().and_then(|source| source.downcast_ref::<Raised>());
-    let message = match (raised, error.detail()) {
-        (Some(Raised(message)), _) => format!("the template refuses the conversation: {message}"),
-        (None, Some(detail)) => format!("{}: {detail}", error.kind()),
-        (None, None) => error.kind().to_string(),
-    };
-    let place = match (error.line(), snippet.filter(|snippet| !snippet.is_empty())) {
-        (Some(line), Some(snippet)) => format!(", line {line}, `{snippet}`"),
-        (Some(line), None) => format!(", line {line}"),
-        (None, _) => String::new(),
-    };
-    Error::Template { path: path.to_owned(), place, message }
 }

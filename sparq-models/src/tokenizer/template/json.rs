@@ -1,138 +1,174 @@
 //! The filter `tojson` as `transformers` defines it: Python's `json.dumps`, without escapes for HTML.
 
-use std::io::{self, Write};
+use minijinja::{Error, ErrorKind, Value};
 
-use minijinja::{Error, ErrorKind, Value, value::Kwargs};
-use serde::Serialize;
-use serde_json::{Serializer, ser::Formatter};
+use super::arguments::{bind, missing, truth};
+use super::format::{NESTING, check_length, float, invalid, type_name};
 
 /// `value | tojson(ensure_ascii=false, indent=none, separators=none, sort_keys=false)`.
-pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
-    let indent = match options.get::<Option<Value>>("indent")? {
+pub(super) fn tojson(arguments: &[Value]) -> Result<String, Error> {
+    let names = ["value", "ensure_ascii", "indent", "separators", "sort_keys"];
+    let [value, ascii, indent, separators, sort] = bind("tojson", names, arguments)?;
+    let value = value.ok_or_else(|| missing("tojson", "value"))?;
+    let indent = match indent.filter(|indent| !indent.is_none() && !indent.is_undefined()) {
         None => None,
-        Some(value) if value.is_none() || value.is_undefined() => None,
-        Some(value) => Some(match value.as_str() {
-            Some(text) => text.to_owned(),
-            None => " ".repeat(usize::try_from(value)?),
+        Some(indent) => Some(match (indent.as_str(), super::operators::integer(&indent)) {
+            (Some(text), _) => text.to_owned(),
+            (None, Some(width)) => {
+                let width = usize::try_from(width.max(0)).unwrap_or(usize::MAX);
+                check_length(Some(width))?;
+                " ".repeat(width)
+            }
+            _ => return Err(invalid("tojson: `indent` is an integer or a text")),
         }),
     };
-    let separators = match options.get::<Option<Vec<String>>>("separators")?.as_deref() {
-        Some([item, key]) => (item.clone(), key.clone()),
-        Some(_) => {
-            return Err(Error::new(ErrorKind::InvalidOperation, "tojson: separators are two texts"));
-        }
+    let separators = match separators.filter(|separators| !separators.is_none()) {
         None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
+        Some(separators) => {
+            let parts: Vec<Value> = separators.try_iter()?.collect();
+            match parts.iter().map(Value::as_str).collect::<Vec<_>>().as_slice() {
+                [Some(item), Some(key)] => ((*item).to_owned(), (*key).to_owned()),
+                _ => return Err(invalid("tojson: separators are two texts")),
+            }
+        }
     };
-    let ensure_ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
-    let sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
-    options.assert_all_used()?;
-
-    let fail = |error: serde_json::Error| Error::new(ErrorKind::BadSerialization, error.to_string());
-    let python = Python { indent, separators, ensure_ascii, depth: 0, filled: false };
-    let mut bytes = Vec::new();
-    let mut serializer = Serializer::with_formatter(&mut bytes, python);
-    match sort_keys {
-        // Objects of serde_json are sorted by key.
-        true => serde_json::to_value(value).and_then(|sorted| sorted.serialize(&mut serializer)),
-        false => value.serialize(&mut serializer),
-    }
-    .map_err(fail)?;
-    String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
+    let mut writer = Writer {
+        out: String::new(),
+        indent,
+        separators,
+        ascii: truth(ascii, false),
+        sort: truth(sort, false),
+    };
+    writer.value(&value, 0)?;
+    Ok(writer.out)
 }
 
 /// Spacing and escapes of `json.dumps`.
-struct Python {
+struct Writer {
+    out: String,
     indent: Option<String>,
     /// After an item, after a key.
     separators: (String, String),
-    ensure_ascii: bool,
-    depth: usize,
-    /// Whether the innermost container has an item.
-    filled: bool,
+    ascii: bool,
+    sort: bool,
 }
 
-impl Python {
-    fn open<W: ?Sized + Write>(&mut self, writer: &mut W, bracket: &[u8]) -> io::Result<()> {
-        self.depth += 1;
-        self.filled = false;
-        writer.write_all(bracket)
+impl Writer {
+    fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        if depth > NESTING {
+            return Err(invalid("a value is nested too deeply"));
+        }
+        match type_name(value) {
+            "str" => self.text(value.as_str().unwrap_or_default()),
+            "None" | "bool" | "int" | "float" => {
+                let word = scalar(value).unwrap_or_default();
+                self.out.push_str(&word);
+            }
+            "list" | "tuple" | "iterable" => {
+                let items = value.try_iter()?.collect::<Vec<_>>();
+                self.items("[", "]", depth, items.len(), |writer, index| {
+                    writer.value(&items[index], depth + 1)
+                })?;
+            }
+            "dict" => {
+                let pairs = value.as_object().and_then(|object| object.try_iter_pairs());
+                let mut pairs = pairs.into_iter().flatten().collect::<Vec<_>>();
+                if self.sort {
+                    pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
+                }
+                self.items("{", "}", depth, pairs.len(), |writer, index| {
+                    let (key, value) = &pairs[index];
+                    match (key.as_str(), scalar(key)) {
+                        (Some(text), _) => writer.text(text),
+                        (None, Some(word)) => writer.text(&word),
+                        _ => return Err(unknown(key)),
+                    }
+                    writer.out.push_str(&writer.separators.1);
+                    writer.value(value, depth + 1)
+                })?;
+            }
+            _ => return Err(unknown(value)),
+        }
+        check_length(Some(self.out.len()))
     }
 
-    fn close<W: ?Sized + Write>(&mut self, writer: &mut W, bracket: &[u8]) -> io::Result<()> {
-        self.depth -= 1;
-        if self.filled {
-            self.new_line(writer)?;
+    fn items(
+        &mut self,
+        open: &str,
+        close: &str,
+        depth: usize,
+        count: usize,
+        mut item: impl FnMut(&mut Self, usize) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.out.push_str(open);
+        for index in 0..count {
+            if index > 0 {
+                self.out.push_str(&self.separators.0);
+            }
+            self.new_line(depth + 1)?;
+            item(self, index)?;
         }
-        writer.write_all(bracket)
+        if count > 0 {
+            self.new_line(depth)?;
+        }
+        self.out.push_str(close);
+        Ok(())
     }
 
-    fn item<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if !first {
-            writer.write_all(self.separators.0.as_bytes())?;
+    fn new_line(&mut self, depth: usize) -> Result<(), Error> {
+        if let Some(indent) = &self.indent {
+            check_length(
+                indent.len().checked_mul(depth).and_then(|length| length.checked_add(self.out.len())),
+            )?;
+            self.out.push('\n');
+            self.out.extend(std::iter::repeat_n(indent.as_str(), depth));
         }
-        self.new_line(writer)
+        Ok(())
     }
 
-    fn new_line<W: ?Sized + Write>(&self, writer: &mut W) -> io::Result<()> {
-        match &self.indent {
-            Some(indent) => write!(writer, "\n{}", indent.repeat(self.depth)),
-            None => Ok(()),
+    fn text(&mut self, text: &str) {
+        self.out.push('"');
+        for c in text.chars() {
+            match c {
+                '"' => self.out.push_str("\\\""),
+                '\\' => self.out.push_str("\\\\"),
+                '\n' => self.out.push_str("\\n"),
+                '\r' => self.out.push_str("\\r"),
+                '\t' => self.out.push_str("\\t"),
+                '\x08' => self.out.push_str("\\b"),
+                '\x0c' => self.out.push_str("\\f"),
+                c if c < ' ' || self.ascii && (!c.is_ascii() || c == '\x7f') => {
+                    for unit in c.encode_utf16(&mut [0; 2]) {
+                        self.out.push_str(&format!("\\u{unit:04x}"));
+                    }
+                }
+                c => self.out.push(c),
+            }
         }
+        self.out.push('"');
     }
 }
 
-impl Formatter for Python {
-    fn begin_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.open(writer, b"[")
-    }
+/// What `json.dumps` writes for a value without parts.
+fn scalar(value: &Value) -> Option<String> {
+    Some(match type_name(value) {
+        "None" => "null".to_owned(),
+        "bool" => value.is_true().to_string(),
+        "int" => value.to_string(),
+        "float" => match f64::try_from(value.clone()).ok()? {
+            number if number.is_nan() => "NaN".to_owned(),
+            f64::INFINITY => "Infinity".to_owned(),
+            f64::NEG_INFINITY => "-Infinity".to_owned(),
+            number => float(number),
+        },
+        _ => return None,
+    })
+}
 
-    fn end_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.close(writer, b"]")
-    }
-
-    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        self.item(writer, first)
-    }
-
-    fn end_array_value<W: ?Sized + Write>(&mut self, _writer: &mut W) -> io::Result<()> {
-        self.filled = true;
-        Ok(())
-    }
-
-    fn begin_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.open(writer, b"{")
-    }
-
-    fn end_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.close(writer, b"}")
-    }
-
-    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        self.item(writer, first)
-    }
-
-    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        writer.write_all(self.separators.1.as_bytes())
-    }
-
-    fn end_object_value<W: ?Sized + Write>(&mut self, _writer: &mut W) -> io::Result<()> {
-        self.filled = true;
-        Ok(())
-    }
-
-    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, text: &str) -> io::Result<()> {
-        if !self.ensure_ascii {
-            return writer.write_all(text.as_bytes());
-        }
-        for character in text.chars() {
-            if character.is_ascii() {
-                write!(writer, "{character}")?;
-                continue;
-            }
-            for unit in character.encode_utf16(&mut [0; 2]) {
-                write!(writer, "\\u{unit:04x}")?;
-            }
-        }
-        Ok(())
-    }
+fn unknown(value: &Value) -> Error {
+    let kind = match type_name(value) {
+        "undefined" => "an undefined value".to_owned(),
+        name => format!("a value of the type {name}"),
+    };
+    Error::new(ErrorKind::BadSerialization, format!("{kind} is no JSON"))
 }

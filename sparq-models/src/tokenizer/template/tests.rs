@@ -96,15 +96,6 @@ fn a_failure_shows_the_line_what_failed_and_the_way_out() {
 }
 
 #[test]
-fn tags_for_training_are_scopes_that_keep_their_whitespace_control() {
-    let source = "a {%- generation -%} b {%- endgeneration %} {% for g in x %}{%+ generation%}";
-    let expected = "a {%- with -%} b {%- endwith %} {% for g in x %}{%+ with%}";
-    assert_eq!(without_generation_tags(source), expected);
-    let untouched = "{% if add_generation_prompt %}generation{% endif %} {% open";
-    assert_eq!(without_generation_tags(untouched), untouched);
-}
-
-#[test]
 fn dates_that_cannot_be_written_are_errors() {
     let year = template("{{ strftime_now('%Y') }}").render(&[say("user", "")], true).unwrap();
     assert_eq!(year, Zoned::now().year().to_string());
@@ -125,7 +116,7 @@ fn tokens_that_end_a_turn_are_found_by_role_and_by_spelling() {
     }
     let tokenizer = load(&json);
     let ends = |config: Value| {
-        let config = super::super::TokenizerConfig::new(Path::new("m"), Some(&config), None, None).unwrap();
+        let config = super::super::TokenizerConfig::new(Path::new("m"), Some(&config), None).unwrap();
         tokenizer.end_ids(&config).iter().map(|&id| tokenizer.id_to_token(id).unwrap()).collect::<Vec<_>>()
     };
     assert_eq!(ends(json!({})), ["<|eot_id|>", "<end_of_turn>"]);

@@ -1,0 +1,177 @@
+//! Jinja2's filters and tests where minijinja's differ from them.
+
+mod kinds;
+mod text;
+
+use minijinja::{
+    Environment, Error, State, Value, filters,
+    value::{Kwargs, Rest, ValueOrKwargs},
+};
+
+use super::arguments::{bind, missing, truth};
+use super::format::{invalid, text_of, type_name};
+use super::{json, operators};
+
+/// Filters and tests of minijinja that Jinja2 has not: a template that names them is refused there.
+const FOREIGN_FILTERS: &[&str] = &["split", "lines", "bool", "chain", "zip"];
+const FOREIGN_TESTS: &[&str] = &["startingwith", "endingwith", "safe"];
+
+pub(super) fn register(environment: &mut Environment<'static>) {
+    FOREIGN_FILTERS.iter().for_each(|name| environment.remove_filter(name));
+    FOREIGN_TESTS.iter().for_each(|name| environment.remove_test(name));
+    kinds::register(environment);
+    text::register(environment);
+    add(environment, "tojson", |arguments| json::tojson(arguments).map(Value::from));
+    add(environment, "default", default);
+    add(environment, "d", default);
+    add(environment, "length", length);
+    add(environment, "count", length);
+    add(environment, "list", |arguments| operators::list(&one("list", arguments)?));
+    add(environment, "int", int);
+    add(environment, "float", float);
+    named(environment, "sort", ["reverse", "case_sensitive", "attribute"], filters::sort);
+    named(environment, "unique", ["case_sensitive", "attribute"], filters::unique);
+    named(environment, "min", ["case_sensitive", "attribute"], filters::min);
+    named(environment, "max", ["case_sensitive", "attribute"], filters::max);
+    named(environment, "dictsort", ["case_sensitive", "by", "reverse"], |_, value, named| {
+        filters::dictsort(&value, named)
+    });
+    placed(environment, "batch", ["value", "linecount", "fill_with"], filters::batch);
+    placed(environment, "slice", ["value", "slices", "fill_with"], filters::slice);
+}
+
+/// A filter that binds its arguments itself, the value first.
+fn add(
+    environment: &mut Environment<'static>,
+    name: &'static str,
+    filter: fn(&[Value]) -> Result<Value, Error>,
+) {
+    environment.add_filter(name, move |arguments: Rest<ValueOrKwargs>| filter(&arguments.into_values()));
+}
+
+/// One of minijinja's filters that take options by name only.
+fn named<const N: usize>(
+    environment: &mut Environment<'static>,
+    name: &'static str,
+    options: [&'static str; N],
+    filter: fn(&State<'_, '_>, Value, Kwargs) -> Result<Value, Error>,
+) {
+    environment.add_filter(
+        name,
+        move |state: &State<'_, '_>, value: Value, arguments: Rest<ValueOrKwargs>| {
+            let bound = bind(name, options, &arguments.into_values())?;
+            let given =
+                options.iter().zip(bound).filter_map(|(option, value)| Some(((*option).to_owned(), value?)));
+            filter(state, operators::items(value)?, given.collect())
+        },
+    );
+}
+
+/// One of minijinja's filters that take a count and a filling by place only.
+fn placed(
+    environment: &mut Environment<'static>,
+    name: &'static str,
+    names: [&'static str; 3],
+    filter: fn(&State<'_, '_>, Value, usize, Option<Value>) -> Result<Value, Error>,
+) {
+    environment.add_filter(name, move |state: &State<'_, '_>, arguments: Rest<ValueOrKwargs>| {
+        let [value, count, fill] = bind(name, names, &arguments.into_values())?;
+        let value = operators::items(value.ok_or_else(|| missing(name, names[0]))?)?;
+        let count = usize::try_from(count.ok_or_else(|| missing(name, names[1]))?)?;
+        filter(state, value, count, fill.filter(|fill| !fill.is_none()))
+    });
+}
+
+/// The value of a filter without options.
+fn one(name: &str, arguments: &[Value]) -> Result<Value, Error> {
+    let [value] = bind(name, ["value"], arguments)?;
+    value.ok_or_else(|| missing(name, "value"))
+}
+
+/// `default(value, default_value='', boolean=false)`.
+fn default(arguments: &[Value]) -> Result<Value, Error> {
+    let [value, default, boolean] = bind("default", ["value", "default_value", "boolean"], arguments)?;
+    let value = value.unwrap_or_default();
+    Ok(match value.is_undefined() || truth(boolean, false) && !value.is_true() {
+        true => default.unwrap_or_else(|| Value::from("")),
+        false => value,
+    })
+}
+
+fn length(arguments: &[Value]) -> Result<Value, Error> {
+    let value = one("length", arguments)?;
+    match value.len() {
+        _ if value.is_undefined() => Ok(Value::from(0)),
+        Some(length) if type_name(&value) != "namespace" => Ok(Value::from(length)),
+        _ => Err(invalid(format!("{} has no length", type_name(&value)))),
+    }
+}
+
+/// `int(value, default=0, base=10)`.
+fn int(arguments: &[Value]) -> Result<Value, Error> {
+    let [value, default, base] = bind("int", ["value", "default", "base"], arguments)?;
+    let value = value.unwrap_or_default();
+    let base = base.map_or(Ok(10), u32::try_from)?;
+    if !(2..=36).contains(&base) {
+        return Err(invalid("int: `base` is from 2 to 36"));
+    }
+    let number = match (value.as_str(), type_name(&value)) {
+        (Some(text), _) => parse_int(text, base).or_else(|| truncate(parse_float(text)?)),
+        (None, "int" | "bool") => return Ok(operators::integer(&value).map_or(value, operators::number)),
+        (None, "float") => truncate(f64::try_from(value)?),
+        _ => None,
+    };
+    Ok(number.map(operators::number).or(default).unwrap_or_else(|| Value::from(0)))
+}
+
+fn truncate(number: f64) -> Option<i128> {
+    // Beyond 128 bits an integer cannot be held.
+    (number.abs() < 1e38).then_some(number as i128)
+}
+
+/// A text as Python's `int(text, base)` reads it.
+fn parse_int(text: &str, base: u32) -> Option<i128> {
+    let text = text.trim();
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let prefix = match base {
+        2 => "0b",
+        8 => "0o",
+        16 => "0x",
+        _ => "",
+    };
+    let digits = match digits.get(..prefix.len()) {
+        Some(start) if !prefix.is_empty() && start.eq_ignore_ascii_case(prefix) => &digits[prefix.len()..],
+        _ => digits,
+    };
+    if !digits.starts_with(|c: char| c.is_digit(base)) || digits.ends_with('_') || digits.contains("__") {
+        return None;
+    }
+    let number = i128::from_str_radix(&digits.replace('_', ""), base).ok()?;
+    Some(if text.starts_with('-') { -number } else { number })
+}
+
+/// A text as Python's `float(text)` reads it.
+fn parse_float(text: &str) -> Option<f64> {
+    let text = text.trim();
+    if text.ends_with('_') || text.starts_with('_') || text.contains("__") {
+        return None;
+    }
+    text.replace('_', "").parse().ok()
+}
+
+/// `float(value, default=0.0)`.
+fn float(arguments: &[Value]) -> Result<Value, Error> {
+    let [value, default] = bind("float", ["value", "default"], arguments)?;
+    let value = value.unwrap_or_default();
+    let number = match (value.as_str(), operators::integer(&value)) {
+        (Some(text), _) => parse_float(text),
+        (None, Some(integer)) if type_name(&value) != "float" => Some(integer as f64),
+        _ => f64::try_from(value).ok(),
+    };
+    Ok(number.map(Value::from).or(default).unwrap_or_else(|| Value::from(0.0)))
+}
+
+/// The text of a value that a filter of texts works on.
+fn soft(name: &str, value: Option<Value>) -> Result<String, Error> {
+    text_of(&value.ok_or_else(|| missing(name, "value"))?)
+}

@@ -1,0 +1,31 @@
+//! Tests of what a value is.
+
+use minijinja::{Environment, Value};
+
+use super::super::format::{text_of, type_name};
+
+pub(super) fn register(environment: &mut Environment<'static>) {
+    environment.add_test("iterable", |value: &Value| {
+        matches!(type_name(value), "str" | "list" | "tuple" | "dict" | "iterable" | "undefined")
+    });
+    // What has a length and items by index.
+    environment.add_test("sequence", |value: &Value| match type_name(value) {
+        "str" | "list" | "tuple" | "dict" | "undefined" => true,
+        "iterable" => value.len().is_some(),
+        _ => false,
+    });
+    environment.add_test("mapping", |value: &Value| type_name(value) == "dict");
+    environment.add_test("number", |value: &Value| matches!(type_name(value), "bool" | "int" | "float"));
+    environment.add_test("callable", callable);
+    environment.add_test("lower", |value: &Value| cased(value, char::is_lowercase, char::is_uppercase));
+    environment.add_test("upper", |value: &Value| cased(value, char::is_uppercase, char::is_lowercase));
+}
+
+/// Functions and macros are; so are values that are undefined, which fail only when they are called.
+fn callable(value: &Value) -> bool {
+    matches!(type_name(value), "object" | "undefined")
+}
+
+fn cased(value: &Value, wanted: fn(char) -> bool, other: fn(char) -> bool) -> bool {
+    text_of(value).is_ok_and(|text| text.chars().any(wanted) && !text.chars().any(other))
+}

@@ -1,0 +1,269 @@
+//! Values as Python writes them: `str`, `repr`, `%`.
+
+use minijinja::{
+    Error, ErrorKind, Value,
+    formatting::{self, FormatStyle},
+    value::ValueKind,
+};
+
+/// Longest text that a template may make, in bytes.
+pub(super) const TEXT: usize = 64 << 20;
+
+/// Deepest nesting of lists and dictionaries.
+pub(super) const NESTING: usize = 200;
+
+/// An error of an operation.
+pub(super) fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message.into())
+}
+
+/// Says that a text of `length` bytes is too long, before it is made.
+pub(super) fn check_length(length: Option<usize>) -> Result<(), Error> {
+    match length {
+        Some(..=TEXT) => Ok(()),
+        _ => Err(invalid(format!("a text of more than {} MiB", TEXT >> 20))),
+    }
+}
+
+/// Whether `value` is what the function `namespace` makes.
+pub(super) fn is_namespace(value: &Value) -> bool {
+    value.kind() == ValueKind::Map
+        && value.as_object().is_some_and(|object| object.type_name().ends_with("Namespace"))
+}
+
+/// The name of a value's type in Python.
+pub(super) fn type_name(value: &Value) -> &'static str {
+    match value.kind() {
+        ValueKind::Undefined => "undefined",
+        ValueKind::None => "None",
+        ValueKind::Bool => "bool",
+        ValueKind::Number if value.is_integer() => "int",
+        ValueKind::Number => "float",
+        ValueKind::String => "str",
+        ValueKind::Seq if value.is_tuple() => "tuple",
+        ValueKind::Seq => "list",
+        ValueKind::Map if is_namespace(value) => "namespace",
+        ValueKind::Map => "dict",
+        ValueKind::Iterable => "iterable",
+        _ => "object",
+    }
+}
+
+/// The text of a value, as `str(value)`: what a template shows.
+pub(super) fn text_of(value: &Value) -> Result<String, Error> {
+    match value.as_str() {
+        Some(text) => Ok(text.to_owned()),
+        None if value.is_undefined() => Ok(String::new()),
+        None => {
+            let mut text = String::new();
+            write_repr(&mut text, value, 0)?;
+            Ok(text)
+        }
+    }
+}
+
+/// A float as `repr` writes it: the shortest digits that give it back.
+pub(super) fn float(number: f64) -> String {
+    if number.is_nan() {
+        return "nan".to_owned();
+    }
+    // Rust changes to exponents where Python does, but writes them without a sign and a zero.
+    let text = format!("{number:?}");
+    match text.split_once('e') {
+        Some((digits, exponent)) => {
+            let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |rest| ('-', rest));
+            format!("{digits}e{sign}{exponent:0>2}")
+        }
+        None => text,
+    }
+}
+
+/// Appends `repr(value)`.
+pub(super) fn write_repr(out: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
+    if depth > NESTING {
+        return Err(invalid("a value is nested too deeply"));
+    }
+    let items = |out: &mut String, open: &str, close: &str| -> Result<(), Error> {
+        out.push_str(open);
+        let mut count = 0;
+        for item in value.try_iter()? {
+            if count > 0 {
+                out.push_str(", ");
+            }
+            write_repr(out, &item, depth + 1)?;
+            check_length(Some(out.len()))?;
+            count += 1;
+        }
+        if count == 1 && close == ")" {
+            out.push(',');
+        }
+        out.push_str(close);
+        Ok(())
+    };
+    match type_name(value) {
+        "undefined" => out.push_str("Undefined"),
+        "str" => quote(out, value.as_str().unwrap_or_default()),
+        "float" => out.push_str(&f64::try_from(value.clone()).map(float).unwrap_or_default()),
+        "tuple" => items(out, "(", ")")?,
+        "list" | "iterable" => items(out, "[", "]")?,
+        "dict" => {
+            out.push('{');
+            let pairs = value.as_object().and_then(|object| object.try_iter_pairs());
+            for (index, (key, value)) in pairs.into_iter().flatten().enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                write_repr(out, &key, depth + 1)?;
+                out.push_str(": ");
+                write_repr(out, &value, depth + 1)?;
+                check_length(Some(out.len()))?;
+            }
+            out.push('}');
+        }
+        "namespace" => return Err(invalid("a namespace has no text")),
+        _ => out.push_str(&value.to_string()),
+    }
+    Ok(())
+}
+
+/// A text in quotes, with escapes for what cannot be printed.
+fn quote(out: &mut String, text: &str) {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    out.push(quote);
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c == quote => out.extend(['\\', c]),
+            c if printable(c) => out.push(c),
+            c => match u32::from(c) {
+                code @ ..=0xff => out.push_str(&format!("\\x{code:02x}")),
+                code @ ..=0xffff => out.push_str(&format!("\\u{code:04x}")),
+                code => out.push_str(&format!("\\U{code:08x}")),
+            },
+        }
+    }
+    out.push(quote);
+}
+
+/// Python's `str.isprintable` of one character.
+pub(super) fn printable(c: char) -> bool {
+    // Behind a letter, Rust escapes no combining marks, which are printable.
+    c.is_ascii_graphic() || c == ' ' || !c.is_ascii() && format!("a{c}").escape_debug().count() == 2
+}
+
+/// `format % values`: a tuple gives several values, a dictionary names them.
+pub(super) fn percent(format: &str, values: &Value) -> Result<Value, Error> {
+    let mut positional = match type_name(values) {
+        "tuple" => values.try_iter()?.collect(),
+        _ => vec![values.clone()],
+    }
+    .into_iter();
+    let mut next = || positional.next().ok_or_else(|| invalid("not enough arguments for format string"));
+    let mut out = String::new();
+    let mut used_names = false;
+    let mut rest = format;
+    while let Some(start) = rest.find('%') {
+        out.push_str(&rest[..start]);
+        rest = &rest[start + 1..];
+        let mut named = None;
+        if let Some(inner) = rest.strip_prefix('(') {
+            let end = inner.find(')').ok_or_else(|| invalid("incomplete format key"))?;
+            named = Some(values.get_item(&Value::from(&inner[..end]))?);
+            used_names = true;
+            rest = &inner[end + 1..];
+        }
+        let flags = rest.len() - rest.trim_start_matches(['-', '+', ' ', '#', '0']).len();
+        let (flags, tail) = rest.split_at(flags);
+        let mut size = |tail: &mut &str| -> Result<Option<usize>, Error> {
+            if let Some(behind) = tail.strip_prefix('*') {
+                *tail = behind;
+                return Ok(Some(usize::try_from(next()?)?));
+            }
+            let digits = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
+            let number = &tail[..digits];
+            *tail = &tail[digits..];
+            match number {
+                "" => Ok(None),
+                number => number.parse().map(Some).map_err(|_| invalid("the width of a format is too large")),
+            }
+        };
+        let mut tail = tail;
+        let width = size(&mut tail)?.unwrap_or(0);
+        let mut precision = None;
+        if let Some(behind) = tail.strip_prefix('.') {
+            tail = behind;
+            precision = Some(size(&mut tail)?.unwrap_or(0));
+        }
+        check_length(out.len().checked_add(width).and_then(|sum| sum.checked_add(precision.unwrap_or(0))))?;
+        tail = tail.trim_start_matches(['h', 'l', 'L']);
+        let kind = tail.chars().next().ok_or_else(|| invalid("incomplete format"))?;
+        rest = &tail[kind.len_utf8()..];
+        if kind == '%' {
+            out.push('%');
+            continue;
+        }
+        let value = match named {
+            Some(value) => value,
+            None => next()?,
+        };
+        let text = match kind {
+            's' | 'r' | 'a' => {
+                let mut text = String::new();
+                match kind {
+                    's' => text = text_of(&value)?,
+                    _ => write_repr(&mut text, &value, 0)?,
+                }
+                let text: String = text.chars().take(precision.unwrap_or(usize::MAX)).collect();
+                pad(&text, width, if flags.contains('-') { Side::Right } else { Side::Left }, ' ')?
+            }
+            _ => {
+                let precision = precision.map_or(String::new(), |precision| format!(".{precision}"));
+                let width = if width > 0 { width.to_string() } else { String::new() };
+                let value = match kind {
+                    // Floats are cut, as by `int`.
+                    'd' | 'i' | 'u' if type_name(&value) == "float" => {
+                        Value::from(f64::try_from(value)?.trunc() as i128)
+                    }
+                    _ => value,
+                };
+                formatting::format(
+                    FormatStyle::Printf,
+                    &format!("%{flags}{width}{precision}{kind}"),
+                    &[value],
+                )?
+            }
+        };
+        out.push_str(&text);
+        check_length(Some(out.len()))?;
+    }
+    out.push_str(rest);
+    if positional.next().is_some() && !used_names && type_name(values) != "dict" {
+        return Err(invalid("not all arguments converted during string formatting"));
+    }
+    Ok(Value::from(out))
+}
+
+/// Where a text is filled up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Left,
+    Right,
+    Both,
+}
+
+/// A text of at least `width` characters.
+pub(super) fn pad(text: &str, width: usize, side: Side, fill: char) -> Result<String, Error> {
+    let missing = width.saturating_sub(text.chars().count());
+    check_length(missing.checked_mul(fill.len_utf8()).and_then(|length| length.checked_add(text.len())))?;
+    let left = match side {
+        Side::Left => missing,
+        Side::Right => 0,
+        // Python's rule for odd numbers.
+        Side::Both => missing / 2 + (missing & width & 1),
+    };
+    let fill = |count: usize| std::iter::repeat_n(fill, count).collect::<String>();
+    Ok(fill(left) + text + &fill(missing - left))
+}

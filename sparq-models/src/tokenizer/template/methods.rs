@@ -1,0 +1,111 @@
+//! Python's methods of texts, lists and dictionaries.
+
+pub(super) mod text;
+
+use minijinja::{
+    Error, ErrorKind, State, Value,
+    value::{Tuple, ValueKind},
+};
+
+use super::arguments::bind;
+use super::format::{invalid, is_namespace};
+
+/// The methods of dictionaries.
+pub(super) const DICTIONARY: &[&str] = &[
+    "clear",
+    "copy",
+    "fromkeys",
+    "get",
+    "items",
+    "keys",
+    "pop",
+    "popitem",
+    "setdefault",
+    "update",
+    "values",
+];
+
+/// Methods that change what they are called on, which templates may not.
+const CHANGING: &[&str] = &[
+    "append",
+    "clear",
+    "extend",
+    "insert",
+    "pop",
+    "popitem",
+    "remove",
+    "reverse",
+    "setdefault",
+    "sort",
+    "update",
+];
+
+/// Calls `value.method(arguments)` where minijinja has no such method.
+pub(super) fn call(
+    _state: &mut State<'_, '_>,
+    value: &Value,
+    method: &str,
+    arguments: &[Value],
+) -> Result<Value, Error> {
+    match value.kind() {
+        ValueKind::String => text::call(value.as_str().unwrap_or_default(), method, arguments),
+        ValueKind::Map if is_namespace(value) => Err(Error::from(ErrorKind::UnknownMethod)),
+        ValueKind::Map if DICTIONARY.contains(&method) => dictionary(value, method, arguments),
+        ValueKind::Seq => list(value, method, arguments),
+        _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+fn changes(method: &str) -> Error {
+    invalid(format!("`{method}` would change a value, which templates may not"))
+}
+
+fn dictionary(value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
+    if CHANGING.contains(&method) {
+        return Err(changes(method));
+    }
+    let pairs = || value.as_object().and_then(|object| object.try_iter_pairs()).into_iter().flatten();
+    match method {
+        "get" => {
+            let [key, default] = bind(method, ["key", "default"], arguments)?;
+            let key = key.ok_or_else(|| super::arguments::missing(method, "key"))?;
+            let found = value.as_object().and_then(|object| object.get_value(&key));
+            Ok(found.or(default).unwrap_or_else(|| Value::from(())))
+        }
+        "items" => {
+            bind(method, [], arguments)?;
+            Ok(pairs().map(|(key, value)| Value::from(Tuple::from([key, value]))).collect())
+        }
+        "keys" => {
+            bind(method, [], arguments)?;
+            Ok(pairs().map(|(key, _)| key).collect())
+        }
+        "values" => {
+            bind(method, [], arguments)?;
+            Ok(pairs().map(|(_, value)| value).collect())
+        }
+        "copy" => {
+            bind(method, [], arguments)?;
+            Ok(Value::from_pairs(pairs()))
+        }
+        _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+fn list(value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
+    match method {
+        "count" | "index" => {
+            let [item] = bind(method, ["value"], arguments)?;
+            let item = item.ok_or_else(|| super::arguments::missing(method, "value"))?;
+            let mut items = value.try_iter()?;
+            if method == "count" {
+                return Ok(Value::from(items.filter(|other| *other == item).count()));
+            }
+            let index = items.position(|other| other == item);
+            index.map(Value::from).ok_or_else(|| invalid("the value is not in the list"))
+        }
+        "copy" if !value.is_tuple() => Ok(value.try_iter()?.collect()),
+        _ if CHANGING.contains(&method) && !value.is_tuple() => Err(changes(method)),
+        _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}

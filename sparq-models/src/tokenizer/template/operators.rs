@@ -1,0 +1,236 @@
+//! Python's meaning of what minijinja sees otherwise; [`super::rewrite`] puts calls of these functions into a
+//! template.
+
+use minijinja::{
+    Environment, Error, Value,
+    value::{Rest, Tuple, ValueKind},
+};
+
+use super::format::{NESTING, check_length, invalid, is_namespace, percent, text_of, type_name};
+use super::methods::DICTIONARY;
+
+/// Most items of a list.
+const ITEMS: usize = 1 << 20;
+
+pub(super) fn register(environment: &mut Environment<'static>) {
+    environment.add_function("_add", |values: Rest<Value>| fold(values, "+", add));
+    environment.add_function("_mod", |values: Rest<Value>| fold(values, "%", modulo));
+    environment.add_function("_concat", concat);
+    environment.add_function("_pos", positive);
+    environment.add_function("_iter", items);
+    environment.add_function("_stored", |value: Value| stored(value, 0));
+    environment.add_function("_kept", |value: Value, _namespace: Rest<Value>| stored(value, 1));
+    environment.add_function("_attr", attribute);
+}
+
+fn fold(
+    values: Rest<Value>,
+    sign: &str,
+    operator: fn(&str, Value, Value) -> Result<Value, Error>,
+) -> Result<Value, Error> {
+    let mut values = values.0.into_iter();
+    let first = values.next().unwrap_or_default();
+    values.try_fold(first, |left, right| operator(sign, left, right))
+}
+
+fn unsupported(sign: &str, left: &Value, right: &Value) -> Error {
+    invalid(format!("`{sign}` is not defined between {} and {}", type_name(left), type_name(right)))
+}
+
+fn add(sign: &str, left: Value, right: Value) -> Result<Value, Error> {
+    match (type_name(&left), type_name(&right)) {
+        ("str", "str") => {
+            let (a, b) = (left.as_str().unwrap_or_default(), right.as_str().unwrap_or_default());
+            check_length(a.len().checked_add(b.len()))?;
+            Ok(match (left.is_safe(), right.is_safe()) {
+                (false, false) => Value::from([a, b].concat()),
+                (true, true) => Value::from_safe_string([a, b].concat()),
+                // Markup escapes what joins it.
+                (true, false) => Value::from_safe_string([a, &escape(b)].concat()),
+                (false, true) => Value::from_safe_string([&escape(a), b].concat()),
+            })
+        }
+        ("list", "list") | ("tuple", "tuple") => {
+            let count = left.len().unwrap_or(0).saturating_add(right.len().unwrap_or(0));
+            if count > ITEMS {
+                return Err(invalid(format!("a list of more than {ITEMS} items")));
+            }
+            let values = left.try_iter()?.chain(right.try_iter()?).collect::<Vec<_>>();
+            Ok(if left.is_tuple() { Value::from(Tuple::from(values)) } else { Value::from(values) })
+        }
+        // What filters give is a list as far as a template can tell.
+        ("list" | "iterable", "list" | "iterable") => {
+            Ok(Value::from(left.try_iter()?.chain(right.try_iter()?).take(ITEMS).collect::<Vec<_>>()))
+        }
+        ("int" | "bool", "int" | "bool") => {
+            let sum = integer(&left).zip(integer(&right)).and_then(|(a, b)| a.checked_add(b));
+            sum.map(number).ok_or_else(|| invalid("an integer beyond 128 bits"))
+        }
+        ("int" | "bool" | "float", "int" | "bool" | "float") => Ok(Value::from(real(&left)? + real(&right)?)),
+        _ => Err(unsupported(sign, &left, &right)),
+    }
+}
+
+fn modulo(sign: &str, left: Value, right: Value) -> Result<Value, Error> {
+    match (type_name(&left), type_name(&right)) {
+        ("str", _) => percent(left.as_str().unwrap_or_default(), &right),
+        ("int" | "bool", "int" | "bool") => {
+            let (a, b) =
+                integer(&left).zip(integer(&right)).ok_or_else(|| invalid("an integer beyond 128 bits"))?;
+            match a.checked_rem(b) {
+                Some(rest) if rest != 0 && (rest < 0) != (b < 0) => Ok(number(rest + b)),
+                Some(rest) => Ok(number(rest)),
+                None => Err(invalid("modulo by zero")),
+            }
+        }
+        ("int" | "bool" | "float", "int" | "bool" | "float") => {
+            let (a, b) = (real(&left)?, real(&right)?);
+            if b == 0.0 {
+                return Err(invalid("modulo by zero"));
+            }
+            let rest = a % b;
+            Ok(Value::from(if rest != 0.0 && (rest < 0.0) != (b < 0.0) {
+                rest + b
+            } else {
+                rest.abs().copysign(b)
+            }))
+        }
+        _ => Err(unsupported(sign, &left, &right)),
+    }
+}
+
+pub(super) fn integer(value: &Value) -> Option<i128> {
+    match value.kind() {
+        ValueKind::Bool => Some(i128::from(value.is_true())),
+        _ => i128::try_from(value.clone()).ok(),
+    }
+}
+
+fn real(value: &Value) -> Result<f64, Error> {
+    match integer(value) {
+        Some(integer) if type_name(value) != "float" => Ok(integer as f64),
+        _ => f64::try_from(value.clone()),
+    }
+}
+
+pub(super) fn number(integer: i128) -> Value {
+    i64::try_from(integer).map_or_else(|_| Value::from(integer), Value::from)
+}
+
+/// `a ~ b ~ …`.
+fn concat(values: Rest<Value>) -> Result<String, Error> {
+    let mut text = String::new();
+    for value in values.iter() {
+        match value.as_str() {
+            Some(piece) => text.push_str(piece),
+            None => text.push_str(&text_of(value)?),
+        }
+        check_length(Some(text.len()))?;
+    }
+    Ok(text)
+}
+
+/// `+a`.
+fn positive(value: Value) -> Result<Value, Error> {
+    match type_name(&value) {
+        "int" | "float" => Ok(value),
+        "bool" => Ok(Value::from(i64::from(value.is_true()))),
+        name => Err(invalid(format!("bad operand type for unary `+`: {name}"))),
+    }
+}
+
+/// What a loop goes through: the characters of a text, the keys of a dictionary, …; nothing of what is
+/// undefined.
+pub(super) fn items(value: Value) -> Result<Value, Error> {
+    match type_name(&value) {
+        "undefined" => Ok(Value::from(Vec::<Value>::new())),
+        "str" => Ok(value.as_str().unwrap_or_default().chars().map(|c| Value::from(c.to_string())).collect()),
+        "list" | "tuple" | "dict" => Ok(value),
+        "iterable" => collect(&value),
+        name => Err(invalid(format!("{name} is not iterable"))),
+    }
+}
+
+/// `list(value)`.
+pub(super) fn list(value: &Value) -> Result<Value, Error> {
+    collect(&items(value.clone())?)
+}
+
+/// An iterable as a list.
+fn collect(value: &Value) -> Result<Value, Error> {
+    if value.len().is_some_and(|count| count > ITEMS) {
+        return Err(invalid(format!("a list of more than {ITEMS} items")));
+    }
+    let mut list = Vec::new();
+    for item in value.try_iter()?.checked() {
+        list.push(item?);
+        if list.len() > ITEMS {
+            return Err(invalid(format!("a list of more than {ITEMS} items")));
+        }
+    }
+    Ok(Value::from(list))
+}
+
+/// A value that gets a name, at `depth` 1 in a namespace. Values that hold the value of before, round after
+/// round, would nest without end.
+fn stored(value: Value, depth: usize) -> Result<Value, Error> {
+    let value = match type_name(&value) {
+        "iterable" if value.len().is_none_or(|count| count <= ITEMS) => collect(&value)?,
+        _ => value,
+    };
+    check_nesting(&value, depth)?;
+    Ok(value)
+}
+
+fn check_nesting(value: &Value, depth: usize) -> Result<(), Error> {
+    if depth > NESTING || depth > 0 && is_namespace(value) {
+        return Err(invalid("a value is nested too deeply, or holds a namespace"));
+    }
+    match type_name(value) {
+        "list" | "tuple" => value.try_iter()?.try_for_each(|item| check_nesting(&item, depth + 1)),
+        "dict" => {
+            let pairs = value.as_object().and_then(|object| object.try_iter_pairs());
+            pairs.into_iter().flatten().try_for_each(|(_, item)| check_nesting(&item, depth + 1))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `value.name` for the names of a dictionary's methods, which come before its keys.
+fn attribute(value: Value, name: String) -> Result<Value, Error> {
+    if type_name(&value) == "dict" && DICTIONARY.contains(&name.as_str()) {
+        let shown = format!("<built-in method {name} of dict object>");
+        return Ok(Value::from_object(Method(shown)));
+    }
+    value.get_attr(&name)
+}
+
+/// A method that is named and not called.
+#[derive(Debug)]
+struct Method(String);
+
+impl minijinja::value::Object for Method {
+    fn repr(self: &std::sync::Arc<Self>) -> minijinja::value::ObjectRepr {
+        minijinja::value::ObjectRepr::Plain
+    }
+
+    fn render(self: &std::sync::Arc<Self>, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The escapes of markupsafe.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + text.len() / 8);
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\'' => out.push_str("&#39;"),
+            '"' => out.push_str("&#34;"),
+            c => out.push(c),
+        }
+    }
+    out
+}

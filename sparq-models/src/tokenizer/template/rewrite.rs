@@ -1,0 +1,167 @@
+//! A template as Jinja2 reads it, written so that minijinja does the same.
+//!
+//! minijinja is close to Jinja2, but some of Python's meanings are out of its hooks' reach: `%` on texts, `+`
+//! on values, loops over texts, methods that a key hides, line breaks, escapes. Such places are replaced by
+//! calls of the functions in [`super::operators`], the rest stays as it is, line breaks included, and every
+//! place in the new text is known in the old one, for messages.
+
+mod expression;
+mod lexer;
+mod statement;
+
+#[cfg(test)]
+mod tests;
+
+use lexer::{Part, parts};
+
+/// Deepest nesting of an expression, and of blocks with their `elif`s: minijinja recurses that deep.
+const DEPTH: usize = 120;
+
+/// Why a template is no Jinja2.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SyntaxError {
+    /// What is wrong.
+    pub(super) message: String,
+    /// Where it is, in bytes of the template.
+    pub(super) range: std::ops::Range<usize>,
+}
+
+impl SyntaxError {
+    fn new(range: std::ops::Range<usize>, message: impl Into<String>) -> Self {
+        Self { message: message.into(), range }
+    }
+}
+
+/// A piece of the source that is replaced.
+#[derive(Debug)]
+struct Edit {
+    start: usize,
+    end: usize,
+    text: String,
+}
+
+/// The replacements of a template.
+///
+/// Several may be put at one place: what opens goes outside of what opened there before, what closes goes
+/// behind what closed there before.
+#[derive(Debug, Default)]
+struct Edits {
+    opened: Vec<Edit>,
+    others: Vec<Edit>,
+}
+
+impl Edits {
+    fn replace(&mut self, start: usize, end: usize, text: impl Into<String>) {
+        self.others.push(Edit { start, end, text: text.into() });
+    }
+
+    fn open(&mut self, at: usize, text: impl Into<String>) {
+        self.opened.push(Edit { start: at, end: at, text: text.into() });
+    }
+
+    fn close(&mut self, at: usize, text: impl Into<String>) {
+        self.replace(at, at, text);
+    }
+
+    /// How many there are; see [`since`](Self::since).
+    fn count(&self) -> (usize, usize) {
+        (self.opened.len(), self.others.len())
+    }
+
+    /// Takes out those that were made since they were counted.
+    fn since(&mut self, (opened, others): (usize, usize)) -> Self {
+        Self { opened: self.opened.split_off(opened), others: self.others.split_off(others) }
+    }
+
+    /// In the order of their places.
+    fn sorted(self) -> Vec<Edit> {
+        let mut edits: Vec<Edit> = self.opened.into_iter().rev().chain(self.others).collect();
+        // Stable: those at one place keep their order.
+        edits.sort_by_key(|edit| edit.start);
+        edits
+    }
+}
+
+/// A template that minijinja takes, and where its pieces come from.
+#[derive(Debug)]
+pub(super) struct Rewritten {
+    /// The template with line breaks as Jinja2 makes them.
+    pub(super) source: String,
+    /// The same for minijinja.
+    pub(super) text: String,
+    /// Places in both texts, ascending, between which they run alike.
+    anchors: Vec<(usize, usize)>,
+}
+
+impl Rewritten {
+    /// Reads a template.
+    pub(super) fn new(source: &str) -> Result<Self, (String, SyntaxError)> {
+        let source = normalize(source);
+        match edits(&source) {
+            Ok(edits) => {
+                let (text, anchors) = apply(&source, 0..source.len(), edits);
+                Ok(Self { source, text, anchors })
+            }
+            Err(error) => Err((source, error)),
+        }
+    }
+
+    /// The piece of the source that a piece of the text comes from.
+    pub(super) fn range(&self, range: std::ops::Range<usize>) -> std::ops::Range<usize> {
+        let place = |at: usize, round_up: bool| {
+            let index = self.anchors.partition_point(|&(text, _)| text <= at);
+            let (text, source) = index.checked_sub(1).map_or((0, 0), |index| self.anchors[index]);
+            let next = self.anchors.get(index).map_or(self.source.len(), |&(_, source)| source);
+            match source + (at - text) {
+                inside if inside <= next => inside,
+                _ if round_up => next,
+                _ => source.min(next),
+            }
+        };
+        let start = place(range.start, false);
+        start..place(range.end, true).max(start)
+    }
+}
+
+/// Line breaks as Jinja2 makes them: all alike, and the last one gone.
+fn normalize(source: &str) -> String {
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
+    source.strip_suffix('\n').map(str::to_owned).unwrap_or(source)
+}
+
+fn edits(source: &str) -> Result<Edits, SyntaxError> {
+    let mut edits = Edits::default();
+    let mut blocks = statement::Blocks::default();
+    for part in parts(source) {
+        match part? {
+            // minijinja drops a line break behind `{% raw %}`.
+            Part::Raw { end } => edits.close(end, "+"),
+            Part::Output { tokens, range } => {
+                let mut parser = expression::Parser::new(source, &tokens, range, &mut edits);
+                parser.output()?;
+            }
+            Part::Statement { tokens, range } => {
+                let parser = expression::Parser::new(source, &tokens, range, &mut edits);
+                blocks.statement(parser)?;
+            }
+        }
+    }
+    blocks.end(source)?;
+    Ok(edits)
+}
+
+/// A piece of the source with its replacements, and the places where both run alike.
+fn apply(source: &str, range: std::ops::Range<usize>, edits: Edits) -> (String, Vec<(usize, usize)>) {
+    let mut text = String::with_capacity(range.len() + range.len() / 8);
+    let mut anchors = vec![(0, range.start)];
+    let mut done = range.start;
+    for edit in edits.sorted() {
+        text.push_str(&source[done..edit.start]);
+        anchors.push((text.len(), edit.start));
+        text.push_str(&edit.text);
+        anchors.push((text.len(), edit.end));
+        done = edit.end;
+    }
+    text.push_str(&source[done..range.end]);
+    (text, anchors)
+}

@@ -1,0 +1,273 @@
+//! Statements, by the grammar of Jinja2's parser.
+
+use std::ops::Range;
+
+use super::{
+    DEPTH, SyntaxError, apply,
+    expression::{Node, Parser},
+    lexer::Kind,
+};
+
+type Result<T> = std::result::Result<T, SyntaxError>;
+
+/// The blocks that are open.
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    /// Names, and how deep minijinja's tree is there.
+    open: Vec<(String, usize)>,
+}
+
+impl Blocks {
+    /// Whether a statement is inside of a macro or of a block that is given to one: such bodies see the names
+    /// around them only if they read them.
+    fn in_macro(&self) -> bool {
+        self.open.iter().any(|(name, _)| matches!(name.as_str(), "macro" | "call"))
+    }
+
+    fn enter(&mut self, name: &str, range: Range<usize>) -> Result<()> {
+        let depth = self.open.last().map_or(0, |(_, depth)| *depth) + 1;
+        if depth > DEPTH {
+            return Err(SyntaxError::new(range, format!("blocks nested deeper than {DEPTH} levels")));
+        }
+        self.open.push((name.to_owned(), depth));
+        Ok(())
+    }
+
+    /// One statement. Those that hold no expression of interest are left to minijinja, unknown ones as well.
+    pub(super) fn statement(&mut self, mut parser: Parser<'_>) -> Result<()> {
+        let keyword = parser.name()?;
+        let name = &parser.source[keyword.start..keyword.end];
+        match name {
+            "for" => {
+                self.enter(name, parser.tag())?;
+                for_loop(&mut parser)?;
+            }
+            "if" | "elif" => {
+                match self.open.last_mut() {
+                    Some((open, depth)) if name == "elif" && open == "if" && *depth < DEPTH => *depth += 1,
+                    _ if name == "elif" => {
+                        let message = format!("`elif` without an `if`, or behind more than {DEPTH} others");
+                        return Err(SyntaxError::new(parser.tag(), message));
+                    }
+                    _ => self.enter(name, parser.tag())?,
+                }
+                parser.tuple(false)?;
+            }
+            "set" => {
+                let in_macro = self.in_macro();
+                if set(&mut parser, in_macro)? {
+                    self.enter(name, parser.tag())?;
+                    return Ok(());
+                }
+            }
+            "macro" => {
+                self.enter(name, parser.tag())?;
+                parser.name()?;
+                signature(&mut parser)?;
+            }
+            "call" => {
+                self.enter(name, parser.tag())?;
+                if parser.peek() == "(" {
+                    signature(&mut parser)?;
+                }
+                parser.expression()?;
+            }
+            "filter" => {
+                self.enter(name, parser.tag())?;
+                filters(&mut parser)?;
+            }
+            "with" => {
+                self.enter(name, parser.tag())?;
+                while !parser.at_end() {
+                    target(&mut parser)?;
+                    parser.expect("=")?;
+                    parser.expression()?;
+                    if !parser.at_end() {
+                        parser.expect(",")?;
+                    }
+                }
+            }
+            // What marks a text for training is a scope and no more.
+            "generation" => {
+                self.enter(name, parser.tag())?;
+                parser.edits.replace(keyword.start, keyword.end, "with");
+            }
+            "autoescape" => {
+                self.enter(name, parser.tag())?;
+                parser.expression()?;
+            }
+            "block" => return self.enter(name, parser.tag()),
+            "else" | "break" | "continue" => {}
+            "include" | "import" | "extends" | "from" => {
+                let message = format!("`{name}` needs another template, and there is none");
+                return Err(SyntaxError::new(parser.tag(), message));
+            }
+            _ => match name.strip_prefix("end") {
+                Some(block) => return self.leave(block, &mut parser, keyword.start..keyword.end),
+                None => {
+                    return Err(SyntaxError::new(parser.tag(), format!("unknown statement `{name}`")));
+                }
+            },
+        }
+        if parser.peek() == ":" {
+            // Jinja2 takes a colon as Python does.
+            let colon = parser.next()?;
+            parser.edits.replace(colon.start, colon.end, " ");
+        }
+        parser.end()
+    }
+
+    fn leave(&mut self, block: &str, parser: &mut Parser<'_>, keyword: Range<usize>) -> Result<()> {
+        match self.open.pop() {
+            Some((open, _)) if open == block => {}
+            open => {
+                let expected = open.map_or("no such tag".to_owned(), |(open, _)| format!("`end{open}`"));
+                return Err(SyntaxError::new(
+                    parser.tag(),
+                    format!("unexpected `end{block}`, expected {expected}"),
+                ));
+            }
+        }
+        if block == "generation" {
+            parser.edits.replace(keyword.start, keyword.end, "endwith");
+        }
+        if block == "block" && parser.kind() == Some(Kind::Name) {
+            parser.name()?;
+        }
+        parser.end()
+    }
+
+    /// What is wrong at the end of a template.
+    pub(super) fn end(self, source: &str) -> Result<()> {
+        match self.open.last() {
+            None => Ok(()),
+            Some((name, _)) => {
+                let message = format!("unexpected end of the template, expected `end{name}`");
+                Err(SyntaxError::new(source.len()..source.len(), message))
+            }
+        }
+    }
+}
+
+/// `name`, `name, name`, `(name, name)`; returns a single name with a dot behind it.
+fn target<'a>(parser: &mut Parser<'a>) -> Result<Option<&'a str>> {
+    let mut count = 0;
+    let mut space = None;
+    loop {
+        if parser.skip("(") {
+            target(parser)?;
+            parser.expect(")")?;
+        } else {
+            let name = parser.name()?;
+            if parser.skip(".") {
+                parser.name()?;
+                space = Some(&parser.source[name.start..name.end]);
+            }
+        }
+        count += 1;
+        if !parser.skip(",") || matches!(parser.peek(), "in" | "=" | ")" | "") {
+            return Ok(space.filter(|_| count == 1));
+        }
+    }
+}
+
+/// Python loops over texts, and not over `none`.
+fn for_loop(parser: &mut Parser<'_>) -> Result<()> {
+    target(parser)?;
+    parser.expect("in")?;
+    let node = parser.tuple(false)?;
+    wrap(parser, node, "_iter(", ")");
+    if parser.skip("if") {
+        parser.expression()?;
+    }
+    parser.skip("recursive");
+    Ok(())
+}
+
+/// `set target = value`, or the beginning of a block, for which it returns true.
+fn set(parser: &mut Parser<'_>, in_macro: bool) -> Result<bool> {
+    let space = target(parser)?;
+    let open = if space.is_some() { "_kept(" } else { "_stored(" };
+    let space = space.filter(|_| in_macro);
+    if parser.skip("=") {
+        let node = parser.tuple(true)?;
+        // A second argument reads the namespace, or a macro would not see it.
+        let close = space.map_or(")".to_owned(), |space| format!(", {space})"));
+        wrap(parser, node, open, &close);
+        return Ok(false);
+    }
+    if parser.skip("|") {
+        filters(parser)?;
+    }
+    parser.end()?;
+    if let Some(space) = space {
+        behind_tag(parser, &[format!("if {space}"), "endif".to_owned()]);
+    }
+    Ok(true)
+}
+
+fn filters(parser: &mut Parser<'_>) -> Result<()> {
+    let mut node = parser.nothing();
+    loop {
+        node = parser.filter(node)?;
+        if !parser.skip("|") {
+            return Ok(());
+        }
+    }
+}
+
+/// The arguments of a macro. minijinja finds defaults before the arguments that they may name: such are set in
+/// the body.
+fn signature(parser: &mut Parser<'_>) -> Result<()> {
+    parser.expect("(")?;
+    let mut late = Vec::new();
+    while parser.peek() != ")" {
+        let name = parser.name()?;
+        if parser.skip("=") {
+            let edits = parser.edits.count();
+            let node = parser.expression()?;
+            if !node.constant {
+                let name = &parser.source[name.start..name.end];
+                let value = late_default(parser, node, edits);
+                late.push(format!("if {name} is undefined"));
+                late.push(format!("set {name} = {value}"));
+                late.push("endif".to_owned());
+            }
+        }
+        if parser.peek() != ")" {
+            parser.expect(",")?;
+        }
+    }
+    parser.expect(")")?;
+    if !late.is_empty() {
+        behind_tag(parser, &late);
+    }
+    Ok(())
+}
+
+/// Takes the expression, with its edits since they were counted, out of its place.
+fn late_default(parser: &mut Parser<'_>, node: Node, edits: (usize, usize)) -> String {
+    let own = parser.edits.since(edits);
+    let (text, _) = apply(parser.source, node.start..node.end, own);
+    let lines = text.matches('\n').count();
+    parser.edits.replace(node.start, node.end, format!("_unset{}", "\n".repeat(lines)));
+    text.replace('\n', " ")
+}
+
+/// Puts tags directly behind the one of `parser`, with its sign on the last one.
+fn behind_tag(parser: &mut Parser<'_>, tags: &[String]) {
+    let end = parser.tag().end;
+    let sign = match parser.source[..end - 2].chars().next_back() {
+        Some(sign @ ('-' | '+')) => sign.to_string(),
+        _ => String::new(),
+    };
+    // The last tag takes over the end of this one.
+    let close = end - 2 - sign.len();
+    let text = tags.iter().map(|tag| format!("%}}{{% {tag} ")).collect::<String>();
+    parser.edits.close(close, format!(" {text}"));
+}
+
+fn wrap(parser: &mut Parser<'_>, node: Node, open: &str, close: &str) {
+    parser.edits.open(node.start, open);
+    parser.edits.close(node.end, close);
+}
