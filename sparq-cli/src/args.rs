@@ -10,7 +10,10 @@ mod tune;
 
 use std::{ops::RangeBounds, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, builder::RangedU64ValueParser};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{NonEmptyStringValueParser, RangedU64ValueParser},
+};
 
 pub(crate) use attention::{AttentionArgs, KeyIndexArg};
 pub(crate) use bench::{
@@ -19,7 +22,7 @@ pub(crate) use bench::{
 pub(crate) use chat::{ChatArgs, ChatSettings};
 pub(crate) use eval::{EvalArgs, EvalCommand, EvalReportArgs, EvalRunArgs};
 pub(crate) use model::{DtypeArg, ModelArgs, WeightsArg, open};
-pub(crate) use sampling::SamplingArgs;
+pub(crate) use sampling::{SamplingArgs, TokenLimit};
 pub(crate) use tune::TuneArgs;
 
 /// Text generation that reads part of the KV cache (SparQ attention).
@@ -73,16 +76,17 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
 
-    /// Tokens to generate at most
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 512)]
-    pub(crate) max_new_tokens: usize,
+    /// Tokens to generate at most [default: what generation_config.json says, else 512]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) max_new_tokens: Option<usize>,
 
     /// Longest context in tokens, prompt included [default: the model's own limit]
     #[arg(long, value_name = "N")]
     pub(crate) max_seq_len: Option<usize>,
 
-    /// Stop where this text comes up, and leave it out; may be given several times
-    #[arg(long, value_name = "TEXT")]
+    /// Stop where this text comes up, and leave it out; may be given several times, and may be a special
+    /// token [default: what generation_config.json says]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) stop: Vec<String>,
 
     /// Go on after an end-of-text token

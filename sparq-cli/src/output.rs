@@ -41,6 +41,13 @@ pub(crate) fn report(error: &anyhow::Error) {
     }
 }
 
+/// Says that a text becomes longer than what its model was made for.
+pub(crate) fn beyond_trained_length(tokens: usize) {
+    say(format!(
+        "note: the text is longer than the {tokens} tokens that the model was made for, and may get worse"
+    ));
+}
+
 /// An error and its causes, each said once, with short names.
 fn message(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = vec![];

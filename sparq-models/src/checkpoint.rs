@@ -19,9 +19,11 @@ mod report;
 mod source;
 mod weights;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
+use serde::Serialize;
 use serde_json::Value;
 
 pub use content::Content;
@@ -65,6 +67,17 @@ pub struct StaticFiles {
     pub weights: &'static [u8],
 }
 
+/// A token that ends a text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EndToken {
+    /// Its id.
+    pub id: u32,
+    /// Its spelling, where a tokenizer knows it.
+    pub piece: Option<String>,
+    /// What names it: `config.json`, `generation_config.json`, `tokenizer`.
+    pub named_by: Vec<&'static str>,
+}
+
 #[derive(Debug)]
 enum TokenizerSource {
     File(PathBuf),
@@ -96,11 +109,13 @@ impl Checkpoint {
         };
         let generation_path = dir.join("generation_config.json");
         let generation = read_if_exists(&generation_path)?;
+        let config = parse_json(&config_path, &config)?;
+        let generation = read_generation(&generation_path, generation.as_deref(), (&config_path, &config))?;
         Ok(Self {
             location: dir.to_owned(),
-            config: parse_json(&config_path, &config)?,
+            config,
             config_path,
-            generation: parse_generation(&generation_path, generation.as_deref())?,
+            generation,
             tokenizer: TokenizerSource::File(dir.join("tokenizer.json")),
             weights: Weights::open(dir)?,
             weight_format: WeightFormat::default(),
@@ -116,10 +131,12 @@ impl Checkpoint {
         let location = PathBuf::from("embedded model");
         let config_path = location.join("config.json");
         let generation_path = location.join("generation_config.json");
+        let config = parse_json(&config_path, files.config)?;
+        let generation = read_generation(&generation_path, files.generation_config, (&config_path, &config))?;
         Ok(Self {
-            config: parse_json(&config_path, files.config)?,
+            config,
             config_path,
-            generation: parse_generation(&generation_path, files.generation_config)?,
+            generation,
             tokenizer: TokenizerSource::Static(files.tokenizer),
             weights: Weights::from_static(&location.join("model.safetensors"), files.weights)?,
             weight_format: WeightFormat::default(),
@@ -181,14 +198,33 @@ impl Checkpoint {
         &self.generation
     }
 
-    /// Every token that ends a text, from `config.json` and `generation_config.json`, ascending.
+    /// Every token that ends a text: those that `config.json`, `generation_config.json` and the tokenizer
+    /// name, ascending. Without a tokenizer their spelling is not known.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if `eos_token_id` is neither an id nor a list of ids.
-    pub fn eos_ids(&self) -> Result<Vec<u32>> {
-        let config_ids = self.config_fields()?.ids("eos_token_id")?;
-        Ok(self.generation.eos_ids(&config_ids))
+    /// As [`Checkpoint::tokenizer_config`].
+    pub fn ends(&self, tokenizer: Option<&Tokenizer>) -> Result<Vec<EndToken>> {
+        let by_tokenizer = match tokenizer {
+            Some(tokenizer) => tokenizer.end_ids(&self.tokenizer_config()?),
+            None => vec![],
+        };
+        let sources = [
+            ("config.json", &self.generation.config_eos_token_ids),
+            ("generation_config.json", &self.generation.eos_token_ids),
+            ("tokenizer", &by_tokenizer),
+        ];
+        let mut ends = BTreeMap::<u32, Vec<&'static str>>::new();
+        for (source, ids) in sources {
+            for &id in ids {
+                let named_by = ends.entry(id).or_default();
+                if !named_by.contains(&source) {
+                    named_by.push(source);
+                }
+            }
+        }
+        let piece = |id| tokenizer.and_then(|tokenizer| tokenizer.id_to_token(id));
+        Ok(ends.into_iter().map(|(id, named_by)| EndToken { id, piece: piece(id), named_by }).collect())
     }
 
     /// Reads `tokenizer.json`, which a checkpoint may lack until text is needed.
@@ -291,14 +327,18 @@ fn no_config(path: PathBuf, dir: &Path) -> Error {
     }
 }
 
-fn parse_generation(path: &Path, bytes: Option<&[u8]>) -> Result<GenerationConfig> {
-    match bytes {
+/// The settings of `generation_config.json`, or of `config.json` where there is no such file, and the ends
+/// of both.
+fn read_generation(path: &Path, bytes: Option<&[u8]>, config: (&Path, &Value)) -> Result<GenerationConfig> {
+    let config = ConfigFields::new(config.0, config.1)?;
+    let generation = match bytes {
         Some(bytes) => {
             let json = parse_json(path, bytes)?;
             GenerationConfig::from_fields(&ConfigFields::new(path, &json)?)
         }
-        None => Ok(GenerationConfig::default()),
-    }
+        None => GenerationConfig::from_model_config(&config),
+    };
+    Ok(generation.with_config_ends(&config))
 }
 
 #[cfg(test)]

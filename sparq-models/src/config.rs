@@ -20,7 +20,7 @@ pub use windows::layer_windows;
 
 use crate::error::Result;
 
-/// What all decoders have in common: sizes and special tokens.
+/// What all decoders have in common: sizes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     /// Entries of the vocabulary.
@@ -41,10 +41,6 @@ pub struct ModelConfig {
     pub max_position_embeddings: usize,
     /// Number format that the model was trained or saved in, where the file says so.
     pub dtype: Option<DType>,
-    /// Token that begins a text.
-    pub bos_token_id: Option<u32>,
-    /// Tokens that end a text; often one, sometimes several, perhaps none.
-    pub eos_token_ids: Vec<u32>,
 }
 
 impl ModelConfig {
@@ -90,8 +86,6 @@ impl ModelConfig {
             head_dim: checked_head_dim(fields, head_dim, hidden_size, num_attention_heads)?,
             max_position_embeddings: fields.positive("max_position_embeddings")?,
             dtype: stored_dtype(fields)?,
-            bos_token_id: fields.optional("bos_token_id")?,
-            eos_token_ids: fields.ids("eos_token_id")?,
         })
     }
 

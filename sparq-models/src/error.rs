@@ -176,9 +176,20 @@ pub enum Error {
     InvalidLogits {
         /// What is wrong with the logits.
         message: String,
+        /// Number format of the weights, where it is known.
+        dtype: Option<DType>,
     },
 
-    /// The prompt leaves no room for a new token.
+    /// The settings of sampling leave no token to choose.
+    #[error("cannot choose a token: {message} after {settings}")]
+    NoTokenLeft {
+        /// What is wrong with the logits.
+        message: String,
+        /// The settings that changed them.
+        settings: String,
+    },
+
+    /// The prompt does not fit into the context.
     #[error("the prompt has {tokens} tokens, the longest context is {max_seq_len}")]
     PromptTooLong {
         /// Tokens of the prompt, with special tokens.
@@ -238,6 +249,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same error with the number format that logits come from, where it is about them.
+    pub(crate) fn in_dtype(self, dtype: DType) -> Self {
+        match self {
+            Self::InvalidLogits { message, .. } => Self::InvalidLogits { message, dtype: Some(dtype) },
+            other => other,
+        }
+    }
+
     /// The next step for the user, where one is known: text for a line of its own.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -269,9 +288,16 @@ impl Error {
                     .into(),
             ),
             Error::UnsupportedDtype { .. } => Some("try --dtype f32".into()),
+            Error::InvalidLogits { dtype: Some(DType::F32), .. } => Some(
+                "the numbers overflow even in f32: weights and config.json are damaged or of different models"
+                    .into(),
+            ),
             Error::InvalidLogits { .. } => {
                 Some("the model's numbers overflowed: try --dtype f32, and check the weights".into())
             }
+            Error::NoTokenLeft { .. } => Some(
+                "change these settings; --ignore-generation-config leaves out those of the checkpoint".into(),
+            ),
             Error::PromptTooLong { .. } => {
                 Some("shorten the prompt, or raise --max-seq-len if the model allows more".into())
             }
@@ -300,6 +326,15 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_hint_about_logits_goes_by_the_number_format() {
+        let hint = |dtype| Error::InvalidLogits { message: String::new(), dtype }.hint().unwrap();
+        assert!(hint(Some(DType::BF16)).contains("try --dtype f32"));
+        assert!(!hint(Some(DType::F32)).contains("--dtype"));
+        let settings = Error::NoTokenLeft { message: String::new(), settings: String::new() };
+        assert!(settings.hint().unwrap().contains("--ignore-generation-config"));
+    }
 
     #[test]
     fn messages_name_the_place_and_keep_the_source_apart() {

@@ -1,9 +1,6 @@
 //! From a prompt to text: the generation loop, its events and its statistics.
 
-use std::{
-    ops::ControlFlow,
-    time::{Duration, Instant},
-};
+use std::{ops::ControlFlow, time::Duration};
 
 use burn::tensor::{DType, Device};
 use sparq_core::{Method, Traffic};
@@ -11,7 +8,7 @@ use sparq_core::{Method, Traffic};
 use crate::{
     attention::{Attention, SparqOptions},
     checkpoint::Checkpoint,
-    error::Result,
+    error::{Error, Result},
     models::{self, CausalModel},
     sampling::SamplerConfig,
     session::Session,
@@ -39,8 +36,11 @@ pub struct GenerateOptions {
     pub max_seq_len: Option<usize>,
     /// How the next token is drawn.
     pub sampler: SamplerConfig,
-    /// Texts that end the generation; they are not part of the result.
+    /// Texts that end the generation; they are not part of the result. Special tokens count as they are
+    /// spelled, though they have no text.
     pub stop: Vec<String>,
+    /// Time from the call after which the generation ends, with the token that is under way.
+    pub max_time: Option<Duration>,
     /// Go on after an end-of-text token.
     pub ignore_eos: bool,
 }
@@ -53,8 +53,20 @@ impl Default for GenerateOptions {
             max_seq_len: None,
             sampler: SamplerConfig::default(),
             stop: vec![],
+            max_time: None,
             ignore_eos: false,
         }
+    }
+}
+
+impl GenerateOptions {
+    /// Checks what the loop goes by; attention and sampler check themselves.
+    pub(crate) fn validate(&self) -> Result<()> {
+        if self.stop.iter().any(String::is_empty) {
+            let (option, value) = ("stop", "an empty text".into());
+            return Err(Error::InvalidOption { option, value, expected: "a text to stop at" });
+        }
+        Ok(())
     }
 }
 
@@ -70,19 +82,27 @@ pub enum Event<'a> {
     },
     /// A piece of text, whole characters only.
     Text(&'a str),
+    /// The text becomes longer than what the model was made for, and may make less sense from there on.
+    /// A session says so once.
+    BeyondTrainedLength {
+        /// The longest sequence that the model was made for.
+        tokens: usize,
+    },
 }
 
 /// Why a generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finish {
-    /// The model wrote an end-of-text token.
-    Eos,
-    /// A stop string came up.
-    Stop,
+    /// The model wrote this end-of-text token.
+    Eos(u32),
+    /// This stop text came up.
+    Stop(String),
     /// The number of tokens asked for was reached.
     MaxNewTokens,
     /// The longest context was reached.
     MaxSeqLen,
+    /// The time was over.
+    MaxTime,
     /// The caller ended it.
     Cancelled,
 }
@@ -112,6 +132,8 @@ pub struct Stats {
     pub method: Method,
     /// Why it ended.
     pub finish: Finish,
+    /// How tokens were chosen.
+    pub sampler: SamplerConfig,
 }
 
 impl Stats {
@@ -164,8 +186,7 @@ impl TextModel {
     ) -> Result<Self> {
         let tokenizer = checkpoint.tokenizer()?;
         let model = load_model(checkpoint, device, dtype, progress)?;
-        let mut eos_ids = checkpoint.eos_ids()?;
-        eos_ids.extend(tokenizer.end_ids(&checkpoint.tokenizer_config()?));
+        let eos_ids = checkpoint.ends(Some(&tokenizer))?.into_iter().map(|end| end.id).collect();
         Ok(Self { model, tokenizer, eos_ids, dtype })
     }
 
@@ -193,7 +214,7 @@ impl TextModel {
     /// Continues `prompt`. `events` sees progress and text as they come and may end the run.
     ///
     /// # Errors
-    /// [`Error::PromptTooLong`](crate::Error::PromptTooLong) for a prompt that leaves no room, [`Error::EmptyPrompt`](crate::Error::EmptyPrompt) for one
+    /// [`Error::PromptTooLong`](crate::Error::PromptTooLong) for a prompt that does not fit, [`Error::EmptyPrompt`](crate::Error::EmptyPrompt) for one
     /// without tokens, and errors of the options.
     pub fn generate(
         &self,
@@ -201,9 +222,20 @@ impl TextModel {
         options: &GenerateOptions,
         events: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generation> {
-        let start = Instant::now();
-        let ids = self.tokenizer.encode(prompt, true)?;
-        Session::of_one_run(self, &ids, options).run(&ids, options, events, start)
+        self.generate_from(&self.tokenizer.encode(prompt, true)?, options, events)
+    }
+
+    /// Continues the text of tokens `ids`, special tokens included.
+    ///
+    /// # Errors
+    /// As [`TextModel::generate`].
+    pub fn generate_from(
+        &self,
+        ids: &[u32],
+        options: &GenerateOptions,
+        events: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Generation> {
+        Session::of_one_run(self, ids, options).generate(ids, options, events)
     }
 }
 

@@ -15,6 +15,7 @@
 //! # }
 //! ```
 
+mod generation;
 mod memory;
 mod rope;
 mod sizes;
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 use safetensors::Dtype;
 use serde::Serialize;
 
+pub use generation::GenerationSummary;
 pub use memory::{CacheMemory, Formats, Memory};
 pub use rope::RopeSummary;
 pub use sizes::Sizes;

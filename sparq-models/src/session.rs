@@ -1,5 +1,7 @@
 //! A text that grows: prompts and answers over one set of caches.
 
+mod run;
+
 use std::{ops::ControlFlow, time::Instant};
 
 use sparq_core::Method;
@@ -7,15 +9,14 @@ use sparq_core::Method;
 use crate::{
     attention::Attention,
     error::{Error, Result},
-    forward,
     generate::{Event, Finish, GenerateOptions, Generation, Stats, TextModel},
-    sampling::Sampler,
+    sampling::{Sampler, TextFrame},
     state::{ModelState, StateConfig},
-    stop::StopStrings,
 };
+use run::Run;
 
-/// Prompt tokens that go through the model at once: bounds the memory of a long prefill.
-const PREFILL_CHUNK: usize = 512;
+/// Tokens behind the prompt that memory is taken for beforehand: a limit may be far from what is written.
+const RESERVED_TOKENS: usize = 4096;
 
 /// Generates several texts one after another, each from what it has in common with the one before.
 ///
@@ -32,6 +33,8 @@ pub struct Session<'a> {
     /// The most tokens that the caches may hold.
     max_len: usize,
     held: Option<Held>,
+    /// Whether `events` has been told that the text is longer than the model was made for.
+    told_length: bool,
 }
 
 /// What lives on between runs.
@@ -48,14 +51,14 @@ impl<'a> Session<'a> {
     /// `None`. Memory is taken as the text grows.
     pub fn new(model: &'a TextModel, max_seq_len: Option<usize>) -> Self {
         let max_seq_len = max_seq_len.unwrap_or(model.model().max_position_embeddings());
-        Self { model, max_seq_len, max_len: max_seq_len, held: None }
+        Self { model, max_seq_len, max_len: max_seq_len, held: None, told_length: false }
     }
 
     /// A session for one run from `ids`: everything that depends on the longest context is chosen
     /// for this run.
     pub(crate) fn of_one_run(model: &'a TextModel, ids: &[u32], options: &GenerateOptions) -> Self {
         let session = Self::new(model, options.max_seq_len);
-        Self { max_len: session.max_seq_len.min(ids.len() + options.max_new_tokens), ..session }
+        Self { max_len: session.max_seq_len.min(run_len(ids, options)), ..session }
     }
 
     /// Tokens that the caches hold.
@@ -71,6 +74,7 @@ impl<'a> Session<'a> {
     /// Forgets the text and gives the memory back.
     pub fn clear(&mut self) {
         self.held = None;
+        self.told_length = false;
     }
 
     /// Continues the text of tokens `ids`, special tokens included, which need not have anything in
@@ -80,7 +84,7 @@ impl<'a> Session<'a> {
     /// Another kind of method than before, or one that cannot go back, begins with empty caches.
     ///
     /// # Errors
-    /// [`Error::PromptTooLong`] for a prompt that leaves no room, [`Error::EmptyPrompt`] for one
+    /// [`Error::PromptTooLong`] for a prompt that does not fit, [`Error::EmptyPrompt`] for one
     /// without tokens, and errors of the options.
     pub fn generate(
         &mut self,
@@ -88,44 +92,35 @@ impl<'a> Session<'a> {
         options: &GenerateOptions,
         events: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generation> {
-        self.run(ids, options, events, Instant::now())
-    }
-
-    /// [`Session::generate`], timed from `start`.
-    pub(crate) fn run(
-        &mut self,
-        ids: &[u32],
-        options: &GenerateOptions,
-        events: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
-        start: Instant,
-    ) -> Result<Generation> {
-        let mut sampler = Sampler::new(options.sampler.clone())?;
-        if ids.len() >= self.max_seq_len {
+        let start = Instant::now();
+        options.validate()?;
+        let mut sampler = Sampler::for_text(
+            options.sampler.clone(),
+            TextFrame {
+                prompt_tokens: ids.len(),
+                max_new_tokens: options.max_new_tokens,
+                eos_ids: self.model.eos_ids().to_vec(),
+            },
+        )?;
+        if ids.len() > self.max_seq_len {
             return Err(Error::PromptTooLong { tokens: ids.len(), max_seq_len: self.max_seq_len });
         }
         let last = ids.len().checked_sub(1).ok_or(Error::EmptyPrompt)?;
-        let run_len = self.max_len.min(ids.len() + options.max_new_tokens);
+        let run_len = self.max_len.min(run_len(ids, options));
         // Taken out for the run: after an error, what the caches hold is not known.
         let mut held = self.take(&ids[..last], &options.attention, run_len)?;
-        held.state.reserve(run_len)?;
+        held.state.reserve(run_len.min(ids.len().saturating_add(RESERVED_TOKENS)))?;
         held.state.reset_traffic();
         let cached_tokens = held.tokens.len();
 
-        let mut run = Run {
-            model: self.model,
-            held: &mut held,
-            events,
-            history: ids.to_vec(),
-            new: vec![],
-            text: String::new(),
-            finish: None,
-        };
+        let mut run = Run::new(self.model, &mut held, events, ids, &mut self.told_length);
         let logits = run.prefill(&ids[cached_tokens..])?;
         let prefill = start.elapsed();
         let mut first_token = prefill;
         if let Some(logits) = logits {
             let mut on_first = || first_token = start.elapsed();
-            run.decode(logits, &mut sampler, options, self.max_seq_len, &mut on_first)?;
+            let limits = run::Limits { max_seq_len: self.max_seq_len, start };
+            run.decode(logits, &mut sampler, options, limits, &mut on_first)?;
         }
         let Run { new, text, finish, .. } = run;
         let stats = Stats {
@@ -140,6 +135,7 @@ impl<'a> Session<'a> {
             cache_bytes: held.state.bytes(),
             method: self.widest(&held.methods),
             finish: finish.unwrap_or(Finish::MaxNewTokens),
+            sampler: options.sampler.clone(),
         };
         self.held = Some(held);
         Ok(Generation { text, tokens: new, stats })
@@ -169,6 +165,11 @@ impl<'a> Session<'a> {
     }
 }
 
+/// The longest that a text from `ids` may become.
+fn run_len(ids: &[u32], options: &GenerateOptions) -> usize {
+    ids.len().saturating_add(options.max_new_tokens)
+}
+
 impl Held {
     /// Goes on with other methods. `false` where the caches cannot be kept.
     fn set_methods(&mut self, methods: &[Method]) -> Result<bool> {
@@ -179,111 +180,6 @@ impl Held {
         }
         self.methods = methods.to_vec();
         Ok(true)
-    }
-}
-
-/// A generation under way.
-struct Run<'r, 'e> {
-    model: &'r TextModel,
-    held: &'r mut Held,
-    events: &'e mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
-    /// Prompt and answer.
-    history: Vec<u32>,
-    /// The answer.
-    new: Vec<u32>,
-    text: String,
-    finish: Option<Finish>,
-}
-
-impl Run<'_, '_> {
-    /// Logits after the prompt, in chunks; `None` where `events` ended the run.
-    fn prefill(&mut self, ids: &[u32]) -> Result<Option<Vec<f32>>> {
-        let model = self.model.model();
-        let mut logits = None;
-        let mut done = 0;
-        for chunk in ids.chunks(PREFILL_CHUNK) {
-            // Only the last chunk's last token needs the output projection.
-            if done + chunk.len() == ids.len() {
-                logits = Some(forward::read(forward::prefill_last(model, chunk, &mut self.held.state)?)?);
-            } else {
-                forward::prefill(model, chunk, &mut self.held.state)?;
-            }
-            self.held.tokens.extend(chunk);
-            done += chunk.len();
-            if (self.events)(Event::Prefill { done, total: ids.len() }).is_break() {
-                self.finish = Some(Finish::Cancelled);
-                return Ok(None);
-            }
-        }
-        logits.ok_or(Error::EmptyPrompt).map(Some)
-    }
-
-    /// Token after token until something ends it; `on_first` is called with the first one.
-    fn decode(
-        &mut self,
-        mut logits: Vec<f32>,
-        sampler: &mut Sampler,
-        options: &GenerateOptions,
-        max_seq_len: usize,
-        on_first: &mut dyn FnMut(),
-    ) -> Result<()> {
-        let mut stream = self.model.tokenizer().stream_after(&self.history)?;
-        let mut stop = StopStrings::new(options.stop.clone());
-        while self.finish.is_none() {
-            if self.new.len() == options.max_new_tokens {
-                self.finish = Some(Finish::MaxNewTokens);
-                break;
-            }
-            let id = sampler.sample(&mut logits, &self.history)?;
-            if self.new.is_empty() {
-                on_first();
-            }
-            self.history.push(id);
-            self.new.push(id);
-            if self.model.eos_ids().contains(&id) && !options.ignore_eos {
-                self.finish = Some(Finish::Eos);
-                break;
-            }
-            if let Some(piece) = stream.step(id)? {
-                let step = stop.push(&piece);
-                self.emit(&step.text);
-                if step.stopped {
-                    self.finish = Some(Finish::Stop);
-                }
-            }
-            if self.finish.is_none() && self.new.len() < options.max_new_tokens {
-                if self.history.len() > max_seq_len {
-                    self.finish = Some(Finish::MaxSeqLen);
-                } else {
-                    logits = self.step(id)?;
-                }
-            }
-        }
-        if self.finish != Some(Finish::Stop) {
-            let rest = stop.push(&stream.finish()?);
-            self.emit(&rest.text);
-            if !rest.stopped {
-                self.emit(&stop.finish());
-            }
-        }
-        Ok(())
-    }
-
-    /// Logits after one more token.
-    fn step(&mut self, id: u32) -> Result<Vec<f32>> {
-        let logits = forward::decode(self.model.model(), &[id], &mut self.held.state)?;
-        self.held.tokens.push(id);
-        forward::read(logits)
-    }
-
-    fn emit(&mut self, text: &str) {
-        if text.is_empty() {
-            return;
-        }
-        self.text.push_str(text);
-        if (self.events)(Event::Text(text)).is_break() {
-            self.finish = Some(Finish::Cancelled);
-        }
     }
 }
 

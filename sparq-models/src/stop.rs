@@ -1,5 +1,7 @@
 //! Ending a text at a stop string while it is streamed.
 
+use std::ops::Range;
+
 /// Watches streamed text for the first stop string.
 ///
 /// Text is emitted as soon as it cannot be part of a stop string any more. How the text is split
@@ -18,7 +20,10 @@ pub struct StopStrings {
     stops: Vec<String>,
     /// Text that may be the start of a stop string.
     held: String,
-    stopped: bool,
+    /// Parts of `held` that are compared and not emitted.
+    hidden: Vec<Range<usize>>,
+    /// The stop string that was reached.
+    reached: Option<usize>,
 }
 
 /// What to do after a piece of text.
@@ -34,45 +39,85 @@ impl StopStrings {
     /// Stops at the first of `stops` that the text completes. Empty strings are left out.
     pub fn new(stops: Vec<String>) -> Self {
         let stops = stops.into_iter().filter(|stop| !stop.is_empty()).collect();
-        Self { stops, held: String::new(), stopped: false }
+        Self { stops, held: String::new(), hidden: vec![], reached: None }
+    }
+
+    /// The stop string that was reached, if one was.
+    pub fn reached(&self) -> Option<&str> {
+        self.stops.get(self.reached?).map(String::as_str)
+    }
+
+    /// Whether there is nothing to stop at.
+    pub fn is_empty(&self) -> bool {
+        self.stops.is_empty()
+    }
+
+    /// Whether a stop string holds the whole of `spelling`: that of a token without text, to be handed to
+    /// [`StopStrings::push_hidden`] where the token comes up.
+    pub fn watches(&self, spelling: &str) -> bool {
+        self.stops.iter().any(|stop| stop.contains(spelling))
     }
 
     /// Takes the next piece of text. After a stop, further pieces are dropped.
     pub fn push(&mut self, piece: &str) -> StopStep {
-        if self.stopped {
+        if self.reached.is_some() {
             return StopStep { text: String::new(), stopped: true };
         }
         self.held.push_str(piece);
-        let emit = match self.first_stop() {
-            Some(start) => {
-                self.stopped = true;
-                start
+        let text = match self.first_stop() {
+            Some((start, stop)) => {
+                self.reached = Some(stop);
+                let text = self.take(start);
+                self.held.clear();
+                self.hidden.clear();
+                text
             }
-            None => self.safe_length(),
+            None => self.take(self.safe_length()),
         };
-        let tail = self.held.split_off(emit);
-        let text = std::mem::replace(&mut self.held, tail);
-        if self.stopped {
-            self.held.clear();
-        }
-        StopStep { text, stopped: self.stopped }
+        StopStep { text, stopped: self.reached.is_some() }
+    }
+
+    /// Takes the spelling of a token that has no text: it counts for stop strings and is not emitted.
+    pub fn push_hidden(&mut self, spelling: &str) -> StopStep {
+        let start = self.held.len();
+        self.hidden.push(start..start + spelling.len());
+        self.push(spelling)
     }
 
     /// Ends the text and returns what was held back.
-    pub fn finish(self) -> String {
-        self.held
+    pub fn finish(mut self) -> String {
+        self.take(self.held.len())
     }
 
-    /// Where the stop string starts that is complete first; of several that end together, the longest.
+    /// Takes what is held up to `end`, and returns what of it is not hidden.
+    fn take(&mut self, end: usize) -> String {
+        let tail = self.held.split_off(end);
+        let taken = std::mem::replace(&mut self.held, tail);
+        let mut text = String::with_capacity(taken.len());
+        let mut from = 0;
+        for range in &self.hidden {
+            text.push_str(&taken[from..range.start.min(end)]);
+            from = range.end.min(end);
+        }
+        text.push_str(&taken[from..]);
+        for range in &mut self.hidden {
+            *range = range.start.saturating_sub(end)..range.end.saturating_sub(end);
+        }
+        self.hidden.retain(|range| !range.is_empty());
+        text
+    }
+
+    /// Where the stop string starts that is complete first, and which it is; of several that end together,
+    /// the longest.
     ///
     /// Going by the end makes the result independent of how the text is split: a stop string is
     /// acted upon with its last byte, whatever a longer one that began earlier might become.
-    fn first_stop(&self) -> Option<usize> {
-        let found = self.stops.iter().filter_map(|stop| {
+    fn first_stop(&self) -> Option<(usize, usize)> {
+        let found = self.stops.iter().enumerate().filter_map(|(index, stop)| {
             let start = self.held.find(stop.as_str())?;
-            Some((start + stop.len(), start))
+            Some((start + stop.len(), start, index))
         });
-        found.min().map(|(_, start)| start)
+        found.min().map(|(_, start, index)| (start, index))
     }
 
     /// Length of the held text up to the longest tail that may grow into a stop string.
@@ -104,6 +149,23 @@ mod tests {
         }
         text += &stop.finish();
         (text, stopped)
+    }
+
+    #[test]
+    fn spellings_of_special_tokens_count_and_are_not_emitted() {
+        let mut stop = StopStrings::new(vec!["<|end|>".into(), "b<|sep|>\n".into()]);
+        assert!(stop.watches("<|end|>") && stop.watches("<|sep|>") && !stop.watches("<|pad|>"));
+        assert_eq!(stop.push("ab").text, "a");
+        assert_eq!(stop.push_hidden("<|sep|>").text, "");
+        // Not a stop: what was hidden is dropped, the text around it comes.
+        assert_eq!(stop.push(" c").text, "b c");
+        assert_eq!(stop.push("b").text, "");
+        assert_eq!(stop.push_hidden("<|sep|>").text, "");
+        assert_eq!(stop.clone().finish(), "b");
+        let step = stop.clone().push("\nd");
+        assert!(step.stopped && step.text.is_empty());
+        let step = stop.push_hidden("<|end|>");
+        assert_eq!((step.text.as_str(), stop.reached()), ("b", Some("<|end|>")));
     }
 
     #[test]

@@ -155,6 +155,11 @@ impl Tokenizer {
         token.is_some_and(|token| self.inner.get_added_vocabulary().is_special_token(&token))
     }
 
+    /// The spelling of token `id` if it is special, so that it has no text.
+    pub(crate) fn special_spelling(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id).filter(|_| self.is_special(id))
+    }
+
     /// Whether token `id` stands for a single byte, so that its text depends on its neighbours.
     fn is_byte(&self, id: u32) -> bool {
         self.has_byte_fallback

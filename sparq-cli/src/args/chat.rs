@@ -3,10 +3,15 @@
 use anyhow::Context;
 use clap::{
     Args, Command, FromArgMatches,
-    builder::{OsStr, Resettable},
+    builder::{NonEmptyStringValueParser, OsStr, Resettable},
 };
 
-use super::{AttentionArgs, ModelArgs, SamplingArgs};
+use sparq_models::config::GenerationConfig;
+
+use super::{AttentionArgs, ModelArgs, SamplingArgs, TokenLimit};
+
+/// Tokens of an answer where neither a flag nor the checkpoint says how many.
+const MAX_NEW_TOKENS: usize = 1024;
 
 #[derive(Debug, Args)]
 pub(crate) struct ChatArgs {
@@ -36,12 +41,13 @@ pub(crate) struct ChatArgs {
 /// What `/set` can change between two answers.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ChatSettings {
-    /// Tokens of an answer at most
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 1024)]
-    pub(crate) max_new_tokens: usize,
+    /// Tokens of an answer at most [default: what generation_config.json says, else 1024]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) max_new_tokens: Option<usize>,
 
-    /// End an answer where this text comes up, and leave it out; may be given several times
-    #[arg(long, value_name = "TEXT")]
+    /// End an answer where this text comes up, and leave it out; may be given several times, and may be a
+    /// special token [default: what generation_config.json says]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) stop: Vec<String>,
 
     #[command(flatten)]
@@ -52,6 +58,18 @@ pub(crate) struct ChatSettings {
 }
 
 impl ChatSettings {
+    /// Tokens of an answer at most, behind a prompt of `prompt_tokens`.
+    ///
+    /// # Errors
+    /// As [`SamplingArgs::limit`].
+    pub(crate) fn limit(
+        &self,
+        of_checkpoint: &GenerationConfig,
+        prompt_tokens: usize,
+    ) -> anyhow::Result<TokenLimit> {
+        self.sampling.limit(self.max_new_tokens, of_checkpoint, prompt_tokens, MAX_NEW_TOKENS)
+    }
+
     /// All settings, as `--help` shows them.
     pub(crate) fn help() -> String {
         let command = Self::augment_args(Command::new("set").disable_help_flag(true));
@@ -128,7 +146,7 @@ mod tests {
     fn what_is_set_changes_and_the_rest_stays() {
         let mut settings = settings();
         settings.set(&["top-p", "0.9", "max_new_tokens", "7"]).unwrap();
-        assert_eq!((settings.sampling.top_p, settings.max_new_tokens), (Some(0.9), 7));
+        assert_eq!((settings.sampling.top_p, settings.max_new_tokens), (Some(0.9), Some(7)));
         assert_eq!(
             (settings.sampling.temperature, settings.attention.attention.name),
             (Some(0.5), MethodName::Dense)

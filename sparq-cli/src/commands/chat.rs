@@ -30,7 +30,8 @@ pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     let attention = args.settings.attention.resolve(args.model.is_demo())?;
     if let Some(need) = Need::of(&checkpoint, dtype, room::index_of(&attention)) {
         let longest = args.max_seq_len.or(need.context);
-        need.check(room::free(&device), room::reserved(0, args.settings.max_new_tokens, longest))?;
+        let limit = args.settings.limit(checkpoint.generation_config(), 0)?;
+        need.check(room::free(&device), room::reserved(0, limit.tokens, longest))?;
     }
     let start = Instant::now();
     let model = TextModel::load(&checkpoint, &device, dtype, &mut |done, total| progress.load(done, total))?;
@@ -49,6 +50,7 @@ pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
         output::say("Type a message, /help for the commands, or /bye.");
     }
     let defaults = checkpoint.generation_config().clone();
+    args.settings.sampling.notes(&defaults).iter().for_each(|note| output::say(format!("note: {note}")));
     let mut conversation = Conversation::new(&model, format, args, defaults, load)?;
     let mut input = Input::open(terminal)?;
     while let Some(line) = input.next()? {

@@ -18,6 +18,9 @@ use crate::{
     room::{self, Need},
 };
 
+/// Tokens to generate where neither a flag nor the checkpoint says how many.
+const MAX_NEW_TOKENS: usize = 512;
+
 /// Runs the subcommand.
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let prompt = prompt(args)?;
@@ -28,18 +31,14 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     if let Some(note) = args.model.dtype.note(&checkpoint, &device, dtype).filter(|_| !args.quiet) {
         output::say(note);
     }
-    let mut options = GenerateOptions {
-        attention: args.attention.resolve(args.model.is_demo())?,
-        max_new_tokens: args.max_new_tokens,
-        max_seq_len: args.max_seq_len,
-        sampler: args.sampling.resolve(checkpoint.generation_config()),
-        stop: args.stop.clone(),
-        ignore_eos: args.ignore_eos,
-    };
+    let defaults = checkpoint.generation_config();
+    args.sampling.notes(defaults).iter().for_each(|note| output::say(format!("note: {note}")));
+    let attention = args.attention.resolve(args.model.is_demo())?;
 
-    if let Some(need) = Need::of(&checkpoint, dtype, room::index_of(&options.attention)) {
+    let new_tokens = |prompt| args.sampling.limit(args.max_new_tokens, defaults, prompt, MAX_NEW_TOKENS);
+    if let Some(need) = Need::of(&checkpoint, dtype, room::index_of(&attention)) {
         let (free, longest) = (room::free(&device), args.max_seq_len.or(need.context));
-        let check = |prompt| need.check(free, room::reserved(prompt, args.max_new_tokens, longest));
+        let check = |prompt| need.check(free, room::reserved(prompt, new_tokens(prompt)?.tokens, longest));
         check(0)?;
         // A text has hardly more tokens than bytes: mostly they need not be counted.
         if check(prompt.len()).is_err() {
@@ -50,18 +49,28 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let model = TextModel::load(&checkpoint, &device, dtype, &mut |done, total| progress.load(done, total))?;
     let load = start.elapsed();
     let mut known = Known::default();
+    let ids = model.tokenizer().encode(&prompt, true)?;
+    let limit = new_tokens(ids.len())?;
+    let mut options = GenerateOptions {
+        attention,
+        max_new_tokens: limit.tokens,
+        max_seq_len: args.max_seq_len,
+        sampler: args.sampling.resolve(defaults),
+        stop: args.sampling.stops(&args.stop, defaults),
+        max_time: args.sampling.defaults(defaults).max_time,
+        ignore_eos: args.ignore_eos,
+    };
     if args.attention.measures_crossover(args.model.is_demo()) {
         let longest = model.model().max_position_embeddings();
         let seq_len = match args.max_seq_len {
             Some(limit) => limit.min(longest),
-            None => longest
-                .min(model.tokenizer().encode(&prompt, true)?.len().saturating_add(args.max_new_tokens)),
+            None => longest.min(ids.len().saturating_add(limit.tokens)),
         };
         (options.attention, known) = crossover::settle(options.attention, model.model(), dtype, seq_len)?;
     }
 
     let mut failure = None;
-    let generation = model.generate(&prompt, &options, &mut |event| {
+    let generation = model.generate_from(&ids, &options, &mut |event| {
         match event {
             Event::Prefill { done, total } => progress.prefill(done, total),
             Event::Text(text) => {
@@ -70,6 +79,10 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
                     failure = Some(error);
                     return ControlFlow::Break(());
                 }
+            }
+            Event::BeyondTrainedLength { tokens } => {
+                progress.clear();
+                output::beyond_trained_length(tokens);
             }
         }
         ControlFlow::Continue(())
@@ -81,7 +94,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     sink.finish()?;
     if !args.quiet {
         let stats = &generation.stats;
-        output::say(summary(stats, load, &args.model.device, dtype, &known));
+        output::say(summary(stats, load, &args.model.device, dtype, &known, &limit));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,7 @@ use std::{
 
 use burn::tensor::DType;
 use serde::Serialize;
-use sparq_models::inspect::{Formats, Inspection, Memory};
+use sparq_models::inspect::{Formats, GenerationSummary, Inspection, Memory};
 
 use crate::{
     args::{DtypeArg, InspectArgs, open},
@@ -24,13 +24,16 @@ pub(crate) struct Report {
     pub(crate) model: String,
     #[serde(flatten)]
     pub(crate) inspection: Inspection,
+    pub(crate) generation: GenerationSummary,
     /// One entry per number format.
     pub(crate) memory: Vec<Memory>,
 }
 
 /// Runs the subcommand: reads headers only, so that it is quick for any size.
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
-    let inspection = Inspection::new(&open(args.model.as_deref(), args.offline, &mut Progress::new(false))?)?;
+    let checkpoint = open(args.model.as_deref(), args.offline, &mut Progress::new(false))?;
+    let inspection = Inspection::new(&checkpoint)?;
+    let generation = GenerationSummary::new(&checkpoint);
     let own_context = inspection.sizes.context_tokens.map(|tokens| tokens as u64);
     let context = args.max_seq_len.or(own_context).unwrap_or(FALLBACK_CONTEXT_TOKENS);
     let formats =
@@ -40,8 +43,9 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
         Some(folder) => folder.display().to_string(),
         None => "embedded model".to_owned(),
     };
-    let report = Report { model, inspection, memory };
+    let report = Report { model, inspection, generation, memory };
 
+    report.generation.notes.iter().for_each(|note| output::say(format!("note: {note}")));
     let mut out = io::stdout().lock();
     match args.json {
         true => writeln!(out, "{}", output::json(&serde_json::to_string_pretty(&report)?))?,

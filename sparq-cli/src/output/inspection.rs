@@ -4,7 +4,10 @@ use std::fmt::Display;
 
 use comfy_table::{CellAlignment, Table, presets};
 use sparq_core::IndexDtype;
-use sparq_models::inspect::{CacheMemory, Inspection, Memory, RopeSummary};
+use sparq_models::{
+    checkpoint::EndToken,
+    inspect::{CacheMemory, GenerationSummary, Inspection, Memory, RopeSummary},
+};
 
 use super::{printable::cell, summary::bytes};
 use crate::commands::inspect::Report;
@@ -52,7 +55,26 @@ fn facts(report: &Report) -> String {
     for rope in rope {
         table.add_row(["rotary embedding".to_owned(), describe(rope)]);
     }
+    table.add_row(["sampling".to_owned(), sampling(&report.generation)]);
+    for end in &report.generation.ends {
+        table.add_row(["end of text".to_owned(), ending(end)]);
+    }
     text(&table)
+}
+
+/// What a run without flags goes by: `temperature 0.8, top_p 0.95, by generation_config.json`.
+fn sampling(generation: &GenerationSummary) -> String {
+    let words = generation.settings.iter().map(|(name, value)| match (*name, value.as_f64()) {
+        ("temperature", Some(0.0)) => "greedy".to_owned(),
+        _ => format!("{name} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
+    });
+    let words = words.collect::<Vec<_>>().join(", ");
+    generation.source.map_or_else(|| words.clone(), |source| format!("{words}, by {source}"))
+}
+
+fn ending(end: &EndToken) -> String {
+    let piece = end.piece.as_ref().map_or_else(String::new, |piece| format!(" {piece:?}"));
+    format!("{}{piece}, by {}", end.id, end.named_by.join(", "))
 }
 
 fn describe(rope: &RopeSummary) -> String {

@@ -10,10 +10,20 @@ use sparq_models::{
     generate::{Finish, Stats},
 };
 
-use crate::crossover::Known;
+use crate::{args::TokenLimit, crossover::Known};
+
+/// Characters of a stop text that are shown.
+const SHOWN: usize = 40;
 
 /// A few lines for standard error, the last without its line break: what ran, how fast, and what it moved.
-pub(crate) fn summary(stats: &Stats, load: Duration, device: &str, dtype: DType, known: &Known) -> String {
+pub(crate) fn summary(
+    stats: &Stats,
+    load: Duration,
+    device: &str,
+    dtype: DType,
+    known: &Known,
+    limit: &TokenLimit,
+) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = writeln!(text, "\nload       {:.2} s to {device} in {}", load.as_secs_f64(), dtype.name());
@@ -29,12 +39,15 @@ pub(crate) fn summary(stats: &Stats, load: Duration, device: &str, dtype: DType,
             cached => format!("; {cached} tokens were cached"),
         },
     );
-    if let Some(speed) = stats.decode_tokens_per_second() {
-        let seconds = stats.decode.as_secs_f64();
-        let finish = finish(stats.finish);
-        let steps = stats.decode_steps;
-        let _ = writeln!(text, "decode     {steps} tokens in {seconds:.2} s, {speed:.1} tokens/s; {finish}");
-    }
+    let finish = finish(&stats.finish, limit);
+    let _ = match stats.decode_tokens_per_second() {
+        Some(speed) => {
+            let (steps, seconds) = (stats.decode_steps, stats.decode.as_secs_f64());
+            writeln!(text, "decode     {steps} tokens in {seconds:.2} s, {speed:.1} tokens/s; {finish}")
+        }
+        None => writeln!(text, "decode     0 tokens; {finish}"),
+    };
+    let _ = writeln!(text, "sampling   {}", stats.sampler.in_words());
     let _ = writeln!(text, "attention  {}", method(&stats.method, known));
     if let Some((moved, dense)) = stats.kv_bytes_per_token() {
         let _ = writeln!(
@@ -115,13 +128,18 @@ fn method(method: &Method, known: &Known) -> String {
     }
 }
 
-fn finish(finish: Finish) -> &'static str {
+fn finish(finish: &Finish, limit: &TokenLimit) -> String {
     match finish {
-        Finish::Eos => "the model ended the text",
-        Finish::Stop => "ended at a stop text",
-        Finish::MaxNewTokens => "ended at --max-new-tokens",
-        Finish::MaxSeqLen => "ended at the longest context",
-        Finish::Cancelled => "ended early",
+        Finish::Eos(id) => format!("the model ended the text with token {id}"),
+        Finish::Stop(stop) => {
+            let shown: String = stop.chars().take(SHOWN).collect();
+            let rest = if stop.chars().nth(SHOWN).is_some() { "…" } else { "" };
+            format!("ended at the stop text {shown:?}{rest}")
+        }
+        Finish::MaxNewTokens => format!("ended at {}", limit.named),
+        Finish::MaxSeqLen => "ended at the longest context".to_owned(),
+        Finish::MaxTime => "ended at max_time of generation_config.json".to_owned(),
+        Finish::Cancelled => "ended early".to_owned(),
     }
 }
 

@@ -126,3 +126,109 @@ fn every_dtype_and_method_runs() {
         run(&["Once", "-n", "40", "--sparq-rank", "4", "--sparq-top-k", "16", "--group-scores", "softmax"]);
     assert!(figures.contains("rank r = 4, top-k = 16, local window = 4, mean value off"), "{figures}");
 }
+
+/// The model inside the program as a folder, with other settings.
+fn with_settings(settings: &str) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let demo = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("demo");
+    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+        fs::copy(demo.join(name), folder.path().join(name)).unwrap();
+    }
+    fs::write(folder.path().join("generation_config.json"), settings).unwrap();
+    folder
+}
+
+/// Text and figures of a run of that model.
+fn run_with(settings: &str, args: &[&str]) -> (String, String) {
+    let folder = with_settings(settings);
+    run(&[&["-m", folder.path().to_str().unwrap(), "--attention", "dense", "Once upon a time"], args]
+        .concat())
+}
+
+#[test]
+fn settings_of_the_checkpoint_count_and_flags_beat_them() {
+    let (greedy, figures) = run_with("{}", &["-n", "12"]);
+    assert!(figures.contains("sampling   greedy\n"), "{figures}");
+    let warm = r#"{"do_sample": true, "min_p": 1.0, "repetition_penalty": 1}"#;
+    assert_eq!(run_with(warm, &["-n", "12", "--seed", "3"]).0, greedy);
+    assert_ne!(run_with(warm, &["-n", "12", "--seed", "3", "--min-p", "0"]).0, greedy);
+    let (short, figures) = run_with(r#"{"max_new_tokens": 3}"#, &[]);
+    assert!(greedy.starts_with(short.trim_end()) && short.len() < greedy.len(), "{short}");
+    assert!(figures.contains("ended at max_new_tokens = 3 of generation_config.json"), "{figures}");
+    let (long, figures) = run_with(r#"{"max_new_tokens": 3}"#, &["-n", "12"]);
+    assert_eq!(long, greedy);
+    assert!(figures.contains("ended at --max-new-tokens, over max_new_tokens = 3"), "{figures}");
+    let words: Vec<&str> = greedy.split_whitespace().collect();
+    let stop = format!(r#"{{"stop_strings": [" {}"]}}"#, words[2]);
+    let (stopped, figures) = run_with(&stop, &["-n", "12"]);
+    assert_eq!(stopped.split_whitespace().collect::<Vec<_>>(), words[..2]);
+    assert!(figures.contains(&format!("ended at the stop text \" {}\"", words[2])), "{figures}");
+    assert_eq!(run_with(&stop, &["-n", "12", "--ignore-generation-config"]).0, greedy);
+    assert_eq!(run_with(&stop, &["-n", "12", "--stop", "no such text"]).0, greedy);
+}
+
+#[test]
+fn settings_that_are_wrong_or_not_built_are_named_and_the_text_comes() {
+    let settings = r#"{"temperature": "0.7", "num_beams": 4, "eos_token_id": [1, null]}"#;
+    let (text, figures) = run_with(settings, &["-n", "8"]);
+    assert_eq!(text, run_with("{}", &["-n", "8"]).0);
+    let notes: Vec<&str> = figures.lines().filter(|line| line.starts_with("note: ")).collect();
+    assert_eq!(notes.len(), 3, "{figures}");
+    for (note, part) in notes.iter().zip([
+        "field `temperature`: \"0.7\" is left out",
+        "`eos_token_id`: null",
+        "num_beams = 4",
+    ]) {
+        assert!(note.contains("generation_config.json`: ") && note.contains(part), "{note}");
+    }
+    let (_, figures) = run_with(settings, &["-n", "8", "--ignore-generation-config"]);
+    assert!(!figures.contains("note: "), "{figures}");
+}
+
+#[test]
+fn a_special_token_may_be_a_stop_text() {
+    let forced = r#"{"forced_eos_token_id": 1}"#;
+    let end = ["-n", "4", "--ignore-eos", "--stop", "<|end_of_text|>"];
+    let (text, figures) = run_with(forced, &end);
+    assert!(figures.contains("ended at the stop text \"<|end_of_text|>\""), "{figures}");
+    assert!(!text.contains("<|"), "{text}");
+    sparq()
+        .args(["generate", "Once", "--stop", ""])
+        .assert()
+        .code(2)
+        .stderr(predicates::str::contains("--stop"));
+}
+
+#[test]
+fn limits_of_any_size_are_taken() {
+    let most = usize::MAX.to_string();
+    let end = ["--max-seq-len", most.as_str(), "-n", most.as_str(), "--stop", " the", "--temperature", "0"];
+    for attention in
+        ["dense", "sparq", "sparq-mass", "h2o:k=64", "quest", "local", "double-sparsity", "exact-topk"]
+    {
+        // No measurement of this machine.
+        let always: &[&str] = if attention == "sparq" { &["--dense-below", "0"] } else { &[] };
+        let (_, figures) = run(&[&["Once upon a time", "--attention", attention], &end[..], always].concat());
+        assert!(figures.contains("ended at the stop text"), "{attention}: {figures}");
+    }
+}
+
+#[test]
+fn a_text_beyond_the_trained_length_says_so() {
+    let folder = with_settings("{}");
+    let path = folder.path().join("config.json");
+    let config = fs::read_to_string(&path)
+        .unwrap()
+        .replace("\"max_position_embeddings\": 2048", "\"max_position_embeddings\": 16");
+    fs::write(path, config).unwrap();
+    let model =
+        ["-m", folder.path().to_str().unwrap(), "--attention", "dense", "Once upon a time", "--ignore-eos"];
+    let (_, figures) = run(&[&model[..], &["-n", "30", "--max-seq-len", "64"]].concat());
+    assert_eq!(
+        figures.matches("longer than the 16 tokens that the model was made for").count(),
+        1,
+        "{figures}"
+    );
+    let (_, figures) = run(&[&model[..], &["-n", "30"]].concat());
+    assert!(!figures.contains("made for") && figures.contains("ended at the longest context"), "{figures}");
+}

@@ -30,6 +30,8 @@ fn tables_state_what_the_model_is_and_needs() {
         "vocabulary 128",
         "context 512",
         "rotary embedding base 10000, not scaled",
+        "sampling greedy, by generation_config.json",
+        "end of text 2, by config.json, generation_config.json",
         "stored as tensors numbers size",
         "f32 30 108992 436.0 kB",
         "Memory on the device for one sequence of up to 1000 tokens",
@@ -83,6 +85,12 @@ fn json_has_stable_names_with_units() {
                 "factor": null,
                 "original_context_tokens": null,
             }],
+            "generation": {
+                "source": "generation_config.json",
+                "settings": {"temperature": 0},
+                "ends": [{"id": 2, "piece": null, "named_by": ["config.json", "generation_config.json"]}],
+                "notes": [],
+            },
             "tensors": 30,
             "parameters": 108992,
             "vector_parameters": 448,
@@ -107,6 +115,42 @@ fn json_has_stable_names_with_units() {
             }],
         })
     );
+}
+
+#[test]
+fn settings_and_ends_are_shown_with_where_they_come_from() {
+    let assert = sparq().arg("inspect").assert().success().stderr("");
+    let out = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
+    let lines: Vec<String> =
+        out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for expected in [
+        "sampling temperature 0.8, top_p 0.95, repetition_penalty 1.1, by generation_config.json",
+        "end of text 1 \"<|end_of_text|>\", by config.json, generation_config.json, tokenizer",
+    ] {
+        assert!(lines.iter().any(|line| line == expected), "`{expected}` in\n{out}");
+    }
+
+    let folder = copy_of_llama();
+    let json =
+        r#"{"do_sample": "yes", "top_k": -1, "num_beams": 4, "eos_token_id": [7, null], "max_length": 9}"#;
+    fs::write(folder.path().join("generation_config.json"), json).unwrap();
+    let generation = json_of(&[], folder.path())["generation"].clone();
+    assert_eq!(generation["settings"], json!({"temperature": 0, "max_length": 9}));
+    let ends = json!([
+        {"id": 2, "piece": null, "named_by": ["config.json"]},
+        {"id": 7, "piece": null, "named_by": ["generation_config.json"]},
+    ]);
+    assert_eq!((&generation["source"], &generation["ends"]), (&json!("generation_config.json"), &ends));
+    let notes: Vec<&str> =
+        generation["notes"].as_array().unwrap().iter().map(|n| n.as_str().unwrap()).collect();
+    for (note, part) in
+        notes.iter().zip(["`do_sample`", "`top_k` is -1", "`eos_token_id`: null", "num_beams = 4"])
+    {
+        assert!(note.contains("generation_config.json") && note.contains(part), "{note}");
+    }
+    assert_eq!(notes.len(), 4);
+    let shown = sparq().args(["inspect", "-m"]).arg(folder.path()).assert().success();
+    shown.stderr(contains("note: ").count(4).and(contains("not honoured: num_beams = 4")));
 }
 
 #[test]

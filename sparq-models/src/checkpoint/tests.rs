@@ -469,7 +469,7 @@ fn configuration_comes_from_both_files() {
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     assert_eq!(checkpoint.architecture().unwrap(), "LlamaForCausalLM");
     assert_eq!(checkpoint.config_json()["eos_token_id"], 2);
-    assert_eq!(checkpoint.eos_ids().unwrap(), [2, 5]);
+    assert_eq!(checkpoint.generation_config().eos_ids(), [2, 5]);
     assert_eq!(checkpoint.generation_config().temperature, Some(0.5));
     let error = checkpoint.tokenizer().unwrap_err();
     assert!(error.to_string().contains("tokenizer.json"), "{error}");
@@ -487,7 +487,7 @@ fn embedded_files_open_without_a_folder() {
     };
     let checkpoint = Checkpoint::from_static(files).unwrap();
     assert_eq!(checkpoint.architecture().unwrap(), "llama");
-    assert_eq!(checkpoint.eos_ids().unwrap(), [7]);
+    assert_eq!(checkpoint.generation_config().eos_ids(), [7]);
     let error = checkpoint.tokenizer().unwrap_err().to_string();
     assert!(error.contains("embedded model/tokenizer.json"), "{error}");
     let mut progress = |_, _| ();

@@ -127,18 +127,6 @@ impl<'a> ConfigFields<'a> {
         (!self.object.contains_key(name)).then_some(default)
     }
 
-    /// The token ids in field `name`, which holds one, a list, or nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] if it holds anything else.
-    pub fn ids(&self, name: &str) -> Result<Vec<u32>> {
-        match self.value(name) {
-            Some(Value::Array(_)) => self.required(name),
-            _ => Ok(self.optional(name)?.into_iter().collect()),
-        }
-    }
-
     /// The fields of the object in field `name`, if it is there.
     ///
     /// # Errors
@@ -169,7 +157,18 @@ impl<'a> ConfigFields<'a> {
             .ok_or_else(|| self.missing("architectures"))
     }
 
-    fn value(&self, name: &str) -> Option<&'a Value> {
+    /// The file, for messages.
+    pub(crate) fn path(&self) -> &'a Path {
+        self.path
+    }
+
+    /// The names of all fields.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.object.keys().map(String::as_str)
+    }
+
+    /// The value of field `name`, if it is there and not null.
+    pub(crate) fn value(&self, name: &str) -> Option<&'a Value> {
         self.object.get(name).filter(|value| !value.is_null())
     }
 

@@ -37,23 +37,20 @@ fn message(json: &Value) -> String {
 
 #[test]
 fn absent_and_null_fields_take_their_defaults() {
-    let config =
-        read(&with(json!({"num_key_value_heads": null, "head_dim": null, "bos_token_id": null}))).unwrap();
+    let config = read(&with(json!({"num_key_value_heads": null, "head_dim": null}))).unwrap();
     assert_eq!((config.num_key_value_heads, config.head_dim), (4, 16));
-    assert_eq!((config.dtype, config.bos_token_id), (None, None));
-    assert_eq!(config.eos_token_ids, [2]);
+    assert_eq!(config.dtype, None);
 }
 
 #[test]
 fn named_fields_are_taken_over() {
     let config = read(&with(json!({
         "num_key_value_heads": 2, "head_dim": 32,
-        "torch_dtype": "bfloat16", "bos_token_id": 1, "eos_token_id": [2, 5]
+        "torch_dtype": "bfloat16"
     })))
     .unwrap();
     assert_eq!((config.num_key_value_heads, config.head_dim), (2, 32));
     assert_eq!(config.dtype, Some(DType::BF16));
-    assert_eq!((config.bos_token_id, config.eos_token_ids), (Some(1), vec![2, 5]));
     assert_eq!(read(&with(json!({"dtype": "float16"}))).unwrap().dtype, Some(DType::F16));
 }
 
@@ -66,7 +63,6 @@ fn errors_name_file_and_field() {
         (json!({"num_key_value_heads": 3}), "is not a multiple of num_key_value_heads = 3"),
         (json!({"hidden_size": 66}), "hidden_size = 66 is not a multiple of"),
         (json!({"head_dim": 15}), "head_dim = 15 is odd"),
-        (json!({"eos_token_id": -1}), "field `eos_token_id`"),
     ];
     for (change, expected) in cases {
         let message = message(&with(change));
@@ -89,24 +85,6 @@ fn architecture_falls_back_to_model_type() {
     assert_eq!(name(&with(json!({"architectures": []}))).unwrap(), "llama");
     let error = name(&json!({})).unwrap_err().to_string();
     assert!(error.contains("field `architectures` is missing"), "{error}");
-}
-
-#[test]
-fn generation_config_is_optional_field_by_field() {
-    let path = Path::new("generation_config.json");
-    let read = |json: &Value| GenerationConfig::from_fields(&ConfigFields::new(path, json)?);
-    assert_eq!(read(&json!({})).unwrap(), GenerationConfig::default());
-    let json = json!({
-        "eos_token_id": [128001, 128008, 128009], "bos_token_id": 128000, "do_sample": true,
-        "temperature": 0.5, "top_k": 40, "top_p": 0.75, "repetition_penalty": 1.25
-    });
-    let config = read(&json).unwrap();
-    assert_eq!(config.eos_ids(&[128001, 7]), [7, 128001, 128008, 128009]);
-    assert_eq!((config.bos_token_id, config.do_sample), (Some(128000), Some(true)));
-    assert_eq!((config.temperature, config.top_k), (Some(0.5), Some(40)));
-    assert_eq!((config.top_p, config.repetition_penalty), (Some(0.75), Some(1.25)));
-    let error = read(&json!({"top_k": 0.5})).unwrap_err().to_string();
-    assert!(error.starts_with("`generation_config.json`: field `top_k`"), "{error}");
 }
 
 #[test]

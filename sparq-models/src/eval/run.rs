@@ -206,7 +206,8 @@ impl<'a> Batch<'a> {
                 let Some((turn, id)) = target else { continue };
                 let row_logits = &logits[row * vocab..(row + 1) * vocab];
                 if row_logits.iter().any(|logit| logit.is_nan()) {
-                    return Err(Error::InvalidLogits { message: "one of them is NaN".into() });
+                    let (message, dtype) = ("one of them is NaN".into(), Some(self.model.dtype()));
+                    return Err(Error::InvalidLogits { message, dtype });
                 }
                 let logs = log_softmax(row_logits);
                 found.hits[row].push((turn, metrics::best(&logs) == id as usize));

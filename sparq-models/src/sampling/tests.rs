@@ -109,7 +109,7 @@ fn top_p_over_a_flat_vocabulary_needs_many_tokens() {
     let flat = vec![0.5; 4096];
     let mut sampler = sampler(SamplerConfig { top_p: 0.75, ..warm() });
     sampler.sample(&mut flat.clone(), &[]).unwrap();
-    let kept: Vec<u32> = sampler.candidates.iter().map(|candidate| candidate.id).collect();
+    let kept: Vec<u32> = sampler.candidates.0.iter().map(|candidate| candidate.id).collect();
     assert_eq!(kept, (0..3072).collect::<Vec<u32>>());
 }
 

@@ -2,10 +2,11 @@ use std::path::Path;
 
 use burn::tensor::{DType, Device};
 
-use super::*;
+use super::{run::PREFILL_CHUNK, *};
 use crate::{
     attention::{SparqOptions, SparqSize},
     checkpoint::Checkpoint,
+    forward,
 };
 
 /// The small trained model that ships with the program.
@@ -168,4 +169,118 @@ fn a_run_that_is_stopped_leaves_a_session_to_go_on_with() {
         Err(Error::EmptyPrompt)
     ));
     assert_eq!(session.cached_tokens().len(), held);
+}
+
+/// All text and events of a generation.
+fn events(session: &mut Session<'_>, ids: &[u32], options: &GenerateOptions) -> (Generation, Vec<usize>) {
+    let mut beyond = vec![];
+    let generation = session.generate(ids, options, &mut |event| {
+        if let Event::BeyondTrainedLength { tokens } = event {
+            beyond.push(tokens);
+        }
+        ControlFlow::Continue(())
+    });
+    (generation.unwrap(), beyond)
+}
+
+#[test]
+fn a_prompt_that_exactly_fits_yields_one_token() {
+    let model = model();
+    let ids = model.tokenizer().encode(FIRST, true).unwrap();
+    let long = options(&Attention::Dense, 9);
+    for (room, expected) in [(0, 1), (1, 2), (4, 5)] {
+        let mut session = Session::new(&model, Some(ids.len() + room));
+        let (found, _) = run(&mut session, &ids, &long);
+        assert_eq!((found.tokens.len(), &found.stats.finish), (expected, &Finish::MaxSeqLen));
+    }
+    let mut short = Session::new(&model, Some(ids.len() - 1));
+    let error = short.generate(&ids, &long, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
+    assert!(
+        error.contains(&ids.len().to_string()) && error.contains(&(ids.len() - 1).to_string()),
+        "{error}"
+    );
+}
+
+#[test]
+fn limits_of_any_size_take_no_memory_beforehand_and_change_no_text() {
+    let model = model();
+    let ids = model.tokenizer().encode(FIRST, true).unwrap();
+    let (expected, _) = run(&mut Session::new(&model, None), &ids, &options(&Attention::Dense, 6));
+    let stop = model.tokenizer().decode(&expected.tokens[3..6]).unwrap();
+    for attention in [Attention::Dense, sparq(true)] {
+        let most = GenerateOptions { stop: vec![stop.clone()], ..options(&attention, usize::MAX) };
+        let mut session = Session::new(&model, Some(usize::MAX));
+        let (found, _) = run(&mut session, &ids, &most);
+        assert_eq!(found.stats.finish, Finish::Stop(stop.clone()));
+        // Four layers of two heads of 64, and a copy of the keys.
+        let bytes_per_token = found.stats.cache_bytes / (ids.len() + RESERVED_TOKENS);
+        assert!(bytes_per_token < 64 * 1024, "{bytes_per_token}");
+        let one_run = GenerateOptions { max_seq_len: Some(usize::MAX), ..most };
+        let again = model.generate(FIRST, &one_run, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(again.tokens, found.tokens);
+    }
+}
+
+#[test]
+fn a_text_beyond_the_trained_length_says_so_once_and_goes_on() {
+    let model = model();
+    let longest = model.model().max_position_embeddings();
+    let text = model.tokenizer().encode(&FIRST.repeat(200), true).unwrap();
+    let ids = &text[..longest - 2];
+    let mut session = Session::new(&model, Some(longest + 20));
+    // Up to the longest length, which the last new token does not enter.
+    let (found, beyond) = events(&mut session, ids, &options(&Attention::Dense, 3));
+    assert_eq!((found.tokens.len(), beyond.len()), (3, 0));
+    let (found, beyond) = events(&mut session, ids, &options(&Attention::Dense, 8));
+    assert_eq!((found.tokens.len(), beyond), (8, vec![longest]));
+    let (_, beyond) = events(&mut session, ids, &options(&Attention::Dense, 8));
+    assert_eq!(beyond.len(), 0, "once for a session");
+    // Certain from the start.
+    let (_, beyond) = events(
+        &mut Session::new(&model, Some(longest + 20)),
+        &text[..longest + 1],
+        &options(&Attention::Dense, 1),
+    );
+    assert_eq!(beyond, [longest]);
+}
+
+#[test]
+fn a_special_token_may_be_a_stop_text() {
+    let model = model();
+    let ids = model.tokenizer().encode(FIRST, true).unwrap();
+    // The end of text is written at the third place, and passed over.
+    let mut forced = options(&Attention::Dense, 3);
+    forced.sampler.rules.forced_eos_token_ids = vec![1];
+    let (plain, _) = run(&mut Session::new(&model, None), &ids, &forced);
+    assert_eq!((plain.tokens[2], &plain.stats.finish), (1, &Finish::MaxNewTokens));
+    let spelling = model.tokenizer().id_to_token(1).unwrap();
+    let stop = GenerateOptions { stop: vec![spelling.clone()], ..forced.clone() };
+    let (found, _) = run(&mut Session::new(&model, None), &ids, &stop);
+    assert_eq!((&found.text, found.tokens.len()), (&plain.text, 3));
+    assert_eq!(found.stats.finish, Finish::Stop(spelling.clone()));
+    // Together with the text before it.
+    let before = model.tokenizer().decode(&plain.tokens[1..2]).unwrap();
+    let stop = GenerateOptions { stop: vec![before.clone() + &spelling], ..forced };
+    let (found, _) = run(&mut Session::new(&model, None), &ids, &stop);
+    assert_eq!(found.text + &before, plain.text);
+}
+
+#[test]
+fn the_reason_of_an_end_is_told() {
+    let model = model();
+    let ids = model.tokenizer().encode(FIRST, true).unwrap();
+    let finish =
+        |options: &GenerateOptions| run(&mut Session::new(&model, None), &ids, options).0.stats.finish;
+    let mut base = options(&Attention::Dense, 4);
+    assert_eq!(finish(&base), Finish::MaxNewTokens);
+    base.max_time = Some(std::time::Duration::ZERO);
+    assert_eq!(finish(&base), Finish::MaxTime);
+    base.max_time = None;
+    base.sampler.rules.forced_eos_token_ids = vec![1];
+    base.ignore_eos = false;
+    assert_eq!(finish(&base), Finish::Eos(1));
+    base.stop = vec![String::new()];
+    let error =
+        Session::new(&model, None).generate(&ids, &base, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(error.to_string().starts_with("stop is an empty text"), "{error}");
 }

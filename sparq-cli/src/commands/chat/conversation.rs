@@ -20,7 +20,7 @@ use sparq_models::{
 };
 
 use crate::{
-    args::{ChatArgs, ChatSettings},
+    args::{ChatArgs, ChatSettings, TokenLimit},
     crossover::{self, Known},
     output::{self, Progress, Sink, summary},
 };
@@ -55,8 +55,8 @@ pub(super) struct Conversation<'a> {
     /// What the checkpoint recommends for sampling.
     defaults: GenerationConfig,
     messages: Vec<Message>,
-    /// The last answer.
-    last: Option<Stats>,
+    /// The last answer, and how many tokens it might have had.
+    last: Option<(Stats, TokenLimit)>,
     /// Where the length below which it attended densely comes from.
     known: Known,
     load: Duration,
@@ -145,7 +145,8 @@ impl<'a> Conversation<'a> {
 
     fn write_answer(&mut self, progress: &mut Progress) -> anyhow::Result<String> {
         let ids = self.format.encode(self.model.tokenizer(), &self.messages)?;
-        let options = self.options()?;
+        let limit = self.settings.limit(&self.defaults, ids.len())?;
+        let options = self.options(limit.tokens)?;
         let mut sink = Sink::open(None)?;
         let mut failure = None;
         let mut begun = false;
@@ -158,6 +159,10 @@ impl<'a> Conversation<'a> {
                     let text = if begun { text } else { text.trim_start() };
                     begun |= !text.is_empty();
                     failure = sink.write(text).err();
+                }
+                Event::BeyondTrainedLength { tokens } => {
+                    progress.clear();
+                    output::beyond_trained_length(tokens);
                 }
             }
             match failure.is_some() || self.interrupted.load(Ordering::Relaxed) {
@@ -173,45 +178,52 @@ impl<'a> Conversation<'a> {
         let generation = generation?;
         sink.finish()?;
         match generation.stats.finish {
-            Finish::MaxNewTokens => {
-                output::say(format!("(cut off at max-new-tokens = {})", self.settings.max_new_tokens));
+            Finish::MaxNewTokens if self.settings.max_new_tokens.is_some() => {
+                output::say(format!("(cut off at max-new-tokens = {})", limit.tokens));
             }
+            Finish::MaxNewTokens => {
+                output::say(format!("(cut off after {} tokens: {})", limit.tokens, limit.named));
+            }
+            Finish::MaxTime => output::say("(cut off at max_time of generation_config.json)"),
             Finish::MaxSeqLen => output::say("(the context is full; /clear begins anew)"),
             Finish::Cancelled => output::say("(stopped)"),
-            Finish::Eos | Finish::Stop => {}
+            Finish::Eos(_) | Finish::Stop(_) => {}
         }
-        self.last = Some(generation.stats);
+        self.last = Some((generation.stats, limit));
         Ok(generation.text)
     }
 
-    fn options(&mut self) -> anyhow::Result<GenerateOptions> {
-        let mut stop = self.settings.stop.clone();
+    fn options(&mut self, max_new_tokens: usize) -> anyhow::Result<GenerateOptions> {
+        let sampling = &self.settings.sampling;
+        let mut stop = sampling.stops(&self.settings.stop, &self.defaults);
         stop.extend(self.format.stops());
         let is_demo = self.args.model.is_demo();
         let mut attention = self.settings.attention.resolve(is_demo)?;
         self.known = Known::default();
         if self.settings.attention.measures_crossover(is_demo) {
-            let run_len = self.session.cached_tokens().len().saturating_add(self.settings.max_new_tokens);
+            let run_len = self.session.cached_tokens().len().saturating_add(max_new_tokens);
             let run_len = run_len.min(self.session.max_seq_len());
             (attention, self.known) =
                 crossover::settle(attention, self.model.model(), self.model.dtype(), run_len)?;
         }
         Ok(GenerateOptions {
             attention,
-            max_new_tokens: self.settings.max_new_tokens,
+            max_new_tokens,
             max_seq_len: None, // The session has its own.
-            sampler: self.settings.sampling.resolve(&self.defaults),
+            sampler: sampling.resolve(&self.defaults),
             stop,
+            max_time: sampling.defaults(&self.defaults).max_time,
             ignore_eos: false,
         })
     }
 
     fn stats(&self) -> String {
-        let Some(stats) = &self.last else {
+        let Some((stats, limit)) = &self.last else {
             return "there is no answer yet".to_owned();
         };
         let cached = self.session.cached_tokens().len();
-        let figures = summary(stats, self.load, &self.args.model.device, self.model.dtype(), &self.known);
+        let (device, dtype) = (&self.args.model.device, self.model.dtype());
+        let figures = summary(stats, self.load, device, dtype, &self.known, limit);
         format!("{figures}\ncontext    {cached} of {} tokens", self.session.max_seq_len())
     }
 
