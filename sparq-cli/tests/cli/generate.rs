@@ -108,7 +108,7 @@ fn stop_texts_and_limits_end_the_text() {
     let (stopped, figures) = run(&["Once upon a time", "-n", "60", "--temperature", "0", "--stop", word]);
     let expected = whole.split(word).next().unwrap();
     assert_eq!(stopped.trim_end_matches('\n'), expected.trim_end_matches('\n'));
-    assert!(figures.contains("ended at a stop text"), "{figures}");
+    assert!(figures.contains("ended at the stop text"), "{figures}");
     let (_, figures) = run(&["Once upon a time", "--max-seq-len", "30", "--ignore-eos"]);
     assert!(figures.contains("ended at the longest context"), "{figures}");
     let (nothing, _) = run(&["Once upon a time", "-n", "0"]);
