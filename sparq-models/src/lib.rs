@@ -45,6 +45,7 @@ pub mod forward;
 pub mod generate;
 #[cfg(feature = "hub")]
 pub mod hub;
+mod guard;
 pub mod inspect;
 pub mod layers;
 pub mod models;
