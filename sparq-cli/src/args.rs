@@ -5,7 +5,9 @@ mod bench;
 mod chat;
 mod eval;
 mod model;
+mod prompt;
 mod sampling;
+mod tokenize;
 mod tune;
 
 use std::{ops::RangeBounds, path::PathBuf};
@@ -22,7 +24,9 @@ pub(crate) use bench::{
 pub(crate) use chat::{ChatArgs, ChatSettings};
 pub(crate) use eval::{EvalArgs, EvalCommand, EvalReportArgs, EvalRunArgs};
 pub(crate) use model::{DtypeArg, ModelArgs, WeightsArg, open};
+pub(crate) use prompt::PromptArgs;
 pub(crate) use sampling::{SamplingArgs, TokenLimit};
+pub(crate) use tokenize::TokenizeArgs;
 pub(crate) use tune::TuneArgs;
 
 /// Text generation that reads part of the KV cache (SparQ attention).
@@ -41,6 +45,8 @@ pub(crate) enum Command {
     Chat(Box<ChatArgs>),
     /// Compare decode methods on tasks: does sparse attention answer as dense attention does?
     Eval(Box<EvalArgs>),
+    /// Show the tokens of a text as a model sees them: ids and pieces
+    Tokenize(TokenizeArgs),
     /// Show what a model is and how much memory it needs, without loading it
     Inspect(InspectArgs),
     /// Fetch a model from the hub into the cache, and print its folder
@@ -62,13 +68,12 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 
-    /// The text to continue; `-` reads it from standard input
-    #[arg(required_unless_present = "file", conflicts_with = "file")]
-    pub(crate) prompt: Option<String>,
+    #[command(flatten)]
+    pub(crate) prompt: PromptArgs,
 
-    /// Read the text to continue from a file
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
+    /// Print the prompt as the model sees it, text and tokens, to standard error before the text is continued
+    #[arg(long)]
+    pub(crate) show_prompt: bool,
 
     #[command(flatten)]
     pub(crate) attention: AttentionArgs,

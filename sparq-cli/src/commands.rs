@@ -8,5 +8,6 @@ pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod pull;
+pub(crate) mod tokenize;
 pub(crate) mod tune;
 pub(crate) mod verify;

@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         Command::Pull(args) => commands::pull::run(args),
         Command::Completions(args) => commands::completions::run(args),
         Command::Bench(args) => commands::bench::run(args),
+        Command::Tokenize(args) => commands::tokenize::run(args),
         Command::Tune(args) => commands::tune::run(args),
         Command::Verify(args) => commands::verify::run(args),
     };

@@ -2,12 +2,14 @@
 
 pub(crate) mod doctor;
 mod inspection;
+mod pieces;
 mod printable;
 mod progress;
 mod sink;
 mod summary;
 
 pub(crate) use inspection::inspection;
+pub(crate) use pieces::{pieces, prompt};
 pub(crate) use printable::{cell, json, printable};
 pub(crate) use progress::{EvalProgress, Progress};
 pub(crate) use sink::{Sink, write};

@@ -41,6 +41,18 @@ pub(crate) use error::model_name;
 pub(crate) use json::{parse as parse_json, read_if_exists};
 use weights::Weights;
 
+/// Tokenizers in forms that are not read.
+const OTHER_TOKENIZERS: &[&str] = &[
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tiktoken.model",
+    "tekken.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+];
+
 /// An opened model: its configuration is read, its weights are found and not yet loaded.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -200,15 +212,8 @@ impl Checkpoint {
 
     /// Every token that ends a text: those that `config.json`, `generation_config.json` and the tokenizer
     /// name, ascending. Without a tokenizer their spelling is not known.
-    ///
-    /// # Errors
-    ///
-    /// As [`Checkpoint::tokenizer_config`].
-    pub fn ends(&self, tokenizer: Option<&Tokenizer>) -> Result<Vec<EndToken>> {
-        let by_tokenizer = match tokenizer {
-            Some(tokenizer) => tokenizer.end_ids(&self.tokenizer_config()?),
-            None => vec![],
-        };
+    pub fn ends(&self, tokenizer: Option<&Tokenizer>) -> Vec<EndToken> {
+        let by_tokenizer = tokenizer.map(Tokenizer::end_ids).unwrap_or_default();
         let sources = [
             ("config.json", &self.generation.config_eos_token_ids),
             ("generation_config.json", &self.generation.eos_token_ids),
@@ -224,14 +229,16 @@ impl Checkpoint {
             }
         }
         let piece = |id| tokenizer.and_then(|tokenizer| tokenizer.id_to_token(id));
-        Ok(ends.into_iter().map(|(id, named_by)| EndToken { id, piece: piece(id), named_by }).collect())
+        ends.into_iter().map(|(id, named_by)| EndToken { id, piece: piece(id), named_by }).collect()
     }
 
-    /// Reads `tokenizer.json`, which a checkpoint may lack until text is needed.
+    /// Reads `tokenizer.json`, which a checkpoint may lack until text is needed, and what the files beside it
+    /// say about tokens.
     ///
     /// # Errors
     ///
-    /// [`Error::FileNotFound`] if there is none, [`Error::Tokenizer`] if it is damaged.
+    /// [`Error::NoTokenizer`] if there is none, [`Error::Tokenizer`] if it is damaged, and those of
+    /// [`tokenizer_config`](Self::tokenizer_config).
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let path = match &self.tokenizer {
             TokenizerSource::File(path) => path.clone(),
@@ -242,8 +249,11 @@ impl Checkpoint {
             TokenizerSource::Static(bytes) => bytes.map(<[u8]>::to_vec),
         };
         match bytes {
-            Some(bytes) => Tokenizer::from_bytes(&path, &bytes),
-            None => Err(Error::FileNotFound { path }),
+            Some(bytes) => Tokenizer::with_config(&path, &bytes, &self.tokenizer_config()?),
+            None => {
+                let found = OTHER_TOKENIZERS.iter().filter(|name| path.with_file_name(name).exists());
+                Err(Error::NoTokenizer { found: found.map(|&name| name.to_owned()).collect(), path })
+            }
         }
     }
 
@@ -261,11 +271,12 @@ impl Checkpoint {
             let path = self.location.join(name);
             read_if_exists(&path)?.map(|bytes| parse_json(&path, &bytes)).transpose()
         };
-        TokenizerConfig::new(
-            &self.location,
-            json("tokenizer_config.json")?.as_ref(),
-            json("special_tokens_map.json")?.as_ref(),
-        )
+        let config = json("tokenizer_config.json")?;
+        let map = match TokenizerConfig::reads_map(config.as_ref()) {
+            true => json("special_tokens_map.json")?,
+            false => None,
+        };
+        TokenizerConfig::new(&self.location, config.as_ref(), map.as_ref())
     }
 
     /// The number format of most bytes of the weights: f32, f16 or bf16; f32 if there are none of

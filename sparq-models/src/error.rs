@@ -2,7 +2,7 @@
 
 mod shorten;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
 
@@ -138,6 +138,34 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong.
         message: String,
+    },
+
+    /// The model folder has no `tokenizer.json`.
+    #[error("there is no file `{}`", path.display())]
+    NoTokenizer {
+        /// The file that was looked for.
+        path: PathBuf,
+        /// Names of files beside it that hold a tokenizer in another form.
+        found: Vec<String>,
+    },
+
+    /// A text has a token that the model has no embedding for.
+    #[error(
+        "tokenizer `{}`: token {id}, `{token}`, is outside of the model's vocabulary: the file has {tokens} \
+         tokens, the embedding table {rows} rows",
+        path.display()
+    )]
+    TokenBeyond {
+        /// The tokenizer file.
+        path: PathBuf,
+        /// The token's id.
+        id: u32,
+        /// Its spelling.
+        token: String,
+        /// Tokens of the file.
+        tokens: usize,
+        /// Entries of the model's vocabulary.
+        rows: usize,
     },
 
     /// A chat template cannot be parsed, or fails on a conversation.
@@ -301,7 +329,11 @@ impl Error {
             Error::PromptTooLong { .. } => {
                 Some("shorten the prompt, or raise --max-seq-len if the model allows more".into())
             }
-            Error::TokenId { .. } => Some("tokenizer.json and the weights come from different models".into()),
+            Error::NoTokenizer { path, found } => Some(tokenizer_hint(path, found)),
+            Error::TokenId { .. } | Error::TokenBeyond { .. } => Some(
+                "tokenizer.json and the weights come from different models: download both again from one place"
+                    .into(),
+            ),
             Error::NoHub { name } => Some(format!(
                 "rebuild with `--features hub`, or `hf download {name} --local-dir FOLDER` and give the folder"
             )),
@@ -323,6 +355,24 @@ impl Error {
     }
 }
 
+/// What to do about a missing `tokenizer.json`, going by the files that are there instead.
+fn tokenizer_hint(path: &Path, found: &[String]) -> String {
+    if found.is_empty() {
+        return "the folder is incomplete: download this file as well".into();
+    }
+    let form = match found[0].rsplit('.').next() {
+        Some("model") => "a SentencePiece or tiktoken model",
+        _ => "an older form",
+    };
+    let folder = path.parent().unwrap_or(Path::new(".")).display();
+    format!(
+        "found {}: {form} of the tokenizer, which is not read. Make tokenizer.json of it with Python's \
+         transformers: python -c \"from transformers import AutoTokenizer; \
+         AutoTokenizer.from_pretrained('{folder}').save_pretrained('{folder}')\"",
+        found.join(", ")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,6 +384,20 @@ mod tests {
         assert!(!hint(Some(DType::F32)).contains("--dtype"));
         let settings = Error::NoTokenLeft { message: String::new(), settings: String::new() };
         assert!(settings.hint().unwrap().contains("--ignore-generation-config"));
+    }
+
+    #[test]
+    fn the_hint_for_a_tokenizer_goes_by_the_files_that_are_there() {
+        let tokenizer = |found: &[&str]| {
+            let found = found.iter().map(|&name| name.to_owned()).collect();
+            Error::NoTokenizer { path: "m/tokenizer.json".into(), found }.hint().unwrap()
+        };
+        assert!(tokenizer(&[]).contains("download this file"));
+        let hint = tokenizer(&["tokenizer.model"]);
+        assert!(hint.contains("SentencePiece") && hint.contains("from_pretrained('m')"), "{hint}");
+        assert!(
+            tokenizer(&["vocab.json", "merges.txt"]).contains("found vocab.json, merges.txt: an older form")
+        );
     }
 
     #[test]

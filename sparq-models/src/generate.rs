@@ -186,7 +186,8 @@ impl TextModel {
     ) -> Result<Self> {
         let tokenizer = checkpoint.tokenizer()?;
         let model = load_model(checkpoint, device, dtype, progress)?;
-        let eos_ids = checkpoint.ends(Some(&tokenizer))?.into_iter().map(|end| end.id).collect();
+        let eos_ids = checkpoint.ends(Some(&tokenizer)).into_iter().map(|end| end.id).collect();
+        let tokenizer = tokenizer.for_vocabulary(model.vocab_size());
         Ok(Self { model, tokenizer, eos_ids, dtype })
     }
 

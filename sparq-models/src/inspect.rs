@@ -19,6 +19,7 @@ mod generation;
 mod memory;
 mod rope;
 mod sizes;
+mod tokenizer;
 
 use std::collections::BTreeMap;
 
@@ -29,6 +30,7 @@ pub use generation::GenerationSummary;
 pub use memory::{CacheMemory, Formats, Memory};
 pub use rope::RopeSummary;
 pub use sizes::Sizes;
+pub use tokenizer::{TokenizerSummary, Vocabulary};
 
 use crate::{
     checkpoint::{Checkpoint, Quantisation, TensorInfo},

@@ -43,9 +43,9 @@ mod error;
 pub mod eval;
 pub mod forward;
 pub mod generate;
+mod guard;
 #[cfg(feature = "hub")]
 pub mod hub;
-mod guard;
 pub mod inspect;
 pub mod layers;
 pub mod models;

@@ -1,19 +1,31 @@
 //! Text to token ids and back, by `tokenizer.json`.
 
 mod config;
+mod normal;
+mod special;
 mod stream;
 mod template;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
-use tokenizers::DecoderWrapper;
+use serde::Serialize;
+use tokenizers::{DecoderWrapper, ModelWrapper, PostProcessorWrapper, TokenizerImpl};
 
 pub use config::TokenizerConfig;
 pub use stream::TokenStream;
 pub use template::{ChatTemplate, ChatTemplates, TemplateOptions, TemplateSource, TemplateValue};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    guard::guard,
+};
+use normal::Normal;
+use words::Words;
+
+/// The library's tokenizer, with a normalizer and a pre-tokenizer that are checked.
+type Inner = TokenizerImpl<ModelWrapper, Normal, Words, PostProcessorWrapper, DecoderWrapper>;
 
 /// Spellings of tokens that end a turn or a text in the model families that have them.
 const ENDS: &[&str] = &[
@@ -28,13 +40,40 @@ const ENDS: &[&str] = &[
 
 /// A tokenizer as Hugging Face's `tokenizers` library stores it.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Inner,
     /// The file it was read from, for messages.
     path: PathBuf,
     /// Token that begins every text, if the tokenizer puts one there.
     bos_id: Option<u32>,
-    /// Whether tokens such as `<0x0A>` stand for single bytes.
-    has_byte_fallback: bool,
+    /// The token that ends a text, by name in the configuration.
+    eos_id: Option<u32>,
+    bytes: Option<Bytes>,
+    /// Entries of the model's vocabulary, where they are known.
+    rows: Option<usize>,
+}
+
+/// How a tokenizer spells characters that its vocabulary lacks, byte by byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bytes {
+    /// Every byte is a character of its own in the vocabulary.
+    Level,
+    /// Rare characters are tokens such as `<0x0A>`, one for each byte.
+    Fallback,
+}
+
+/// A token of a text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Piece {
+    /// The token's id.
+    pub id: u32,
+    /// Its spelling in the vocabulary; empty for an id that the vocabulary lacks.
+    pub token: String,
+    /// Its text, as far as it has one of its own; else its spelling.
+    pub text: String,
+    /// Whether it is special, so that it has no text in an answer.
+    #[serde(rename = "special")]
+    pub is_special: bool,
 }
 
 impl Tokenizer {
@@ -58,17 +97,37 @@ impl Tokenizer {
     ///
     /// [`Error::Tokenizer`] if it is no tokenizer.
     pub fn from_bytes(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self> {
+        Self::with_config(path, bytes, &TokenizerConfig::default())
+    }
+
+    /// Takes the content of a `tokenizer.json` and what the files beside it say about tokens; `path` is for
+    /// messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if it is no tokenizer.
+    pub fn with_config(path: impl Into<PathBuf>, bytes: &[u8], config: &TokenizerConfig) -> Result<Self> {
         let path = path.into();
-        let fail = |error: tokenizers::Error| tokenizer_error(&path, error);
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(fail)?;
-        // Some files carry the settings of their training, which would cut or pad every prompt.
-        inner.with_truncation(None).map_err(fail)?;
-        inner.with_padding(None);
-        // What is put before an empty text is put before every text.
-        let frame = inner.encode_fast("", true).map_err(fail)?;
-        let bos_id = frame.get_ids().first().copied().filter(|_| begins_with_special(&inner));
-        let has_byte_fallback = inner.get_decoder().is_some_and(has_byte_fallback);
-        Ok(Self { bos_id, has_byte_fallback, inner, path })
+        let (inner, bos_id) = call(&path, || {
+            let mut inner = Inner::from_bytes(bytes)?;
+            // Some files carry the settings of their training, which would cut or pad every prompt.
+            inner.with_truncation(None)?;
+            inner.with_padding(None);
+            config.tokens.apply(&mut inner)?;
+            // What is put before an empty text is put before every text.
+            let frame = inner.encode_fast("", true)?;
+            let bos_id = frame.get_ids().first().copied().filter(|_| begins_with_special(&inner));
+            Ok((inner, bos_id))
+        })?;
+        let bytes = inner.get_decoder().and_then(bytes_of);
+        let eos_id = config.special_tokens.get("eos_token").and_then(|token| inner.token_to_id(token));
+        Ok(Self { inner, path, bos_id, eos_id, bytes, rows: None })
+    }
+
+    /// Refuses texts with tokens beyond the model's vocabulary, of `rows` entries.
+    #[must_use]
+    pub fn for_vocabulary(self, rows: usize) -> Self {
+        Self { rows: Some(rows), ..self }
     }
 
     /// Token ids of `text`. Special tokens that are spelled out in it, as chat templates do, become
@@ -79,13 +138,26 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenizer`] if the text cannot be encoded.
+    /// [`Error::Tokenizer`] if the text cannot be encoded, [`Error::TokenBeyond`] for a token that the
+    /// model's vocabulary lacks.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, add_special).map_err(|error| self.error(error))?;
+        let encoding = call(&self.path, || self.inner.encode_fast(text, add_special))?;
         let mut ids = encoding.get_ids().to_vec();
         if let Some(bos) = self.bos_id.filter(|_| add_special) {
             let count = ids.iter().take_while(|&&id| id == bos).count();
             ids.drain(..count.saturating_sub(1));
+        }
+        if let Some(rows) = self.rows
+            && let Some(&id) = ids.iter().find(|&&id| id as usize >= rows)
+        {
+            let token = self.id_to_token(id).unwrap_or_default();
+            return Err(Error::TokenBeyond {
+                path: self.path.clone(),
+                id,
+                token,
+                tokens: self.vocab_size(),
+                rows,
+            });
         }
         Ok(ids)
     }
@@ -96,7 +168,40 @@ impl Tokenizer {
     ///
     /// [`Error::Tokenizer`] if the ids cannot be decoded.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(|error| self.error(error))
+        call(&self.path, || self.inner.decode(ids, true))
+    }
+
+    /// Text of `ids` with special tokens spelled out: what a model reads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if the ids cannot be decoded.
+    pub fn spell_out(&self, ids: &[u32]) -> Result<String> {
+        call(&self.path, || self.inner.decode(ids, false))
+    }
+
+    /// What stands for each of `ids` in the vocabulary and in a text.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if one cannot be decoded.
+    pub fn pieces(&self, ids: &[u32]) -> Result<Vec<Piece>> {
+        ids.iter().map(|&id| self.piece(id)).collect()
+    }
+
+    fn piece(&self, id: u32) -> Result<Piece> {
+        let token = self.id_to_token(id).unwrap_or_default();
+        let is_special = self.is_special(id);
+        let text = match self.bytes {
+            _ if is_special => token.clone(),
+            // A part of a character has no text of its own.
+            Some(Bytes::Level) => {
+                let text = call(&self.path, || self.inner.decode(&[id], false))?;
+                if text.contains(char::REPLACEMENT_CHARACTER) { token.clone() } else { text }
+            }
+            _ => token.replace('▁', " "),
+        };
+        Ok(Piece { id, token, text, is_special })
     }
 
     /// Decodes a new text token by token.
@@ -122,6 +227,26 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// How many tokens are added to the model's own: special ones, and words that are never split.
+    pub fn added_tokens(&self) -> usize {
+        self.inner.get_added_vocabulary().len()
+    }
+
+    /// The kind of its model: `BPE`, `Unigram`, `WordPiece` or `WordLevel`.
+    pub fn model_kind(&self) -> &'static str {
+        match self.inner.get_model() {
+            ModelWrapper::BPE(_) => "BPE",
+            ModelWrapper::Unigram(_) => "Unigram",
+            ModelWrapper::WordPiece(_) => "WordPiece",
+            ModelWrapper::WordLevel(_) => "WordLevel",
+        }
+    }
+
+    /// How it spells characters that its vocabulary lacks, if byte by byte.
+    pub fn bytes(&self) -> Option<Bytes> {
+        self.bytes
+    }
+
     /// The id of the token that is spelled `token`, such as `</s>`.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
@@ -138,12 +263,11 @@ impl Tokenizer {
     }
 
     /// Special tokens that end a turn or a text by their very spelling, whatever the configuration
-    /// says, and the `eos_token` of `config`; ascending.
-    pub fn end_ids(&self, config: &TokenizerConfig) -> Vec<u32> {
+    /// says, and the `eos_token` that it names; ascending.
+    pub fn end_ids(&self) -> Vec<u32> {
         let by_spelling =
             ENDS.iter().filter_map(|token| self.token_to_id(token)).filter(|&id| self.is_special(id));
-        let named = config.special_tokens.get("eos_token").and_then(|token| self.token_to_id(token));
-        let mut ids: Vec<u32> = by_spelling.chain(named).collect();
+        let mut ids: Vec<u32> = by_spelling.chain(self.eos_id).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -160,26 +284,27 @@ impl Tokenizer {
         self.inner.id_to_token(id).filter(|_| self.is_special(id))
     }
 
-    /// Whether token `id` stands for a single byte, so that its text depends on its neighbours.
-    fn is_byte(&self, id: u32) -> bool {
-        self.has_byte_fallback
-            && self.inner.id_to_token(id).is_some_and(|token| {
-                let byte = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
-                byte.is_some_and(|byte| byte.len() == 2 && u8::from_str_radix(byte, 16).is_ok())
-            })
-    }
-
-    fn error(&self, error: tokenizers::Error) -> Error {
-        tokenizer_error(&self.path, error)
+    /// The byte that token `id` stands for, if it stands for one, so that its text depends on its neighbours.
+    fn byte(&self, id: u32) -> Option<u8> {
+        let token =
+            self.bytes.filter(|&bytes| bytes == Bytes::Fallback).and_then(|_| self.id_to_token(id))?;
+        let byte = token.strip_prefix("<0x")?.strip_suffix('>')?;
+        u8::from_str_radix(byte, 16).ok().filter(|_| byte.len() == 2)
     }
 }
 
-fn tokenizer_error(path: &Path, error: tokenizers::Error) -> Error {
-    Error::Tokenizer { path: path.to_owned(), message: error.to_string() }
+/// Runs code of the library, and names `path` where it fails or panics.
+fn call<T>(path: &Path, work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    let message = match guard(work) {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => format!("the library that reads it breaks off: {panic}"),
+    };
+    Err(Error::Tokenizer { path: path.to_owned(), message })
 }
 
 /// Whether the special tokens around a text begin before it, and not only end it.
-fn begins_with_special(tokenizer: &tokenizers::Tokenizer) -> bool {
+fn begins_with_special(tokenizer: &Inner) -> bool {
     let encode = |add_special| tokenizer.encode_fast("a", add_special);
     match (encode(true), encode(false)) {
         (Ok(framed), Ok(bare)) => framed.get_ids().first() != bare.get_ids().first(),
@@ -187,11 +312,12 @@ fn begins_with_special(tokenizer: &tokenizers::Tokenizer) -> bool {
     }
 }
 
-fn has_byte_fallback(decoder: &DecoderWrapper) -> bool {
+fn bytes_of(decoder: &DecoderWrapper) -> Option<Bytes> {
     match decoder {
-        DecoderWrapper::ByteFallback(_) => true,
-        DecoderWrapper::Sequence(sequence) => sequence.get_decoders().iter().any(has_byte_fallback),
-        _ => false,
+        DecoderWrapper::ByteFallback(_) => Some(Bytes::Fallback),
+        DecoderWrapper::ByteLevel(_) => Some(Bytes::Level),
+        DecoderWrapper::Sequence(sequence) => sequence.get_decoders().iter().find_map(bytes_of),
+        _ => None,
     }
 }
 

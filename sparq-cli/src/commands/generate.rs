@@ -1,8 +1,7 @@
 //! `sparq generate`.
 
 use std::{
-    fs,
-    io::{self, Read},
+    io::{self, Write},
     ops::ControlFlow,
     process::ExitCode,
     time::Instant,
@@ -23,7 +22,7 @@ const MAX_NEW_TOKENS: usize = 512;
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
-    let prompt = prompt(args)?;
+    let prompt = args.prompt.read()?;
     // Opened before the work, so that a path that cannot be written costs nothing.
     let mut sink = Sink::open(args.output.as_deref())?;
     let mut progress = Progress::new(args.no_progress || args.quiet);
@@ -48,6 +47,12 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let model = TextModel::load(&checkpoint, &device, dtype, &mut |done, total| progress.load(done, total))?;
     let load = start.elapsed();
+    if args.show_prompt {
+        progress.clear();
+        let shown = output::prompt(model.tokenizer(), &model.tokenizer().encode(&prompt, true)?)?;
+        // As other notes, it is dropped where standard error is closed.
+        let _ = io::stderr().write_all(shown.as_bytes());
+    }
     let mut known = Known::default();
     let ids = model.tokenizer().encode(&prompt, true)?;
     let limit = new_tokens(ids.len())?;
@@ -97,18 +102,4 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
         output::say(summary(stats, load, &args.model.device, dtype, &known, &limit));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The prompt from where the arguments say.
-fn prompt(args: &GenerateArgs) -> anyhow::Result<String> {
-    match (&args.prompt, &args.file) {
-        (_, Some(file)) => fs::read_to_string(file)
-            .with_context(|| format!("cannot read the prompt from `{}`", file.display())),
-        (Some(prompt), None) if prompt != "-" => Ok(prompt.clone()),
-        _ => {
-            let mut prompt = String::new();
-            io::stdin().read_to_string(&mut prompt).context("cannot read the prompt from standard input")?;
-            Ok(prompt)
-        }
-    }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use burn::tensor::DType;
 use serde::Serialize;
-use sparq_models::inspect::{Formats, GenerationSummary, Inspection, Memory};
+use sparq_models::inspect::{Formats, GenerationSummary, Inspection, Memory, TokenizerSummary};
 
 use crate::{
     args::{DtypeArg, InspectArgs, open},
@@ -25,6 +25,9 @@ pub(crate) struct Report {
     #[serde(flatten)]
     pub(crate) inspection: Inspection,
     pub(crate) generation: GenerationSummary,
+    /// What its tokenizer is, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tokenizer: Option<TokenizerSummary>,
     /// One entry per number format.
     pub(crate) memory: Vec<Memory>,
 }
@@ -43,7 +46,8 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
         Some(folder) => folder.display().to_string(),
         None => "embedded model".to_owned(),
     };
-    let report = Report { model, inspection, generation, memory };
+    let tokenizer = TokenizerSummary::new(&checkpoint);
+    let report = Report { model, inspection, generation, tokenizer, memory };
 
     report.generation.notes.iter().for_each(|note| output::say(format!("note: {note}")));
     let mut out = io::stdout().lock();

@@ -6,7 +6,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use sparq_core::IndexDtype;
 use sparq_models::{
     checkpoint::EndToken,
-    inspect::{CacheMemory, GenerationSummary, Inspection, Memory, RopeSummary},
+    inspect::{CacheMemory, GenerationSummary, Inspection, Memory, RopeSummary, TokenizerSummary},
+    tokenizer::Bytes,
 };
 
 use super::{printable::cell, summary::bytes};
@@ -55,6 +56,9 @@ fn facts(report: &Report) -> String {
     for rope in rope {
         table.add_row(["rotary embedding".to_owned(), describe(rope)]);
     }
+    if let Some(tokenizer) = &report.tokenizer {
+        add_tokenizer(&mut table, tokenizer);
+    }
     table.add_row(["sampling".to_owned(), sampling(&report.generation)]);
     for end in &report.generation.ends {
         table.add_row(["end of text".to_owned(), ending(end)]);
@@ -75,6 +79,26 @@ fn sampling(generation: &GenerationSummary) -> String {
 fn ending(end: &EndToken) -> String {
     let piece = end.piece.as_ref().map_or_else(String::new, |piece| format!(" {piece:?}"));
     format!("{}{piece}, by {}", end.id, end.named_by.join(", "))
+}
+
+fn add_tokenizer(table: &mut Table, tokenizer: &TokenizerSummary) {
+    let vocabulary = match tokenizer {
+        TokenizerSummary::Read(vocabulary) => vocabulary,
+        TokenizerSummary::Failed { error } => {
+            table.add_row(["tokenizer".to_owned(), format!("cannot be read: {error}")]);
+            return;
+        }
+    };
+    let bytes = match vocabulary.bytes {
+        Some(Bytes::Level) => ", byte level",
+        Some(Bytes::Fallback) => ", byte fallback",
+        None => "",
+    };
+    let (model, tokens, added) = (vocabulary.model, vocabulary.tokens, vocabulary.added_tokens);
+    table
+        .add_row(["tokenizer".to_owned(), format!("{model}{bytes}; {tokens} tokens, {added} of them added")]);
+    let bos = vocabulary.bos.as_ref().map(|bos| format!("{:?} ({})", bos.token, bos.id));
+    table.add_row(["texts begin with".to_owned(), bos.unwrap_or_else(|| "no token of their own".to_owned())]);
 }
 
 fn describe(rope: &RopeSummary) -> String {

@@ -19,5 +19,6 @@ mod methods;
 #[cfg(unix)]
 mod outputs;
 mod terminal;
+mod tokenize;
 mod tune;
 mod verify;

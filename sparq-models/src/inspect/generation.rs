@@ -28,11 +28,10 @@ impl GenerationSummary {
         let settings = config.settings().into_iter();
         // Without a tokenizer that can be read, ids are shown as they are.
         let tokenizer = checkpoint.tokenizer().ok();
-        let ends = checkpoint.ends(tokenizer.as_ref()).or_else(|_| checkpoint.ends(None));
         Self {
             source: config.source,
             settings: settings.map(|(name, text)| (name, value(text))).collect(),
-            ends: ends.unwrap_or_default(),
+            ends: checkpoint.ends(tokenizer.as_ref()),
             notes: config.notes.clone(),
         }
     }

@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{ChatTemplate, ChatTemplates, TemplateOptions, TemplateSource};
+use super::{
+    ChatTemplate, ChatTemplates, TemplateOptions, TemplateSource,
+    special::{self, Fields, SpecialTokens},
+};
 use crate::error::Result;
 
 /// What a model folder says about its tokenizer beside `tokenizer.json`; all of it may be absent.
@@ -14,27 +17,33 @@ pub struct TokenizerConfig {
     pub special_tokens: BTreeMap<String, String>,
     /// Chat templates by name.
     pub templates: ChatTemplates,
+    /// How tokens are matched, beside what `tokenizer.json` says.
+    pub(super) tokens: SpecialTokens,
 }
 
 impl TokenizerConfig {
-    /// Reads the content of `tokenizer_config.json`, and of `special_tokens_map.json` for roles that
-    /// it leaves open. Each file may be absent; `dir` is where they lie, and templates beside them.
+    /// Reads the content of `tokenizer_config.json`, and of `special_tokens_map.json`, whose fields win
+    /// unless the first file lists `added_tokens_decoder`. Each file may be absent; `dir` is where they lie,
+    /// and templates beside them.
     ///
     /// # Errors
     ///
-    /// Those of [`ChatTemplates::read`].
+    /// [`Error::Config`](crate::Error::Config) for a file that is no object or a special token that is no
+    /// token, and those of [`ChatTemplates::read`].
     pub fn new(dir: &Path, config: Option<&Value>, special_tokens_map: Option<&Value>) -> Result<Self> {
-        let empty = Map::new();
-        let object = |json: Option<&'_ Value>| json.and_then(Value::as_object).unwrap_or(&empty).clone();
-        let (fields, map) = (object(config), object(special_tokens_map));
-        let special_tokens = map
-            .iter()
-            .chain(&fields)
-            .filter(|(role, _)| role.ends_with("_token"))
-            .filter_map(|(role, token)| Some((role.clone(), spelling(token)?.to_owned())))
-            .collect();
+        let path = dir.join("tokenizer_config.json");
+        let map_path = dir.join("special_tokens_map.json");
+        let tokens = SpecialTokens::new(
+            &Fields { path: &path, json: config, is_map: false },
+            &Fields { path: &map_path, json: special_tokens_map, is_map: true },
+        )?;
         let templates = ChatTemplates::read(dir, config)?;
-        Ok(Self { special_tokens, templates })
+        Ok(Self { special_tokens: tokens.spellings.clone(), templates, tokens })
+    }
+
+    /// Whether `special_tokens_map.json` is read beside this `tokenizer_config.json`.
+    pub(crate) fn reads_map(config: Option<&Value>) -> bool {
+        special::reads_map(config)
     }
 
     /// The template that `options` choose, if the model has one, and the options that it does not read.
@@ -57,34 +66,5 @@ impl TokenizerConfig {
         let mut template = ChatTemplate::new(path, text, self.special_tokens.clone())?;
         let unread = template.set(options);
         Ok(Some((template, unread)))
-    }
-}
-
-/// A token is written as text, or as an object with its text and how it is matched.
-fn spelling(token: &Value) -> Option<&str> {
-    token.as_str().or_else(|| token.get("content")?.as_str())
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn read(config: &Value, map: &Value) -> TokenizerConfig {
-        TokenizerConfig::new(Path::new("m"), Some(config), Some(map)).unwrap()
-    }
-
-    #[test]
-    fn special_tokens_are_texts_or_objects() {
-        let config = json!({
-            "bos_token": {"content": "<s>", "lstrip": false}, "eos_token": "</s>", "pad_token": null,
-            "add_bos_token": true, "model_max_length": 10
-        });
-        let map = json!({"pad_token": "<pad>", "eos_token": "<old>"});
-        let config = read(&config, &map);
-        let tokens: Vec<_> = config.special_tokens.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        assert_eq!(tokens, [("bos_token", "<s>"), ("eos_token", "</s>"), ("pad_token", "<pad>")]);
-        assert!(config.chat_template(&TemplateOptions::default()).unwrap().is_none());
     }
 }

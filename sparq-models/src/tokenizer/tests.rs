@@ -248,3 +248,84 @@ fn damaged_files_are_errors_with_their_path() {
     let error = Tokenizer::from_file("/nowhere/tokenizer.json").unwrap_err();
     assert!(matches!(error, Error::FileNotFound { .. }), "{error}");
 }
+
+#[test]
+fn a_panic_of_the_library_is_an_error_that_names_the_file() {
+    let error = call(Path::new("m/tokenizer.json"), || -> tokenizers::Result<()> { panic!("no entry") });
+    let message = error.unwrap_err().to_string();
+    assert_eq!(message, "tokenizer `m/tokenizer.json`: the library that reads it breaks off: no entry");
+}
+
+#[test]
+fn texts_with_tokens_beyond_the_models_vocabulary_are_refused() {
+    let tokenizer = load(&byte_level()).for_vocabulary(4);
+    assert_eq!(tokenizer.encode("</s>", true).unwrap(), [BOS, EOS]);
+    let error = tokenizer.encode("h", true).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "tokenizer `tokenizer.json`: token 106, `h`, is outside of the model's vocabulary: the file has 261 \
+         tokens, the embedding table 4 rows"
+    );
+    assert!(error.hint().unwrap().contains("different models"));
+}
+
+#[test]
+fn pieces_have_ids_spellings_and_texts() {
+    let pieces = |tokenizer: &Tokenizer, text| {
+        let ids = tokenizer.encode(text, true).unwrap();
+        let pieces = tokenizer.pieces(&ids).unwrap();
+        assert_eq!(pieces.iter().map(|piece| piece.id).collect::<Vec<_>>(), ids);
+        pieces.into_iter().map(|piece| (piece.token, piece.text, piece.is_special)).collect::<Vec<_>>()
+    };
+    let owned = |pieces: &[(&str, &str, bool)]| -> Vec<_> {
+        pieces.iter().map(|&(token, text, special)| (token.to_owned(), text.to_owned(), special)).collect()
+    };
+    let level = load(&byte_level());
+    let expected = [("<s>", "<s>", true), ("he", "he", false), ("Ġw", " w", false), ("Ċ", "\n", false)];
+    assert_eq!(pieces(&level, "he w\n"), owned(&expected));
+    let expected = [("<s>", "<s>", true), ("Ã", "Ã", false), ("©", "©", false)];
+    assert_eq!(pieces(&level, "é"), owned(&expected), "parts of a character");
+    let fallback = load(&byte_fallback());
+    let expected =
+        [("<s>", "<s>", true), ("▁h", " h", false), ("▁w", " w", false), ("<0x0A>", "<0x0A>", false)];
+    assert_eq!(pieces(&fallback, "h w\n"), owned(&expected));
+    assert_eq!(level.spell_out(&level.encode("he", true).unwrap()).unwrap(), "<s>he");
+    assert_eq!((level.model_kind(), level.bytes()), ("BPE", Some(Bytes::Level)));
+    assert_eq!((fallback.added_tokens(), fallback.bytes()), (2, Some(Bytes::Fallback)));
+}
+
+#[test]
+fn a_million_blanks_are_split_with_both_kinds_of_byte_level_patterns() {
+    let split = |regex: &str| {
+        let level = json!({
+            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false
+        });
+        json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false}, level
+        ]})
+    };
+    let mut llama = byte_level();
+    llama["pre_tokenizer"] = split(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|\s*[\r\n]+|\s+(?!\S)|\s+");
+    for json in [byte_level(), llama] {
+        let tokenizer = load(&json);
+        let count = 1_200_000;
+        let ids = tokenizer.encode(&format!("he{}w{}w", " ".repeat(count), "\t".repeat(2)), false).unwrap();
+        let id = |token| tokenizer.token_to_id(token).unwrap();
+        assert_eq!(ids[0], id("he"));
+        assert!(ids[1..count].iter().all(|&token| token == id("Ġ")));
+        assert_eq!(ids[count..], [id("Ġw"), id("ĉ"), id("ĉ"), id("w")]);
+    }
+}
+
+#[test]
+fn a_damaged_section_is_named() {
+    let error = |section: &str, value: Value| {
+        let mut json = byte_level();
+        json[section] = value;
+        Tokenizer::from_bytes("m/tokenizer.json", json.to_string().as_bytes()).unwrap_err().to_string()
+    };
+    let split = json!({"type": "Split", "pattern": {"Regex": "(a"}, "behavior": "Isolated", "invert": false});
+    assert!(error("pre_tokenizer", split).contains("field `pre_tokenizer`: pattern `(a`: "));
+    assert!(error("pre_tokenizer", json!({"type": "Novel"})).contains("field `pre_tokenizer`"));
+    assert!(error("normalizer", json!({"type": "Novel"})).contains("field `normalizer`"));
+}

@@ -1,4 +1,4 @@
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::*;
 use crate::tokenizer::tests::{byte_fallback, byte_level, load};
@@ -100,26 +100,4 @@ fn dates_that_cannot_be_written_are_errors() {
     let year = template("{{ strftime_now('%Y') }}").render(&[say("user", "")], true).unwrap();
     assert_eq!(year, Zoned::now().year().to_string());
     assert!(template("{{ strftime_now('%') }}").render(&[say("user", "")], true).is_err());
-}
-
-#[test]
-fn tokens_that_end_a_turn_are_found_by_role_and_by_spelling() {
-    let mut json = byte_level();
-    let tokens = json["added_tokens"].as_array_mut().unwrap();
-    for (id, content, special) in
-        [(900, "<|eot_id|>", true), (901, "<end_of_turn>", true), (902, "<|end|>", false)]
-    {
-        tokens.push(json!({
-            "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": special
-        }));
-    }
-    let tokenizer = load(&json);
-    let ends = |config: Value| {
-        let config = super::super::TokenizerConfig::new(Path::new("m"), Some(&config), None).unwrap();
-        tokenizer.end_ids(&config).iter().map(|&id| tokenizer.id_to_token(id).unwrap()).collect::<Vec<_>>()
-    };
-    assert_eq!(ends(json!({})), ["<|eot_id|>", "<end_of_turn>"]);
-    assert_eq!(ends(json!({"eos_token": {"content": "</s>"}})), ["</s>", "<|eot_id|>", "<end_of_turn>"]);
-    assert_eq!(ends(json!({"eos_token": "<unheard of>"})), ["<|eot_id|>", "<end_of_turn>"]);
 }

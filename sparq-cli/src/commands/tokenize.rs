@@ -1,0 +1,44 @@
+//! `sparq tokenize`.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use serde::Serialize;
+use sparq_models::tokenizer::Piece;
+
+use crate::{
+    args::{TokenizeArgs, open},
+    output::{self, Progress},
+};
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Tokens<'a> {
+    /// How many there are.
+    count: usize,
+    ids: &'a [u32],
+    pieces: &'a [Piece],
+}
+
+/// Runs the subcommand.
+pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
+    let text = args.prompt.read()?;
+    let checkpoint = open(args.model.as_deref(), args.offline, &mut Progress::new(false))?;
+    let tokenizer = checkpoint.tokenizer()?;
+    let ids = tokenizer.encode(&text, !args.no_special_tokens)?;
+    let pieces = tokenizer.pieces(&ids)?;
+
+    let mut out = io::stdout().lock();
+    if args.json {
+        let tokens = Tokens { count: ids.len(), ids: &ids, pieces: &pieces };
+        writeln!(out, "{}", serde_json::to_string_pretty(&tokens)?)?;
+    } else if args.ids {
+        let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+        writeln!(out, "{}", ids.join(" "))?;
+    } else {
+        write!(out, "{}", output::pieces(&pieces))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

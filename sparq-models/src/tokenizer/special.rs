@@ -1,0 +1,368 @@
+//! Special and added tokens, by the rules of transformers 5.
+//!
+//! `tokenizer_config.json` names special tokens by role. Where it lists tokens in `added_tokens_decoder`, the
+//! list overrules how `tokenizer.json` matches them, and `special_tokens_map.json` is not read. Else the
+//! map is read, and wins.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::Path,
+};
+
+use serde_json::{Map, Value};
+use tokenizers::{AddedToken, PostProcessorWrapper};
+
+use super::Inner;
+use crate::error::{Error, Result};
+
+/// The roles whose value must be a token. Any other field that ends in `_token` is a role if it holds one.
+const ROLES: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// The field whose presence leaves the map unread.
+const DECODER: &str = "added_tokens_decoder";
+
+/// Tokens of roles that a file may leave out, by `tokenizer_class`.
+const CLASS_ROLES: &[(&str, &[(&str, &str)])] = &[
+    (
+        "GPTNeoXTokenizer",
+        &[
+            ("bos_token", "<|endoftext|>"),
+            ("eos_token", "<|endoftext|>"),
+            ("unk_token", "<|endoftext|>"),
+            ("pad_token", "<|padding|>"),
+        ],
+    ),
+    (
+        "Qwen2Tokenizer",
+        &[("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>"), ("pad_token", "<|endoftext|>")],
+    ),
+    (
+        "GemmaTokenizer",
+        &[
+            ("bos_token", "<bos>"),
+            ("eos_token", "<eos>"),
+            ("unk_token", "<unk>"),
+            ("pad_token", "<pad>"),
+            ("mask_token", "<mask>"),
+        ],
+    ),
+];
+
+/// What the files beside `tokenizer.json` say about tokens.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct SpecialTokens {
+    /// The spelling of every role's token. Roles that no file mentions have what their class gives them.
+    pub(super) spellings: BTreeMap<String, String>,
+    /// The tokens with a role that a file names.
+    roles: Vec<Token>,
+    /// Further special tokens without a role.
+    extra: Vec<Token>,
+    /// The tokens of `added_tokens_decoder` in the order of their ids, where there is such a field.
+    added: Option<Vec<Token>>,
+    /// Whether the tokens that `tokenizer.json` puts around a text are left out.
+    drops_frame: bool,
+    /// Whether special tokens that are spelled out in a text are split like any other text.
+    splits_special: bool,
+}
+
+/// A token and how it is matched in a text.
+#[derive(Debug, Clone, PartialEq)]
+struct Token {
+    content: String,
+    single_word: bool,
+    lstrip: bool,
+    rstrip: bool,
+    /// Special tokens are not normalised if nothing is said.
+    normalized: Option<bool>,
+    special: bool,
+}
+
+/// Fields of one of the files, with its path for messages.
+pub(super) struct Fields<'a> {
+    pub(super) path: &'a Path,
+    pub(super) json: Option<&'a Value>,
+    /// Whether it is `special_tokens_map.json`.
+    pub(super) is_map: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn object(&self) -> Result<Option<&'a Map<String, Value>>> {
+        match self.json {
+            None => Ok(None),
+            Some(Value::Object(object)) => Ok(Some(object)),
+            Some(other) => Err(self.error(format!("expected an object, found {}", kind(other)))),
+        }
+    }
+
+    fn error(&self, message: String) -> Error {
+        Error::Config { path: self.path.to_owned(), message }
+    }
+}
+
+/// Whether `special_tokens_map.json` is read beside this `tokenizer_config.json`.
+pub(super) fn reads_map(config: Option<&Value>) -> bool {
+    config.is_none_or(|config| config.get(DECODER).is_none())
+}
+
+impl SpecialTokens {
+    /// Reads `config`, the content of `tokenizer_config.json`, and `map`, that of `special_tokens_map.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] names the file and the field that holds something else than a token.
+    pub(super) fn new(config: &Fields<'_>, map: &Fields<'_>) -> Result<Self> {
+        let own = config.object()?;
+        let get = |name| own.and_then(|object| object.get(name));
+        let added = get(DECODER).map(|list| added(list).map_err(|error| config.error(error))).transpose()?;
+        let over = if added.is_none() { map.object()? } else { None };
+        let mut fields: BTreeMap<&str, (&Fields<'_>, &Value)> = BTreeMap::new();
+        for (file, object) in [(config, own), (map, over)] {
+            fields.extend(object.into_iter().flatten().map(|(name, value)| (name.as_str(), (file, value))));
+        }
+        let (extra, named) = extra(config, own, map, over)?;
+        let mut roles = roles(&fields)?;
+        roles.extend(named);
+        let splits_special = match fields.get("split_special_tokens") {
+            None => false,
+            Some((_, Value::Bool(split))) => *split,
+            Some((file, other)) => {
+                let message =
+                    format!("field `split_special_tokens`: expected true or false, found {}", kind(other));
+                return Err(file.error(message));
+            }
+        };
+        let class = get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
+        let class = class.strip_suffix("Fast").unwrap_or(class);
+        let defaults = CLASS_ROLES.iter().filter(|(name, _)| *name == class).flat_map(|(_, roles)| *roles);
+        let defaults = defaults.filter(|(role, _)| !fields.contains_key(role));
+        let mut spellings: BTreeMap<String, String> =
+            defaults.map(|&(role, token)| (role.to_owned(), token.to_owned())).collect();
+        spellings.extend(roles.iter().map(|(role, token)| (role.clone(), token.content.clone())));
+        // New tokens get their ids in this order.
+        let mut roles: Vec<(String, Token)> = roles.into_iter().collect();
+        let place = |role: &str| ROLES.iter().position(|&name| name == role).unwrap_or(ROLES.len());
+        roles.sort_by_key(|(role, _)| place(role));
+        Ok(Self {
+            spellings,
+            roles: roles.into_iter().map(|(_, token)| token).collect(),
+            extra,
+            added,
+            // transformers makes the frame of this class itself, without any token.
+            drops_frame: class == "GPTNeoXTokenizer",
+            splits_special,
+        })
+    }
+
+    /// Changes how a tokenizer matches tokens, and adds those that it lacks.
+    ///
+    /// # Errors
+    ///
+    /// Those of the library.
+    pub(super) fn apply(&self, tokenizer: &mut Inner) -> tokenizers::Result<()> {
+        let mut own: Vec<(u32, AddedToken)> = tokenizer.get_added_tokens_decoder().into_iter().collect();
+        own.sort_by_key(|(id, _)| *id);
+        let own: Vec<AddedToken> = own.into_iter().map(|(_, token)| token).collect();
+        // Adding nothing would take time with many tokens.
+        let tokens = self.to_add(&own);
+        if !tokens.is_empty() {
+            tokenizer.add_tokens(tokens)?;
+        }
+        if self.splits_special {
+            tokenizer.set_encode_special_tokens(true);
+        }
+        if self.drops_frame {
+            tokenizer.with_post_processor(None::<PostProcessorWrapper>);
+        }
+        Ok(())
+    }
+
+    /// The tokens to add to a tokenizer whose file adds `own`, in the order of their ids, or to change in it.
+    fn to_add(&self, own: &[AddedToken]) -> Vec<AddedToken> {
+        let mut tokens: Vec<Token> = match &self.added {
+            Some(added) => added.clone(),
+            None => own.iter().map(Token::from).collect(),
+        };
+        let mut known: HashSet<String> = own.iter().map(|token| token.content.clone()).collect();
+        known.extend(tokens.iter().map(|token| token.content.clone()));
+        let others = self.roles.iter().chain(&self.extra);
+        tokens.extend(others.filter(|token| known.insert(token.content.clone())).cloned());
+        let named: HashSet<&str> = self.roles.iter().map(|token| token.content.as_str()).collect();
+        let own: HashMap<&str, &AddedToken> =
+            own.iter().map(|token| (token.content.as_str(), token)).collect();
+        let is_new = |token: &AddedToken| own.get(token.content.as_str()) != Some(&token);
+        let special =
+            |token: Token| Token { special: token.special || named.contains(&*token.content), ..token };
+        tokens.into_iter().map(special).map(Token::into_added).filter(is_new).collect()
+    }
+}
+
+/// The tokens of `added_tokens_decoder`, by id.
+fn added(list: &Value) -> Result<Vec<Token>, String> {
+    let Value::Object(list) = list else {
+        return Err(format!("field `{DECODER}`: expected an object, found {}", kind(list)));
+    };
+    let mut tokens = BTreeMap::new();
+    for (id, token) in list {
+        let number: i64 = id.trim().parse().map_err(|_| format!("field `{DECODER}.{id}`: expected an id"))?;
+        let field = format!("{DECODER}.{id}");
+        match token {
+            Value::Object(_) => tokens.insert(number, Token::from_json(&field, token)?),
+            other => return Err(format!("field `{field}`: expected an object, found {}", kind(other))),
+        };
+    }
+    Ok(tokens.into_values().collect())
+}
+
+fn roles(fields: &BTreeMap<&str, (&Fields<'_>, &Value)>) -> Result<BTreeMap<String, Token>> {
+    let mut roles = BTreeMap::new();
+    for (&name, &(file, value)) in fields {
+        let must = ROLES.contains(&name);
+        let holds_token = value.is_string() || value.get("content").is_some_and(Value::is_string);
+        if value.is_null() || !(must || (name.ends_with("_token") && holds_token)) {
+            continue;
+        }
+        // An object without a text names no token in the map, and is an error elsewhere.
+        if file.is_map && value.is_object() && value.get("content").is_none() {
+            continue;
+        }
+        let token = Token::special(name, value).map_err(|error| file.error(error))?;
+        roles.insert(name.to_owned(), token);
+    }
+    Ok(roles)
+}
+
+/// Special tokens without a role, and those with a role of the model's own.
+///
+/// `additional_special_tokens` is the old name of `extra_special_tokens`, and counts where that is not there.
+/// The map's list is added to that of the configuration.
+fn extra(
+    config: &Fields<'_>,
+    own: Option<&Map<String, Value>>,
+    map: &Fields<'_>,
+    over: Option<&Map<String, Value>>,
+) -> Result<(Vec<Token>, BTreeMap<String, Token>)> {
+    const NEW: &str = "extra_special_tokens";
+    const OLD: &str = "additional_special_tokens";
+    let in_own = |name| own.and_then(|object| object.get(name)).map(|value| (config, name, value));
+    let in_map = |name| over.and_then(|object| object.get(name)).map(|value| (map, name, value));
+    let own =
+        in_own(NEW).filter(|(_, _, value)| !is_empty(value)).or_else(|| in_own(OLD)).or_else(|| in_own(NEW));
+    let values = match (own, in_map(NEW)) {
+        (Some(own), Some(more)) if own.2.is_array() && more.2.is_array() => vec![own, more],
+        (own, more) => more.or(own).or_else(|| in_map(OLD)).into_iter().collect(),
+    };
+    let (mut extra, mut named) = (Vec::new(), BTreeMap::new());
+    for (file, name, value) in values {
+        let token = |field: &str, json| Token::special(field, json).map_err(|error| file.error(error));
+        match value {
+            Value::Null => {}
+            Value::Array(list) => {
+                for json in list {
+                    extra.push(token(name, json)?);
+                }
+            }
+            Value::Object(object) => {
+                for (role, json) in object {
+                    named.insert(role.clone(), token(&format!("{name}.{role}"), json)?);
+                }
+            }
+            other => {
+                let message = format!("field `{name}`: expected a list of tokens, found {}", kind(other));
+                return Err(file.error(message));
+            }
+        }
+    }
+    Ok((extra, named))
+}
+
+/// Whether Python takes a value for false.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(flag) => !flag,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(object) => object.is_empty(),
+        Value::String(text) => text.is_empty(),
+        Value::Number(number) => number.as_f64() == Some(0.0),
+    }
+}
+
+impl Token {
+    /// A token that is written as text, or as an object with its text and how it is matched. It is special,
+    /// whatever the object says.
+    fn special(field: &str, json: &Value) -> Result<Self, String> {
+        match json {
+            Value::String(content) => Ok(Self::new(content.clone(), true)),
+            Value::Object(_) => Ok(Self { special: true, ..Self::from_json(field, json)? }),
+            other => Err(format!(
+                "field `{field}`: expected a token as a text, or as an object with `content`, found {}",
+                kind(other)
+            )),
+        }
+    }
+
+    fn from_json(field: &str, json: &Value) -> Result<Self, String> {
+        let Some(content) = json.get("content").and_then(Value::as_str) else {
+            return Err(format!(
+                "field `{field}`: expected an object with the text of the token in `content`"
+            ));
+        };
+        let flag = |name: &str| match json.get(name) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(other) => {
+                Err(format!("field `{field}.{name}`: expected true or false, found {}", kind(other)))
+            }
+        };
+        Ok(Self {
+            single_word: flag("single_word")?.unwrap_or(false),
+            lstrip: flag("lstrip")?.unwrap_or(false),
+            rstrip: flag("rstrip")?.unwrap_or(false),
+            normalized: flag("normalized")?,
+            special: flag("special")?.unwrap_or(false),
+            content: content.to_owned(),
+        })
+    }
+
+    fn new(content: String, special: bool) -> Self {
+        Self { content, single_word: false, lstrip: false, rstrip: false, normalized: None, special }
+    }
+
+    fn into_added(self) -> AddedToken {
+        let normalized = self.normalized.unwrap_or(!self.special);
+        AddedToken::from(self.content, self.special)
+            .single_word(self.single_word)
+            .lstrip(self.lstrip)
+            .rstrip(self.rstrip)
+            .normalized(normalized)
+    }
+}
+
+impl From<&AddedToken> for Token {
+    fn from(token: &AddedToken) -> Self {
+        Self {
+            content: token.content.clone(),
+            single_word: token.single_word,
+            lstrip: token.lstrip,
+            rstrip: token.rstrip,
+            normalized: Some(token.normalized),
+            special: token.special,
+        }
+    }
+}
+
+/// What a JSON value is, in words.
+fn kind(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Number(number) => format!("the number {number}"),
+        Value::String(_) => "a text".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
