@@ -106,11 +106,11 @@ fn a_tokenizer_of_another_form_or_size_is_named() {
         command.args(["tokenize", "-m"]).arg(folder.path()).arg("Once upon a time");
         command
     };
-    let missing = contains("there is no file").and(contains("tokenizer.json"));
-    tokenize().assert().code(1).stderr(missing.clone().and(contains("the folder is incomplete")));
+    let missing = || contains("there is no file").and(contains("tokenizer.json"));
+    tokenize().assert().code(1).stderr(missing().and(contains("the folder is incomplete")));
     fs::write(folder.path().join("tokenizer.model"), "").unwrap();
     let named = contains("found tokenizer.model: a SentencePiece").and(contains("save_pretrained"));
-    tokenize().assert().code(1).stderr(missing.and(named));
+    tokenize().assert().code(1).stderr(missing().and(named));
     sparq().args(["inspect", "-m"]).arg(folder.path()).assert().success().stdout(contains("cannot be read"));
 
     fs::write(folder.path().join("tokenizer.json"), trained("bytelevel.json")).unwrap();

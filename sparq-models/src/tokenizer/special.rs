@@ -49,6 +49,9 @@ const CLASS_ROLES: &[(&str, &[(&str, &str)])] = &[
     ),
 ];
 
+/// Something read, or what is wrong with its field.
+type Read<T> = std::result::Result<T, String>;
+
 /// What the files beside `tokenizer.json` say about tokens.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct SpecialTokens {
@@ -198,7 +201,7 @@ impl SpecialTokens {
 }
 
 /// The tokens of `added_tokens_decoder`, by id.
-fn added(list: &Value) -> Result<Vec<Token>, String> {
+fn added(list: &Value) -> Read<Vec<Token>> {
     let Value::Object(list) = list else {
         return Err(format!("field `{DECODER}`: expected an object, found {}", kind(list)));
     };
@@ -291,7 +294,7 @@ fn is_empty(value: &Value) -> bool {
 impl Token {
     /// A token that is written as text, or as an object with its text and how it is matched. It is special,
     /// whatever the object says.
-    fn special(field: &str, json: &Value) -> Result<Self, String> {
+    fn special(field: &str, json: &Value) -> Read<Self> {
         match json {
             Value::String(content) => Ok(Self::new(content.clone(), true)),
             Value::Object(_) => Ok(Self { special: true, ..Self::from_json(field, json)? }),
@@ -302,7 +305,7 @@ impl Token {
         }
     }
 
-    fn from_json(field: &str, json: &Value) -> Result<Self, String> {
+    fn from_json(field: &str, json: &Value) -> Read<Self> {
         let Some(content) = json.get("content").and_then(Value::as_str) else {
             return Err(format!(
                 "field `{field}`: expected an object with the text of the token in `content`"
