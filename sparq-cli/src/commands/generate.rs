@@ -1,13 +1,7 @@
 //! `sparq generate`.
 
-use std::{
-    io::{self, Write},
-    ops::ControlFlow,
-    process::ExitCode,
-    time::Instant,
-};
+use std::{ops::ControlFlow, process::ExitCode, time::Instant};
 
-use anyhow::Context;
 use sparq_models::generate::{Event, GenerateOptions, TextModel};
 
 use crate::{
@@ -50,8 +44,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     if args.show_prompt {
         progress.clear();
         let shown = output::prompt(model.tokenizer(), &model.tokenizer().encode(&prompt, true)?)?;
-        // As other notes, it is dropped where standard error is closed.
-        let _ = io::stderr().write_all(shown.as_bytes());
+        output::say(shown.trim_end());
     }
     let mut known = Known::default();
     let ids = model.tokenizer().encode(&prompt, true)?;
