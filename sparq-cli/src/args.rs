@@ -21,7 +21,7 @@ pub(crate) use attention::{AttentionArgs, KeyIndexArg};
 pub(crate) use bench::{
     BenchArgs, BenchAttentionArgs, BenchCommand, BenchLinearArgs, BenchModelArgs, Format,
 };
-pub(crate) use chat::{ChatArgs, ChatSettings};
+pub(crate) use chat::{ChatArgs, ChatSettings, ContextFull};
 pub(crate) use eval::{EvalArgs, EvalCommand, EvalReportArgs, EvalRunArgs};
 pub(crate) use model::{DtypeArg, ModelArgs, WeightsArg, open};
 pub(crate) use prompt::PromptArgs;

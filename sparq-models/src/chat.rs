@@ -77,17 +77,24 @@ impl ChatFormat {
         })
     }
 
-    /// Token ids of the conversation, up to where the next answer begins. A text from a template gets
-    /// no special tokens beyond its own; a plain one gets those that the tokenizer puts around texts.
+    /// The conversation as one text, up to where the next answer begins.
     ///
     /// # Errors
-    /// [`crate::Error::Template`] where the template refuses the conversation, and
-    /// [`crate::Error::Tokenizer`].
-    pub fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
+    /// [`crate::Error::Template`] where the template refuses the conversation.
+    pub fn render(&self, messages: &[Message]) -> Result<String> {
         match self {
-            Self::Template(template) => tokenizer.encode(&template.render(messages, true)?, false),
-            Self::Plain => tokenizer.encode(&(plain(messages) + Role::Assistant.name() + ":"), true),
+            Self::Template(template) => template.render(messages, true),
+            Self::Plain => Ok(plain(messages) + Role::Assistant.name() + ":"),
         }
+    }
+
+    /// Token ids of [`ChatFormat::render`]. A text from a template gets no special tokens beyond its own; a
+    /// plain one gets those that the tokenizer puts around texts.
+    ///
+    /// # Errors
+    /// Those of [`ChatFormat::render`], and [`crate::Error::Tokenizer`].
+    pub fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
+        tokenizer.encode(&self.render(messages)?, matches!(self, Self::Plain))
     }
 
     /// Texts that end an answer beside the model's end-of-text tokens.

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use clap::{
-    Args, Command, FromArgMatches,
+    Args, Command, FromArgMatches, ValueEnum,
     builder::{NonEmptyStringValueParser, OsStr, Resettable},
 };
 
@@ -33,9 +33,20 @@ pub(crate) struct ChatArgs {
     #[arg(long, value_name = "N")]
     pub(crate) max_seq_len: Option<usize>,
 
+    /// What to do with a message that the context has no room for: drop the oldest turns, or stop at it
+    #[arg(long, value_enum, default_value_t = ContextFull::Drop)]
+    pub(crate) context_full: ContextFull,
+
     /// Show no progress bars (they are shown on a terminal only)
     #[arg(long)]
     pub(crate) no_progress: bool,
+}
+
+/// What happens to a message that the context has no room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ContextFull {
+    Drop,
+    Stop,
 }
 
 /// What `/set` can change between two answers.

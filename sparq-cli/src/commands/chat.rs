@@ -1,7 +1,10 @@
 //! `sparq chat`.
 
+mod command;
 mod conversation;
+mod fit;
 mod input;
+mod transcript;
 
 use std::{
     io::{self, IsTerminal},
@@ -16,10 +19,11 @@ use crate::{
     output::{self, Progress},
     room::{self, Need},
 };
-use conversation::{Conversation, Next};
+use conversation::{AnswerLost, Conversation, Next};
 use input::Input;
 
-/// Runs the subcommand: a line in, an answer out, until the lines end or `/bye`.
+/// Runs the subcommand: a line in, an answer out, until the lines end or `/bye`. A mistake is reported and the
+/// conversation goes on; a script learns of it by the exit code.
 pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     let mut progress = Progress::new(args.no_progress);
     let (checkpoint, device, dtype) = args.model.resolve(&mut progress)?;
@@ -41,7 +45,6 @@ pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     if matches!(format, ChatFormat::Plain) && !args.no_chat_template {
         output::say("note: the model has no chat template; it continues lines of `User:` and `Assistant:`");
     }
-    // On a terminal a mistake is reported and the conversation goes on; a script is to stop.
     let terminal = io::stdin().is_terminal();
     if terminal {
         if let Some(note) = args.model.dtype.note(&checkpoint, &device, dtype) {
@@ -53,13 +56,19 @@ pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     args.settings.sampling.notes(&defaults).iter().for_each(|note| output::say(format!("note: {note}")));
     let mut conversation = Conversation::new(&model, format, args, defaults, load)?;
     let mut input = Input::open(terminal)?;
-    while let Some(line) = input.next()? {
-        match conversation.line(&line, &mut progress) {
+    let mut code = ExitCode::SUCCESS;
+    while let Some(typed) = input.next()? {
+        match conversation.act(&typed, &mut input, &mut progress) {
             Ok(Next::Line) => {}
             Ok(Next::End) => break,
-            Err(error) if terminal && !output::is_broken_pipe(&error) => output::report(&error),
-            Err(error) => return Err(error),
+            Err(error) if error.is::<AnswerLost>() => return Err(error),
+            Err(error) => {
+                output::report(&error);
+                if !terminal {
+                    code = ExitCode::FAILURE;
+                }
+            }
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }

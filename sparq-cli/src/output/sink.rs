@@ -58,7 +58,6 @@ impl Sink {
     }
 
     /// Whether `path` stands for a file with something in it, which writing would replace.
-    #[allow(dead_code, reason = "for /save")]
     pub(crate) fn replaces(path: &Path) -> bool {
         match place::of(path) {
             Ok(Place::File(path)) => path.metadata().is_ok_and(|metadata| metadata.len() > 0),

@@ -10,6 +10,7 @@ use std::{
 use crate::common::sparq;
 use predicates::{prelude::*, str::contains};
 use serde_json::{Value, json};
+use sparq_models::tokenizer::Tokenizer;
 use tempfile::TempDir;
 
 /// Standard output and standard error of a conversation that succeeds.
@@ -98,19 +99,245 @@ fn commands_do_what_they_say() {
     assert!(text.starts_with("System: Be brief.\nUser: Hello there\nAssistant: "), "{text}");
 }
 
+/// Standard output and standard error of a conversation in which something fails.
+fn chat_with_mistakes(args: &[&str], lines: &str) -> (String, String) {
+    let assert = sparq()
+        .args(["chat", "--temperature", "0", "-n", "12", "--dense-below", "0"])
+        .args(args)
+        .write_stdin(lines)
+        .assert()
+        .code(1);
+    let output = assert.get_output();
+    (String::from_utf8(output.stdout.clone()).unwrap(), String::from_utf8(output.stderr.clone()).unwrap())
+}
+
+/// The messages that `/save` wrote: who, and what.
+fn saved(file: &Path) -> Vec<(String, String)> {
+    let messages: Vec<Value> = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    let text = |message: &Value, key: &str| message[key].as_str().unwrap().to_owned();
+    messages.iter().map(|message| (text(message, "role"), text(message, "content"))).collect()
+}
+
 #[test]
-fn mistakes_end_a_script_with_a_message() {
+fn mistakes_are_reported_and_the_talk_goes_on() {
     for (line, message) in [
         ("/frobnicate", "there is no command `/frobnicate`; /help"),
+        ("/sav talk.json", "did you mean /save?"),
         ("/set colour red", "there is no setting `colour`"),
         ("/set top-p high", "invalid value 'high'"),
         ("/save", "needs the name of a file"),
         ("/save /no/such/folder/talk.txt", "cannot write to `/no/such/folder/talk.txt`"),
+        ("/load /no/such/talk.json", "cannot read `/no/such/talk.json`"),
+        ("/undo", "nothing to take back"),
+        ("/retry", "no message to answer"),
+        ("\"\"\"open", "has no end"),
     ] {
         sparq().arg("chat").write_stdin(line).assert().code(1).stdout("").stderr(contains(message));
     }
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("talk.json");
     let long = "word ".repeat(3000);
-    sparq().arg("chat").write_stdin(long).assert().code(1).stderr(contains("the longest context is 2048"));
+    let lines = format!("Hello there\n{long}\n/frobnicate\nAnd you?\n/save {}\n", file.display());
+    let (_, notes) = chat_with_mistakes(&[], &lines);
+    assert!(notes.contains("the longest context is 2048") && notes.contains("/frobnicate"), "{notes}");
+    let messages = saved(&file);
+    assert_eq!((messages.len(), messages[2].1.as_str()), (4, "And you?"), "the long one is not kept");
+}
+
+#[test]
+fn what_cannot_run_is_not_set() {
+    let lines = "/set temperature -1\n/set top-p 1.5 max-new-tokens 3\n\
+                 /set attention sparq:r=9999:k=8\n/set sparq-rank 16 sparq-top-k 64 attention h2o\nHello\n/set\n/stats\n";
+    let (_, notes) = chat_with_mistakes(&[], lines);
+    for message in [
+        "temperature is -1, expected 0 (likeliest token) or more",
+        "top_p is 1.5, expected above 0 and at most 1 (off)",
+        "rank = 9999 is out of range",
+        "says nothing about --attention h2o",
+        "(cut off at max-new-tokens = 12)",
+    ] {
+        assert!(notes.contains(message), "{message} in {notes}");
+    }
+    assert!(notes.lines().any(|line| line == "set: "), "{notes}");
+}
+
+#[test]
+fn turns_are_taken_back_and_answered_anew() {
+    let folder = TempDir::new().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let save = |name: &str| format!("/save {}\n", file(name).display());
+    let lines = [
+        "/system Be brief.\n/system\nWho are you?\n",
+        &save("one.json"),
+        "/retry\n",
+        &save("again.json"),
+        "/set temperature 1 top-k 50\n/retry\n",
+        &save("other.json"),
+        "And then?\n/undo\n/undo\n",
+        &save("none.json"),
+        "/system \"\"\n/system\n/set temperature 0\n/system Be brief.\nWho are you?\n",
+        &save("fresh.json"),
+    ]
+    .concat();
+    let (_, notes) = chat(&["--system", "Be long."], &lines);
+    assert!(notes.contains("\nBe brief.\n") && notes.contains("there are no instructions"), "{notes}");
+    assert!(notes.contains("at temperature 0 an answer comes out as before"), "{notes}");
+    let one = saved(&file("one.json"));
+    assert_eq!(one[..2], [("system".into(), "Be brief.".into()), ("user".into(), "Who are you?".into())]);
+    assert_eq!(saved(&file("again.json")), one);
+    let other = saved(&file("other.json"));
+    assert!(other[..2] == one[..2] && other.len() == 3 && other[2] != one[2], "{other:?}");
+    assert_eq!(saved(&file("none.json")), one[..1]);
+    assert_eq!(saved(&file("fresh.json")), one);
+}
+
+#[test]
+fn a_seed_draws_another_answer_each_time_it_is_asked_again() {
+    let folder = TempDir::new().unwrap();
+    let talk = |name: &str| {
+        let files: Vec<_> = (0..3).map(|index| folder.path().join(format!("{name}{index}.json"))).collect();
+        let save = |index: usize| format!("/save {}\n", files[index].display());
+        let lines =
+            ["/set temperature 1\nTell me more.\n", &save(0), "/retry\n", &save(1), "/retry\n", &save(2)];
+        chat(&["--seed", "7"], &lines.concat());
+        files.iter().map(|file| saved(file)[1].1.clone()).collect::<Vec<_>>()
+    };
+    let first = talk("a");
+    assert!(first[0] != first[1] && first[1] != first[2] && first[0] != first[2], "{first:?}");
+    assert_eq!(talk("b"), first);
+}
+
+#[test]
+fn a_saved_conversation_is_loaded_again() {
+    let folder = TempDir::new().unwrap();
+    let [first, second, damaged] =
+        ["first.json", "second.json", "damaged.json"].map(|name| folder.path().join(name));
+    let (path, other) = (first.display(), second.display());
+    let lines =
+        format!("\"\"\"\n Two\nlines\n\"\"\"\nAnd \\\ntwo more\n/save {path}\nOn we go.\n/save {other}\n");
+    chat(&["--system", "Be brief.", "--attention", "dense"], &lines);
+    let messages = saved(&first);
+    assert_eq!((messages[1].1.as_str(), messages[3].1.as_str()), (" Two\nlines", "And \ntwo more"));
+    // What follows is what followed there, with an error on the way.
+    fs::write(&damaged, &fs::read(&first).unwrap()[..100]).unwrap();
+    let lines = format!("/load {path}\n/load {}\nOn we go.\n/save --force {other}\n", damaged.display());
+    let expected = saved(&second);
+    let (_, notes) = chat_with_mistakes(&["--attention", "dense"], &lines);
+    assert!(
+        notes.contains("loaded 5 messages") && notes.contains("damaged.json` is no conversation"),
+        "{notes}"
+    );
+    assert_eq!(saved(&second), expected);
+
+    // Without a word, no file is replaced from a pipe.
+    let (_, notes) = chat_with_mistakes(&[], &format!("/save {path}\n"));
+    assert!(notes.contains("is there already; /save --force replaces it"), "{notes}");
+    assert_eq!(saved(&first), messages);
+    chat(&[], &format!("/save --force {path}\n"));
+    assert_eq!(saved(&first), []);
+}
+
+/// Wants a system message first, if any, then a user and an assistant in turn.
+const STRICT: &str = "{{ bos_token }}{% set ns = namespace(turn='user') %}{% for m in messages %}\
+    {% if m.role == 'system' %}{% if not loop.first %}{{ raise_exception('a late system message') }}{% endif %}\
+    {% elif m.role != ns.turn %}{{ raise_exception('out of turn') }}\
+    {% else %}{% set ns.turn = 'assistant' if m.role == 'user' else 'user' %}{% endif %}\
+    {{ m.role }}: {{ m.content }}\n{% endfor %}assistant:";
+
+#[test]
+fn a_full_context_drops_the_oldest_turns() {
+    let folder = folder(Some(STRICT));
+    let model = folder.path().to_str().unwrap();
+    let (file, kept) = (folder.path().join("talk.json"), folder.path().join("kept.json"));
+    let asked: String = ["first", "second", "third", "fourth", "fifth"]
+        .map(|number| format!("This is the {number} question.\n"))
+        .concat();
+    let lines = format!("{asked}/stats\n/save {}\n/prompt\n", file.display());
+    let common = ["-m", model, "--attention", "dense", "--max-seq-len"];
+    let (_, notes) = chat(&[&common[..], &["100", "--system", "Be brief."]].concat(), &lines);
+    let told: Vec<&str> =
+        notes.lines().filter(|line| line.contains("the context of 100 tokens is full: the")).collect();
+    assert!(told.len() > 1 && told.iter().all(|line| line.ends_with("dropped")), "{notes}");
+    assert!(notes.contains(" of 100 tokens; the"), "{notes}");
+    // Before the last answer was written, and now that it is there.
+    let number = |text: &str| match text.contains("the oldest turn is") {
+        true => 1,
+        false => number_before(text, "oldest turns"),
+    };
+    let (before, now) =
+        (number(told[told.len() - 1]), number(&notes[notes.rfind("dropped").unwrap() - 40..]));
+    assert!(0 < before && before <= now, "{notes}");
+    let prompt = &notes[notes.rfind("system: Be brief.").expect("the system message stays")..];
+    assert!(!prompt.contains("first question") && prompt.contains("fifth question"), "{prompt}");
+    let messages = saved(&file);
+    assert_eq!(messages.len(), 11, "what is dropped is not lost");
+
+    // The answer is the one to the conversation that is left.
+    let left: Vec<_> = messages[..1].iter().chain(&messages[1 + 2 * before..10]).collect();
+    let left: Vec<Value> =
+        left.iter().map(|(role, content)| json!({"role": role, "content": content})).collect();
+    fs::write(&kept, serde_json::to_string(&left).unwrap()).unwrap();
+    let lines = format!("/load {0}\n/retry\n/save --force {0}\n", kept.display());
+    let (_, notes) = chat(&[&common[..], &["2048"]].concat(), &lines);
+    assert!(notes.contains("/retry answers the last one") && !notes.contains("is full"), "{notes}");
+    assert_eq!(saved(&kept).last(), messages.last());
+}
+
+#[test]
+fn a_full_context_may_stop_the_talk() {
+    let question = "What is it that you see, and where do you see it?\n".repeat(8);
+    let stop = ["--context-full", "stop", "--max-seq-len", "100"];
+    let (_, notes) = chat_with_mistakes(&stop, &format!("{question}/clear\nHello.\n/stats\n"));
+    assert!(
+        notes.contains("error: the context is full: the prompt has") && notes.contains("hint: /undo and"),
+        "{notes}"
+    );
+    assert!(notes.contains("the longest context is 100") && !notes.contains("dropped"), "{notes}");
+    assert!(notes.contains(" of 100 tokens\n"), "after /clear there is an answer: {notes}");
+
+    // Alone it does not fit either.
+    let long = "word ".repeat(200);
+    let (_, notes) =
+        chat_with_mistakes(&["--max-seq-len", "100"], &format!("Hello.\n{long}\n/undo\n/undo\n"));
+    assert!(notes.contains("does not fit into the context, even without the turns before it"), "{notes}");
+    assert!(notes.contains("took back 2 messages") && notes.contains("nothing to take back"), "{notes}");
+    // An answer that the context ends says so.
+    let folder = folder(Some(STRICT));
+    let lines = "/set max-new-tokens 100\nHello, who are you?\n";
+    let (_, notes) = chat(&["-m", folder.path().to_str().unwrap(), "--max-seq-len", "32"], lines);
+    assert!(notes.contains("(cut off: the context of 32 tokens is full"), "{notes}");
+}
+
+#[test]
+fn the_prompt_is_shown_as_text_and_ids() {
+    let folder = folder(Some(STRICT));
+    let model = folder.path().to_str().unwrap();
+    let (answers, notes) = chat(&["-m", model, "--system", "Be brief."], "/prompt Who are you?\n");
+    assert_eq!(answers, "");
+    let text = "<|begin_of_text|>system: Be brief.\nuser: Who are you?\nassistant:";
+    assert!(notes.contains(text), "{notes}");
+    let tokenizer = Tokenizer::from_file(folder.path().join("tokenizer.json")).unwrap();
+    let ids: Vec<String> = tokenizer.encode(text, false).unwrap().iter().map(u32::to_string).collect();
+    assert!(notes.contains(&format!("\n{} tokens: {}\n", ids.len(), ids.join(" "))), "{notes}");
+    let (_, notes) = chat(&["-m", model], "One\n/system Late\n/prompt\n");
+    assert!(notes.contains("<|begin_of_text|>system: Late\nuser: One\nassistant:"), "{notes}");
+}
+
+#[test]
+fn a_template_is_asked_before_anything_changes() {
+    let refusing = "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}\
+                    {% endif %}{{ m.content }}\n{% endfor %}";
+    let folder = folder(Some(refusing));
+    let file = folder.path().join("talk.json");
+    fs::write(
+        &file,
+        json!([{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]).to_string(),
+    )
+    .unwrap();
+    let lines = format!("/system Be brief.\n/load {}\nHello\n/stats\n", file.display());
+    let (_, notes) = chat_with_mistakes(&["-m", folder.path().to_str().unwrap()], &lines);
+    assert_eq!(notes.matches("refuses the conversation: no system").count(), 2, "{notes}");
+    assert!(notes.contains("prefill"), "the message was answered: {notes}");
 }
 
 #[test]

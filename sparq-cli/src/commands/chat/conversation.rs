@@ -1,38 +1,35 @@
-//! The messages so far, the commands, and the answers.
+//! The messages so far, and the commands.
+
+mod answer;
 
 use std::{
-    ops::ControlFlow,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use anyhow::{Context, bail};
 use signal_hook::{consts::SIGINT, flag};
 use sparq_models::{
-    chat::{ChatFormat, Message, Role, plain},
+    chat::{ChatFormat, Message, Role},
     config::GenerationConfig,
-    generate::{Event, Finish, GenerateOptions, Stats, TextModel},
+    generate::{Stats, TextModel},
     session::Session,
 };
 
+use super::{
+    command::{Command, HELP},
+    fit,
+    input::{Input, Typed},
+    transcript,
+};
 use crate::{
     args::{ChatArgs, ChatSettings, TokenLimit},
-    crossover::{self, Known},
+    crossover::Known,
     output::{self, Progress, Sink, summary},
 };
 
-const HELP: &str = "\
-/clear              forget the conversation, but for --system
-/set NAME VALUE …   change a setting for the answers to come; /set alone lists them
-/stats              figures of the last answer
-/save FILE          write the conversation to a file: JSON for *.json, else text
-/help               this
-/bye                end (so does Ctrl-D); Ctrl-C stops an answer
-//…                 a message that begins with a slash";
+pub(super) use answer::AnswerLost;
 
 /// Exit code of a program that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
@@ -55,6 +52,10 @@ pub(super) struct Conversation<'a> {
     /// What the checkpoint recommends for sampling.
     defaults: GenerationConfig,
     messages: Vec<Message>,
+    /// The oldest turns that a full context has no room for: the model does not see them.
+    dropped: usize,
+    /// How often the last message was answered anew.
+    retries: u64,
     /// The last answer, and how many tokens it might have had.
     last: Option<(Stats, TokenLimit)>,
     /// Where the length below which it attended densely comes from.
@@ -66,6 +67,9 @@ pub(super) struct Conversation<'a> {
 
 impl<'a> Conversation<'a> {
     /// An empty conversation, but for `--system`.
+    ///
+    /// # Errors
+    /// For settings that cannot run.
     pub(super) fn new(
         model: &'a TextModel,
         format: ChatFormat,
@@ -78,7 +82,7 @@ impl<'a> Conversation<'a> {
         flag::register_conditional_shutdown(SIGINT, INTERRUPTED, Arc::clone(&interrupted))
             .and_then(|_| flag::register(SIGINT, Arc::clone(&interrupted)))
             .context("cannot listen for Ctrl-C")?;
-        let mut conversation = Self {
+        let conversation = Self {
             model,
             session: Session::new(model, args.max_seq_len),
             format,
@@ -86,154 +90,182 @@ impl<'a> Conversation<'a> {
             settings: args.settings.clone(),
             set: vec![],
             defaults,
-            messages: vec![],
+            messages: args.system.iter().map(|text| Message::new(Role::System, text)).collect(),
+            dropped: 0,
+            retries: 0,
             last: None,
             known: Known::default(),
             load,
             interrupted,
         };
-        conversation.clear();
+        conversation.check(&conversation.settings)?;
         Ok(conversation)
     }
 
-    /// Acts on a line: a command, or a message to answer.
-    pub(super) fn line(&mut self, line: &str, progress: &mut Progress) -> anyhow::Result<Next> {
-        let line = line.trim();
-        let Some(command) = line.strip_prefix('/') else {
-            self.answer(line, progress)?;
-            return Ok(Next::Line);
-        };
-        if command.starts_with('/') {
-            self.answer(command, progress)?;
+    /// Acts on what was typed: a command, or a message to answer. What fails leaves the conversation as it
+    /// was.
+    pub(super) fn act(
+        &mut self,
+        typed: &Typed,
+        input: &mut Input,
+        progress: &mut Progress,
+    ) -> anyhow::Result<Next> {
+        if typed.literal {
+            self.ask(&typed.text, progress)?;
             return Ok(Next::Line);
         }
-        let words: Vec<&str> = command.split_whitespace().collect();
-        match words[..] {
-            ["bye" | "exit" | "quit"] => return Ok(Next::End),
-            ["clear"] => self.clear(),
-            ["stats"] => output::say(self.stats()),
-            ["help"] => output::say(HELP),
-            ["set"] => output::say(format!("{}\n\nset: {}", ChatSettings::help(), self.set.join(" "))),
-            ["set", ..] => {
-                self.settings.set(&words[1..])?;
-                self.set.push(words[1..].join(" "));
-            }
-            ["save", _, ..] => self.save(Path::new(command["save".len()..].trim()))?,
-            ["save"] => bail!("/save needs the name of a file"),
-            _ => bail!("there is no command `/{command}`; /help lists them"),
+        let text = typed.text.trim();
+        match text.strip_prefix('/') {
+            None => self.ask(text, progress)?,
+            Some(message) if message.starts_with('/') => self.ask(message, progress)?,
+            Some(command) => match Command::parse(command)? {
+                Command::Bye => return Ok(Next::End),
+                Command::Retry => self.retry(progress)?,
+                Command::System(text) => self.system(text)?,
+                Command::Undo => self.undo()?,
+                Command::Clear => self.clear(),
+                Command::Set(words) => self.set(&words)?,
+                Command::Prompt(text) => self.show_prompt(text)?,
+                Command::Stats => output::say(self.stats()?),
+                Command::Save { file, force } => self.save(Path::new(file), force, input)?,
+                Command::Load(file) => self.load(Path::new(file))?,
+                Command::Help => output::say(HELP),
+            },
         }
         Ok(Next::Line)
     }
 
+    /// Other messages than before.
+    fn replace(&mut self, messages: Vec<Message>) {
+        self.messages = messages;
+        (self.dropped, self.retries, self.last) = (0, 0, None);
+    }
+
+    fn system(&mut self, text: &str) -> anyhow::Result<()> {
+        let current = self.messages.first().filter(|message| message.role == Role::System);
+        if text.is_empty() {
+            match current {
+                Some(message) => output::say(&message.content),
+                None => output::say("there are no instructions; /system TEXT gives some"),
+            }
+            return Ok(());
+        }
+        let rest = self.messages.iter().skip(usize::from(current.is_some())).cloned();
+        let new = (text != "\"\"").then(|| Message::new(Role::System, text));
+        let messages: Vec<Message> = new.into_iter().chain(rest).collect();
+        // A template that refuses instructions does so with any message behind them.
+        let mut probe = messages.clone();
+        probe.extend((!self.ends_with(Role::User)).then(|| Message::new(Role::User, "?")));
+        self.format.encode(self.model.tokenizer(), &probe)?;
+        self.messages = messages;
+        self.dropped = 0;
+        Ok(())
+    }
+
+    fn undo(&mut self) -> anyhow::Result<()> {
+        let asked = self.messages.iter().rposition(|message| message.role == Role::User);
+        let asked = asked.context("there is nothing to take back")?;
+        let mut messages = std::mem::take(&mut self.messages);
+        let taken = messages.split_off(asked);
+        self.replace(messages);
+        output::say(format!("took back {} messages", taken.len()));
+        Ok(())
+    }
+
     fn clear(&mut self) {
         self.session.clear();
-        self.last = None;
-        let system = self.args.system.iter().map(|text| Message::new(Role::System, text));
-        self.messages = system.collect();
+        self.messages.retain(|message| message.role == Role::System);
+        self.replace(self.messages.clone());
     }
 
-    /// Answers a message on standard output. A message that fails leaves the conversation as it was.
-    fn answer(&mut self, text: &str, progress: &mut Progress) -> anyhow::Result<()> {
-        self.messages.push(Message::new(Role::User, text));
-        let answered = self.write_answer(progress);
-        match &answered {
-            Ok(answer) => self.messages.push(Message::new(Role::Assistant, answer.trim())),
-            Err(_) => drop(self.messages.pop()),
-        }
-        answered.map(drop)
+    fn ends_with(&self, role: Role) -> bool {
+        self.messages.last().is_some_and(|message| message.role == role)
     }
 
-    fn write_answer(&mut self, progress: &mut Progress) -> anyhow::Result<String> {
-        let ids = self.format.encode(self.model.tokenizer(), &self.messages)?;
-        let limit = self.settings.limit(&self.defaults, ids.len())?;
-        let options = self.options(limit.tokens)?;
-        let mut sink = Sink::open(None)?;
-        let mut failure = None;
-        let mut begun = false;
-        self.interrupted.store(false, Ordering::Relaxed);
-        let generation = self.session.generate(&ids, &options, &mut |event| {
-            match event {
-                Event::Prefill { done, total } => progress.prefill(done, total),
-                Event::Text(text) => {
-                    progress.clear();
-                    let text = if begun { text } else { text.trim_start() };
-                    begun |= !text.is_empty();
-                    failure = sink.write(text).err();
-                }
-                Event::BeyondTrainedLength { tokens } => {
-                    progress.clear();
-                    output::beyond_trained_length(tokens);
-                }
-            }
-            match failure.is_some() || self.interrupted.load(Ordering::Relaxed) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        });
-        self.interrupted.store(true, Ordering::Relaxed);
-        progress.clear();
-        if let Some(error) = failure {
-            return Err(error);
+    /// Changes settings, or lists them for no words.
+    fn set(&mut self, words: &[&str]) -> anyhow::Result<()> {
+        if words.is_empty() {
+            output::say(format!("{}\n\nset: {}", ChatSettings::help(), self.set.join(" ")));
+            return Ok(());
         }
-        let generation = generation?;
-        sink.finish()?;
-        match generation.stats.finish {
-            Finish::MaxNewTokens if self.settings.max_new_tokens.is_some() => {
-                output::say(format!("(cut off at max-new-tokens = {})", limit.tokens));
-            }
-            Finish::MaxNewTokens => {
-                output::say(format!("(cut off after {} tokens: {})", limit.tokens, limit.named));
-            }
-            Finish::MaxTime => output::say("(cut off at max_time of generation_config.json)"),
-            Finish::MaxSeqLen => output::say("(the context is full; /clear begins anew)"),
-            Finish::Cancelled => output::say("(stopped)"),
-            Finish::Eos(_) | Finish::Stop(_) => {}
-        }
-        self.last = Some((generation.stats, limit));
-        Ok(generation.text)
+        let mut settings = self.settings.clone();
+        settings.set(words)?;
+        self.check(&settings)?;
+        self.settings = settings;
+        self.set.push(words.join(" "));
+        Ok(())
     }
 
-    fn options(&mut self, max_new_tokens: usize) -> anyhow::Result<GenerateOptions> {
-        let sampling = &self.settings.sampling;
-        let mut stop = sampling.stops(&self.settings.stop, &self.defaults);
-        stop.extend(self.format.stops());
-        let is_demo = self.args.model.is_demo();
-        let mut attention = self.settings.attention.resolve(is_demo)?;
-        self.known = Known::default();
-        if self.settings.attention.measures_crossover(is_demo) {
-            let run_len = self.session.cached_tokens().len().saturating_add(max_new_tokens);
-            let run_len = run_len.min(self.session.max_seq_len());
-            (attention, self.known) =
-                crossover::settle(attention, self.model.model(), self.model.dtype(), run_len)?;
+    /// Whether the model can run with these settings.
+    fn check(&self, settings: &ChatSettings) -> anyhow::Result<()> {
+        settings.sampling.resolve(&self.defaults).validate()?;
+        let attention = settings.attention.resolve(self.args.model.is_demo())?;
+        let layers = self.model.model().attention_layers();
+        for (method, layer) in attention.methods(&layers, self.session.max_seq_len())?.iter().zip(&layers) {
+            method.for_layer(&layer.shape)?;
         }
-        Ok(GenerateOptions {
-            attention,
-            max_new_tokens,
-            max_seq_len: None, // The session has its own.
-            sampler: sampling.resolve(&self.defaults),
-            stop,
-            max_time: sampling.defaults(&self.defaults).max_time,
-            ignore_eos: false,
-        })
+        Ok(())
     }
 
-    fn stats(&self) -> String {
+    /// Shows what the model would see now, or with `text` as the next message.
+    fn show_prompt(&self, text: &str) -> anyhow::Result<()> {
+        let next = (!text.is_empty()).then(|| Message::new(Role::User, text));
+        let messages: Vec<Message> = self.messages.iter().cloned().chain(next).collect();
+        let prompt = self.prompt(&messages)?;
+        let ids: Vec<String> = prompt.ids.iter().map(u32::to_string).collect();
+        let text = self.format.render(&fit::without_oldest(&messages, prompt.dropped))?;
+        output::say(format!("{text}\n\n{} tokens: {}", ids.len(), ids.join(" ")));
+        Ok(())
+    }
+
+    fn stats(&self) -> anyhow::Result<String> {
         let Some((stats, limit)) = &self.last else {
-            return "there is no answer yet".to_owned();
+            return Ok("there is no answer yet".to_owned());
         };
-        let cached = self.session.cached_tokens().len();
+        let prompt = self.prompt(&self.messages)?;
         let (device, dtype) = (&self.args.model.device, self.model.dtype());
         let figures = summary(stats, self.load, device, dtype, &self.known, limit);
-        format!("{figures}\ncontext    {cached} of {} tokens", self.session.max_seq_len())
+        let dropped = match prompt.dropped {
+            0 => String::new(),
+            turns => format!("; {} dropped", oldest_turns(turns)),
+        };
+        let (used, context) = (prompt.ids.len(), self.session.max_seq_len());
+        Ok(format!("{figures}\ncontext    {used} of {context} tokens{dropped}"))
     }
 
-    fn save(&self, path: &Path) -> anyhow::Result<()> {
-        let text = match path.extension().is_some_and(|extension| extension == "json") {
-            true => serde_json::to_string_pretty(&self.messages)? + "\n",
-            false => plain(&self.messages),
-        };
-        output::write(path, &text)?;
+    fn save(&self, path: &Path, force: bool, input: &mut Input) -> anyhow::Result<()> {
+        if Sink::replaces(path) && !force {
+            let name = path.display();
+            match input.confirm(&format!("`{name}` is there already; replace it?"))? {
+                Some(true) => {}
+                Some(false) => {
+                    output::say("nothing was saved");
+                    return Ok(());
+                }
+                None => bail!("`{name}` is there already; /save --force replaces it"),
+            }
+        }
+        output::write(path, &transcript::write(&self.messages, path)?)?;
         output::say(format!("saved {} messages to `{}`", self.messages.len(), path.display()));
         Ok(())
+    }
+
+    fn load(&mut self, path: &Path) -> anyhow::Result<()> {
+        let messages = transcript::read(path)?;
+        if !messages.is_empty() {
+            // A template that refuses the conversation does so at once.
+            self.format.encode(self.model.tokenizer(), &messages)?;
+        }
+        self.replace(messages);
+        let unanswered = if self.ends_with(Role::User) { "; /retry answers the last one" } else { "" };
+        output::say(format!("loaded {} messages from `{}`{unanswered}", self.messages.len(), path.display()));
+        Ok(())
+    }
+}
+
+fn oldest_turns(turns: usize) -> String {
+    match turns {
+        1 => "the oldest turn is".to_owned(),
+        turns => format!("the {turns} oldest turns are"),
     }
 }
