@@ -49,7 +49,7 @@ pub(crate) enum Command {
     Tokenize(TokenizeArgs),
     /// Show what a model is and how much memory it needs, without loading it
     Inspect(InspectArgs),
-    /// Fetch a model from the hub into the cache, and print its folder
+    /// Fetch a model from the hub into the cache, mend what differs there, and print its folder
     Pull(PullArgs),
     /// Print a script that completes this program's commands in a shell
     Completions(CompletionsArgs),

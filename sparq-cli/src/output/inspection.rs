@@ -30,7 +30,11 @@ fn facts(report: &Report) -> String {
     let Inspection { architecture, supported, sizes, rope, parameters, quantisation, .. } =
         &report.inspection;
     let mut table = table(&[]);
-    let support = if *supported { "can be loaded" } else { "cannot be loaded by this version" };
+    let support = match (supported, quantisation) {
+        (true, None) => "can be loaded",
+        (true, Some(_)) => "not loaded in this form",
+        (false, _) => "cannot be loaded by this version",
+    };
     table.add_row(["model".to_owned(), cell(&report.model)]);
     table.add_row(["architecture".to_owned(), format!("{}, {support}", cell(architecture))]);
     if let Some(scheme) = quantisation {

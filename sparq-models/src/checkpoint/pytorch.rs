@@ -101,9 +101,9 @@ fn is_of_state_dict(name: &str) -> bool {
         "__builtin__.set",
         "torch.nn.parameter.Parameter",
     ];
-    const OF_TORCH: [&str; 13] = [
-        "int", "uint", "float", "bfloat", "double", "half", "long", "short", "bool", "complex", "device",
-        "strided", "per_",
+    const OF_TORCH: [&str; 17] = [
+        "int", "uint", "float", "bfloat", "double", "half", "long", "short", "bool", "complex", "bits",
+        "quint", "qint", "cfloat", "device", "strided", "per_",
     ];
     let of_torch = |rest: &str| {
         let is_class = rest.starts_with(|first: char| first.is_ascii_uppercase());
@@ -145,5 +145,60 @@ fn dtype(dtype: DType) -> Dtype {
         DType::U16 => Dtype::U16,
         DType::U8 => Dtype::U8,
         DType::Bool => Dtype::BOOL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_a_state_dict_needs() {
+        for known in [
+            "torch.Size",
+            "torch.device",
+            "torch.float8_e4m3fn",
+            "torch.bits8",
+            "torch.per_tensor_affine",
+            "torch.FloatStorage",
+            "torch.storage.UntypedStorage",
+            "torch.Tensor",
+            "torch.nn.parameter.Parameter",
+            "torch._utils._rebuild_parameter",
+            "collections.OrderedDict",
+            "collections.Counter",
+            "_codecs.encode",
+            "builtins.complex",
+            "int",
+        ] {
+            assert!(is_of_state_dict(known), "{known}");
+        }
+        for other in [
+            "posix.system",
+            "nt.system",
+            "builtins.eval",
+            "__builtin__.print",
+            "numpy._core.multiarray.scalar",
+            "argparse.Namespace",
+            "torch.load",
+            "torch.compile",
+            "torch.hub.load",
+            "torch.storage._load_from_bytes",
+            "torch.nn.Linear",
+            "torch.jit.Save",
+        ] {
+            assert!(!is_of_state_dict(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_found_wherever_it_stands() {
+        let call = || PickleValue::Unsupported("posix.system".to_owned());
+        let dict = |value| PickleValue::Dict(HashMap::from([("a".to_owned(), value)]));
+        assert_eq!(
+            stranger(&dict(PickleValue::List(vec![PickleValue::Int(1), dict(call())]))),
+            Some("posix.system")
+        );
+        assert_eq!(stranger(&dict(PickleValue::Unsupported("torch.Tensor".to_owned()))), None);
     }
 }
