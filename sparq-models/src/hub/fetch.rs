@@ -92,15 +92,20 @@ impl Fetch<'_> {
         let answer = answer.map_err(|error| self.hub.unreachable(self.name, file, error))?;
         let wanted = self.wanted(file, url, &answer)?;
         let in_cache = |source| HubError::Cache { path: wanted.blob.clone(), source };
-        if !self.is_held(&wanted.blob, &wanted.mark, wanted.size) {
+        // What is only found to have the right size is not known to be right.
+        let mut is_right = self.check;
+        if !answer.is_enough && !self.is_held(&wanted.blob, &wanted.mark, wanted.size) {
             fs::create_dir_all(&blobs).map_err(in_cache)?;
             let _lock = lock(&self.lock_path(&wanted.mark))?;
             // Another program may have fetched it meanwhile.
             if !self.is_held(&wanted.blob, &wanted.mark, wanted.size) {
                 self.download(&wanted, answer, furthest)?;
+                is_right = true;
             }
         }
-        self.checked.note(&wanted.blob);
+        if is_right {
+            self.checked.note(&wanted.blob);
+        }
         link(&wanted.blob, pointer, file).map_err(in_cache)
     }
 

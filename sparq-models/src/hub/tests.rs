@@ -382,6 +382,19 @@ fn pull_mends_what_is_damaged() {
 }
 
 #[test]
+fn what_was_only_linked_does_not_count_as_checked() {
+    let home = TempDir::new().unwrap();
+    let (_server, hub, folder, blob) = pulled(&home);
+    fs::write(&blob, [8; 1000]).unwrap();
+    fs::remove_dir_all(&folder).unwrap();
+    // A new commit takes what has the right size.
+    fetch(&hub, "org/name").unwrap();
+    assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), [8; 1000]);
+    pull(&hub).unwrap();
+    assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), WEIGHTS);
+}
+
+#[test]
 fn a_file_is_hashed_again_when_its_size_or_time_changes() {
     let home = TempDir::new().unwrap();
     let (_server, hub, _, blob) = pulled(&home);
