@@ -96,6 +96,7 @@ pub fn family_logits_with_the_prompt_in_chunks(device: &Device) {
         let mut worst: f32 = 0.0;
         for chunk in [7, 16, 33] {
             let mut state = family.state(&Method::Dense)?;
+            state.expect(family.ids.len());
             let mut logits = vec![];
             for ids in family.ids.chunks(chunk) {
                 let new = NewTokens::all(1, ids.len());

@@ -43,6 +43,7 @@ pub fn label_channels(
         let mut state = ModelState::with_methods(model, &config, |layer, _| {
             Ok(Box::new(Watch { statistics: statistics[layer].clone() }))
         })?;
+        state.expect(ids.len());
         for chunk in ids.chunks(PREFILL_CHUNK) {
             forward::prefill(model, chunk, &mut state)?;
         }

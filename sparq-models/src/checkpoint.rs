@@ -4,6 +4,7 @@
 //! size. The weights are read tensor by tensor and go to the device in their final number format,
 //! through a [`Loader`].
 
+mod constants;
 mod content;
 mod convert;
 mod error;
@@ -26,9 +27,10 @@ use burn::tensor::{DType, Device};
 use serde::Serialize;
 use serde_json::Value;
 
+pub(crate) use constants::is_constant;
 pub use content::Content;
 pub use error::{Damage, FileError, IndexProblem};
-pub use loader::{LinearWeight, Loader, WeightFormat};
+pub use loader::{LinearWeight, Loader, Tie, WeightFormat};
 pub use names::{Kind, Lack};
 pub use quantisation::Quantisation;
 pub use report::{Misshapen, Missing, NonFinite, Unreadable, Unsupported, WeightReport};
@@ -36,6 +38,7 @@ pub use weights::TensorInfo;
 
 use crate::config::{self, ConfigFields, GenerationConfig};
 use crate::error::{Error, Result};
+use crate::models;
 use crate::tokenizer::{Tokenizer, TokenizerConfig};
 pub(crate) use error::model_name;
 pub(crate) use json::{parse as parse_json, read_if_exists};
@@ -188,7 +191,7 @@ impl Checkpoint {
     ///
     /// [`Error::Config`] if the file has neither.
     pub fn architecture(&self) -> Result<&str> {
-        self.config_fields()?.architecture()
+        models::architecture_name(&self.config_fields()?)
     }
 
     /// `config.json` as it is.
@@ -307,6 +310,14 @@ impl Checkpoint {
     /// Shape and format of the stored tensor `name`, if there is one.
     pub fn tensor_info(&self, name: &str) -> Option<TensorInfo<'_>> {
         self.weights.info(name)
+    }
+
+    /// The output projection in the file, where it is a copy of the embedding table. Both are read.
+    pub(crate) fn head_that_repeats_the_embedding(&self) -> Option<&str> {
+        let find = |names: [&str; 2]| names.into_iter().find_map(|name| self.weights.get(name));
+        let (_, table) = find(["model.embed_tokens.weight", "gpt_neox.embed_in.weight"])?;
+        let (name, head) = find(["lm_head.weight", "embed_out.weight"])?;
+        self.weights.are_equal(table, head).then_some(name)
     }
 
     /// Starts loading the weights onto `device` as `dtype`: f32, f16 or bf16.

@@ -1,11 +1,12 @@
 //! `config.json` and `generation_config.json`, checked field by field.
 //!
-//! [`ModelConfig`] holds what all families have. Each family reads its further fields through the
-//! same [`ConfigFields`], so that its errors also name file and field.
+//! `config.json` is read once, into a [`ModelConfig`]: the loader, the models and `inspect` share it. Each
+//! family reads its own fields of it, and lists them ([`Keys`]), so that no field is ignored unknowingly.
 
 mod activation;
 mod fields;
 mod generation;
+mod keys;
 mod rope;
 mod windows;
 
@@ -14,13 +15,15 @@ use sparq_core::AttentionShape;
 
 pub use activation::Activation;
 pub use fields::ConfigFields;
+pub(crate) use fields::{brief, shown};
 pub use generation::GenerationConfig;
-pub use rope::{RopeConfig, RopeFields, RopeScaling};
-pub use windows::layer_windows;
+pub use keys::{KeyUse, Keys, Refusal};
+pub use rope::{RopeConfig, RopeFields, RopeScaling, Ropes};
+pub use windows::{LayerWindows, Sliding};
 
 use crate::error::Result;
 
-/// What all decoders have in common: sizes.
+/// A decoder's sizes, and what is different from family to family.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     /// Entries of the vocabulary.
@@ -29,7 +32,7 @@ pub struct ModelConfig {
     pub hidden_size: usize,
     /// Width inside the feed-forward block.
     pub intermediate_size: usize,
-    /// Number of decoder layers.
+    /// Number of decoder layers. Not compared with the weights yet: keep nothing for each of them.
     pub num_hidden_layers: usize,
     /// Query heads of each layer.
     pub num_attention_heads: usize,
@@ -39,53 +42,124 @@ pub struct ModelConfig {
     pub head_dim: usize,
     /// Longest sequence in tokens that the model was made for.
     pub max_position_embeddings: usize,
-    /// Number format that the model was trained or saved in, where the file says so.
-    pub dtype: Option<DType>,
+    /// What norms add to the mean square or variance.
+    pub norm_epsilon: f64,
+    /// Activation of the feed-forward layers.
+    pub activation: Activation,
+    /// Rotary embeddings.
+    pub ropes: Ropes,
+    /// Sliding windows.
+    pub windows: LayerWindows,
+    /// Whether the projections of attention have biases.
+    pub attention_bias: bool,
+    /// Whether those of the feed-forward layers have.
+    pub mlp_bias: bool,
+    /// Whether the output projection is the embedding table, unless the weights hold another one.
+    pub tied: bool,
+    /// `q · k` is divided by the root of this, where it is not by that of `head_dim`.
+    pub query_pre_attn_scalar: Option<f64>,
+    /// `cap · tanh(score / cap)` on attention scores.
+    pub attention_softcap: Option<f64>,
+    /// `cap · tanh(logit / cap)` on the output.
+    pub logit_softcap: Option<f64>,
+    /// Whether the feed-forward layer reads what attention reads, and not what it adds to.
+    pub parallel_residual: bool,
+}
+
+/// What a family takes where the file says nothing, and what it calls things.
+#[derive(Debug, Clone, Copy)]
+pub struct Defaults {
+    /// `head_dim`; the hidden size shared out evenly over the heads for `None`.
+    pub head_dim: Option<usize>,
+    /// Whether `num_key_value_heads` and `head_dim` are fields of the family.
+    pub has_groups: bool,
+    /// `max_position_embeddings`.
+    pub max_position_embeddings: usize,
+    /// The field of the norms' epsilon, and its value.
+    pub norm_epsilon: (&'static str, f64),
+    /// The field of the activation, and its value.
+    pub activation: (&'static str, Activation),
+    /// `tie_word_embeddings`.
+    pub tied: bool,
+}
+
+impl Defaults {
+    /// Llama's.
+    pub const LLAMA: Self = Self {
+        head_dim: None,
+        has_groups: true,
+        max_position_embeddings: 2048,
+        norm_epsilon: ("rms_norm_eps", 1e-6),
+        activation: ("hidden_act", Activation::Silu),
+        tied: false,
+    };
+
+    /// Gemma's.
+    pub const GEMMA: Self = Self {
+        head_dim: Some(256),
+        max_position_embeddings: 8192,
+        activation: ("hidden_activation", Activation::GeluTanh),
+        tied: true,
+        ..Self::LLAMA
+    };
 }
 
 impl ModelConfig {
-    /// Reads and checks the fields of `config.json`. Without `head_dim` the hidden size is shared out
-    /// evenly over the heads.
+    /// Reads and checks the fields that all families have. The rest is as in a Llama without biases,
+    /// windows and scaling, for the family to replace.
     ///
     /// # Errors
     ///
     /// [`Error::Config`](crate::Error::Config) names the first field that is missing, has the
     /// wrong type, a value that is not supported, or does not fit the others.
-    pub fn from_fields(fields: &ConfigFields<'_>) -> Result<Self> {
-        Self::read(fields, None)
-    }
-
-    /// Like [`ModelConfig::from_fields`], for families with a default `head_dim` of their own.
-    ///
-    /// # Errors
-    ///
-    /// As [`ModelConfig::from_fields`].
-    pub fn with_head_dim(fields: &ConfigFields<'_>, default: usize) -> Result<Self> {
-        Self::read(fields, Some(default))
-    }
-
-    fn read(fields: &ConfigFields<'_>, default_head_dim: Option<usize>) -> Result<Self> {
+    pub fn read(fields: &ConfigFields<'_>, defaults: &Defaults) -> Result<Self> {
+        let vocab_size = fields.positive("vocab_size")?;
         let hidden_size = fields.positive("hidden_size")?;
+        let intermediate_size = fields.positive("intermediate_size")?;
+        let num_hidden_layers = fields.positive("num_hidden_layers")?;
         let num_attention_heads = fields.positive("num_attention_heads")?;
-        let num_key_value_heads =
-            fields.optional_positive("num_key_value_heads")?.unwrap_or(num_attention_heads);
+        let (groups, given_head_dim) = match defaults.has_groups {
+            true => (fields.optional_positive("num_key_value_heads")?, fields.optional_positive("head_dim")?),
+            false => (None, None),
+        };
+        let num_key_value_heads = groups.unwrap_or(num_attention_heads);
         if !num_attention_heads.is_multiple_of(num_key_value_heads) {
             return Err(fields.error(format!(
                 "num_attention_heads = {num_attention_heads} is not a multiple of \
                  num_key_value_heads = {num_key_value_heads}"
             )));
         }
-        let head_dim = fields.optional_positive("head_dim")?.or(default_head_dim);
+        let given_head_dim = given_head_dim.or(defaults.head_dim);
+        let head_dim = checked_head_dim(fields, given_head_dim, hidden_size, num_attention_heads)?;
+        // Three times as much is the largest tensor of any family.
+        check_product(fields, [("vocab_size", vocab_size), ("hidden_size", hidden_size)])?;
+        check_product(fields, [("intermediate_size", intermediate_size), ("hidden_size", hidden_size)])?;
+        check_product(fields, [("num_attention_heads", num_attention_heads), ("head_dim", head_dim)])?;
+        let width = ("num_attention_heads × head_dim", num_attention_heads * head_dim);
+        check_product(fields, [width, ("hidden_size", hidden_size)])?;
+        let (epsilon, default_epsilon) = defaults.norm_epsilon;
+        let (activation, default_activation) = defaults.activation;
+        let longest = fields.optional_positive("max_position_embeddings")?;
         Ok(Self {
-            vocab_size: fields.positive("vocab_size")?,
+            vocab_size,
             hidden_size,
-            intermediate_size: fields.positive("intermediate_size")?,
-            num_hidden_layers: fields.positive("num_hidden_layers")?,
+            intermediate_size,
+            num_hidden_layers,
             num_attention_heads,
             num_key_value_heads,
-            head_dim: checked_head_dim(fields, head_dim, hidden_size, num_attention_heads)?,
-            max_position_embeddings: fields.positive("max_position_embeddings")?,
-            dtype: stored_dtype(fields)?,
+            head_dim,
+            max_position_embeddings: longest.unwrap_or(defaults.max_position_embeddings),
+            norm_epsilon: fields.optional_positive_float(epsilon)?.unwrap_or(default_epsilon),
+            activation: Activation::read(fields, activation, default_activation)?,
+            ropes: Ropes::All(RopeConfig { theta: 1e4, rotary_dim: head_dim, scaling: RopeScaling::None }),
+            windows: LayerWindows::all(num_hidden_layers, None),
+            attention_bias: false,
+            mlp_bias: false,
+            tied: fields.optional("tie_word_embeddings")?.unwrap_or(defaults.tied),
+            query_pre_attn_scalar: None,
+            attention_softcap: None,
+            logit_softcap: None,
+            parallel_residual: false,
         })
     }
 
@@ -101,6 +175,11 @@ impl ModelConfig {
     /// `[vocab, hidden]`: the embedding table, and the output projection.
     pub fn table(&self) -> [usize; 2] {
         [self.vocab_size, self.hidden_size]
+    }
+
+    /// What `q · k` is multiplied by, where that is not `1 / √head_dim`.
+    pub fn query_scale(&self) -> Option<f64> {
+        self.query_pre_attn_scalar.map(|scalar| scalar.powf(-0.5))
     }
 }
 
@@ -127,7 +206,17 @@ fn checked_head_dim(
     Ok(head_dim)
 }
 
-/// `torch_dtype`, called `dtype` since transformers 5; a name that is no float format counts as absent.
+/// Refuses two axes whose product no tensor can have, with room for what families lay side by side.
+fn check_product(fields: &ConfigFields<'_>, axes: [(&str, usize); 2]) -> Result<()> {
+    const MOST_ELEMENTS: usize = isize::MAX as usize / 64;
+    let [(left, a), (right, b)] = axes;
+    match a.checked_mul(b) {
+        Some(product) if product <= MOST_ELEMENTS => Ok(()),
+        _ => Err(fields.error(format!("{left} = {a} and {right} = {b} are more than any memory holds"))),
+    }
+}
+
+/// `dtype`, called `torch_dtype` before transformers 5; a name that is no float format counts as absent.
 pub(crate) fn stored_dtype(fields: &ConfigFields<'_>) -> Result<Option<DType>> {
     let name: Option<String> = match fields.optional("dtype")? {
         Some(name) => Some(name),

@@ -110,8 +110,12 @@ pub enum Error {
     File(#[from] FileError),
 
     /// No model of this crate carries that architecture's name.
-    #[error("architecture `{name}` is not supported (supported: {})", supported.join(", "))]
+    #[error(
+        "`{}`: architecture `{name}` is not supported (supported: {})", path.display(), supported.join(", ")
+    )]
     UnsupportedArchitecture {
+        /// The configuration file.
+        path: PathBuf,
         /// The name in `config.json`.
         name: String,
         /// The names that are supported.
@@ -407,10 +411,12 @@ mod tests {
         let source = std::error::Error::source(&error).unwrap();
         assert_eq!(source.to_string(), "disk on fire");
         let error = Error::UnsupportedArchitecture {
+            path: "m/config.json".into(),
             name: "Qwen2MoeForCausalLM".into(),
             supported: vec!["LlamaForCausalLM".into()],
         };
-        let message = "architecture `Qwen2MoeForCausalLM` is not supported (supported: LlamaForCausalLM)";
+        let message = "`m/config.json`: architecture `Qwen2MoeForCausalLM` is not supported (supported: \
+                       LlamaForCausalLM)";
         assert_eq!(error.to_string(), message);
     }
 }

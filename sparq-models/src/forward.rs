@@ -99,6 +99,6 @@ fn hidden(
         return Err(Error::TokenId { id, vocab });
     }
     let plan = state.plan(new)?;
-    let rotations = model.rotations(&plan.positions(), new.batch(), state.max_len());
+    let rotations = model.rotations(&plan.positions(), &state.text_lens(&plan));
     model.hidden(ids, state, &Step { phase, plan, rotations })
 }

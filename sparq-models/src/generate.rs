@@ -9,7 +9,7 @@ use crate::{
     attention::{Attention, SparqOptions},
     checkpoint::Checkpoint,
     error::{Error, Result},
-    models::{self, CausalModel},
+    models::{Architecture, CausalModel},
     sampling::SamplerConfig,
     session::Session,
     tokenizer::Tokenizer,
@@ -250,9 +250,11 @@ pub fn load_model(
     dtype: DType,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Box<dyn CausalModel>> {
-    let load = models::loader_of(checkpoint)?;
+    let fields = checkpoint.config_fields()?;
+    let architecture = Architecture::of(&fields)?;
+    let config = architecture.config(&fields)?;
     let mut loader = checkpoint.loader(device, dtype, progress)?;
-    let model = load(checkpoint, &mut loader)?;
+    let model = architecture.load(config, &mut loader)?;
     loader.finish()?;
     Ok(model)
 }

@@ -33,9 +33,9 @@ pub use sizes::Sizes;
 pub use tokenizer::{TokenizerSummary, Vocabulary};
 
 use crate::{
-    checkpoint::{Checkpoint, Quantisation, TensorInfo},
-    error::Result,
-    models,
+    checkpoint::{Checkpoint, Quantisation, TensorInfo, is_constant},
+    error::{Error, Result},
+    models::{self, Architecture},
 };
 
 /// Description of a checkpoint.
@@ -43,8 +43,11 @@ use crate::{
 pub struct Inspection {
     /// The architecture that `config.json` names.
     pub architecture: String,
-    /// Whether it can be loaded.
+    /// Whether it can be loaded with this configuration.
     pub supported: bool,
+    /// What in the configuration keeps a known architecture from being loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// Sizes that the configuration states.
     #[serde(flatten)]
     pub sizes: Sizes,
@@ -92,9 +95,14 @@ impl Inspection {
     /// [`crate::Error::Config`] for a `config.json` that names no architecture.
     pub fn new(checkpoint: &Checkpoint) -> Result<Self> {
         let fields = checkpoint.config_fields()?;
-        let architecture = fields.architecture()?;
-        let tied = checkpoint.config_json().get("tie_word_embeddings").and_then(|value| value.as_bool());
-        let trained = |tensor: &TensorInfo<'_>| is_trained(tensor, tied.unwrap_or(false));
+        let architecture = models::architecture_name(&fields)?;
+        let config = Architecture::of(&fields).and_then(|known| known.config(&fields));
+        let tied = match &config {
+            Ok(config) => config.tied,
+            Err(_) => fields.optional("tie_word_embeddings").ok().flatten().unwrap_or(false),
+        };
+        let copy = if tied { checkpoint.head_that_repeats_the_embedding() } else { None };
+        let trained = |tensor: &TensorInfo<'_>| is_trained(tensor) && Some(tensor.name) != copy;
         let count = |is_counted: &dyn Fn(&TensorInfo<'_>) -> bool| -> u64 {
             let counted = checkpoint.tensors().filter(trained).filter(is_counted);
             counted.map(|tensor| elements(&tensor)).sum()
@@ -102,9 +110,13 @@ impl Inspection {
         let linear = || checkpoint.tensors().filter(trained).filter(is_linear);
         Ok(Self {
             architecture: architecture.to_owned(),
-            supported: models::supported().contains(&architecture),
-            sizes: Sizes::read(&fields),
-            rope: rope::read(&fields),
+            supported: config.is_ok(),
+            problem: match &config {
+                Err(error @ Error::Config { .. }) => Some(error.to_string()),
+                _ => None,
+            },
+            sizes: config.as_ref().map_or_else(|_| Sizes::read(&fields), Sizes::of),
+            rope: config.map_or_else(|_| rope::read(&fields), |config| RopeSummary::all(&config.ropes)),
             tensors: checkpoint.tensors().count(),
             parameters: count(&|_| true),
             vector_parameters: count(&|tensor| tensor.shape.len() == 1),
@@ -122,13 +134,10 @@ fn elements(tensor: &TensorInfo<'_>) -> u64 {
 }
 
 /// Whether a tensor holds numbers of its own that training made.
-fn is_trained(tensor: &TensorInfo<'_>, tied: bool) -> bool {
+fn is_trained(tensor: &TensorInfo<'_>) -> bool {
     use Dtype::{BOOL, I8, I16, I32, I64, U8, U16, U32, U64};
     let is_float = !matches!(tensor.dtype, BOOL | I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64);
-    let is_constant = tensor.name.ends_with("rotary_emb.inv_freq") || tensor.name.ends_with(".masked_bias");
-    let is_mask = tensor.name.ends_with(".bias") && tensor.shape.len() == 4;
-    let is_copy = tied && tensor.name == "lm_head.weight";
-    is_float && !is_constant && !is_mask && !is_copy
+    is_float && !is_constant(tensor.name)
 }
 
 /// Whether a tensor is the weight of a linear layer: embeddings have two axes too.

@@ -109,6 +109,7 @@ impl<'a> Session<'a> {
         let run_len = self.max_len.min(run_len(ids, options));
         // Taken out for the run: after an error, what the caches hold is not known.
         let mut held = self.take(&ids[..last], &options.attention, run_len)?;
+        held.state.expect(ids.len());
         held.state.reserve(run_len.min(ids.len().saturating_add(RESERVED_TOKENS)))?;
         held.state.reset_traffic();
         let cached_tokens = held.tokens.len();
@@ -147,7 +148,8 @@ impl<'a> Session<'a> {
         let methods = attention.methods(&self.model.model().attention_layers(), run_len)?;
         if let Some(mut held) = self.held.take() {
             let common = held.tokens.iter().zip(ids).take_while(|(held, new)| held == new).count();
-            if held.set_methods(&methods)? && held.state.truncate(common).is_ok() {
+            let suits = held.state.suits(self.model.model(), ids.len() + 1);
+            if suits && held.set_methods(&methods)? && held.state.truncate(common).is_ok() {
                 held.tokens.truncate(common);
                 return Ok(held);
             }

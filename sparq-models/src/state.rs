@@ -23,6 +23,10 @@ pub struct StateConfig {
 pub struct ModelState {
     layers: Vec<LayerState>,
     max_len: usize,
+    /// The least length of the texts that are being fed, as far as it is known beforehand.
+    text_len: usize,
+    /// Transfers before the state began again.
+    earlier: Traffic,
 }
 
 impl ModelState {
@@ -76,7 +80,7 @@ impl ModelState {
             Ok(LayerState::with_method(&config, method(index, &layer)?, model.device())?)
         };
         let layers: Result<_> = model.attention_layers().into_iter().enumerate().map(state).collect();
-        Ok(Self { layers: layers?, max_len })
+        Ok(Self { layers: layers?, max_len, text_len: 0, earlier: Traffic::default() })
     }
 
     /// The layers' states, in order.
@@ -97,6 +101,38 @@ impl ModelState {
     /// Tokens that each sequence holds.
     pub fn lens(&self) -> &[usize] {
         self.layers.first().map_or(&[], |layer| layer.cache().lens())
+    }
+
+    /// Says that the texts, of which what is fed next may be a part, have at least `len` tokens. What
+    /// depends on the length of a text is the same for all of its parts then.
+    pub fn expect(&mut self, len: usize) {
+        self.text_len = len;
+    }
+
+    /// The length of each text once `plan` is appended, or what was said to be expected.
+    pub fn text_lens(&self, plan: &AppendPlan) -> Vec<usize> {
+        plan.lens_after().into_iter().map(|len| len.max(self.text_len)).collect()
+    }
+
+    /// Whether a text of `len` tokens may go on from what is cached: LongRoPE rotates the keys of long
+    /// texts otherwise.
+    pub fn suits(&self, model: &dyn CausalModel, len: usize) -> bool {
+        let held = self.lens().iter().copied().max().unwrap_or(0);
+        let is_long = |border: usize| (held.max(self.text_len) > border) == (len > border);
+        held == 0 || model.longest_with_short_factors().is_none_or(is_long)
+    }
+
+    /// Forgets everything, whatever the methods; transfers so far still count.
+    ///
+    /// # Errors
+    /// As [`ModelState::of_methods`].
+    pub fn begin_again(&mut self, model: &dyn CausalModel, methods: &[Method]) -> Result<()> {
+        self.earlier = self.traffic();
+        for (layer, method) in self.layers.iter_mut().zip(methods) {
+            let config = *layer.cache().config();
+            *layer = LayerState::new(&config, method, model.device())?;
+        }
+        Ok(())
     }
 
     /// Plans an append of `new` tokens behind what is there.
@@ -130,13 +166,14 @@ impl ModelState {
 
     /// Transfers of all decode steps so far, over all layers.
     pub fn traffic(&self) -> Traffic {
-        let mut sum = Traffic::default();
+        let mut sum = self.earlier;
         self.layers.iter().for_each(|layer| sum += layer.traffic());
         sum
     }
 
     /// Begins to count transfers anew.
     pub fn reset_traffic(&mut self) {
+        self.earlier = Traffic::default();
         self.layers.iter_mut().for_each(LayerState::reset_traffic);
     }
 

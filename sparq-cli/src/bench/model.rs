@@ -231,6 +231,7 @@ impl Bench<'_> {
         let methods = attention.methods(&self.model.attention_layers(), max_len)?;
         let mut state = ModelState::of_methods(self.model.as_ref(), &config, &methods)?;
         state.reserve(max_len)?;
+        state.expect(max_len);
         match self.args.random_cache {
             true => state.layers_mut().iter_mut().try_for_each(|layer| fill(layer, depth, &self.device))?,
             false => {

@@ -27,7 +27,7 @@ pub(crate) fn inspection(report: &Report) -> String {
 }
 
 fn facts(report: &Report) -> String {
-    let Inspection { architecture, supported, sizes, rope, parameters, quantisation, .. } =
+    let Inspection { architecture, supported, problem, sizes, rope, parameters, quantisation, .. } =
         &report.inspection;
     let mut table = table(&[]);
     let support = match (supported, quantisation) {
@@ -40,6 +40,9 @@ fn facts(report: &Report) -> String {
     if let Some(scheme) = quantisation {
         let words = format!("{scheme}: such weights are not loaded");
         table.add_row(["quantised".to_owned(), cell(&words)]);
+    }
+    if let Some(problem) = problem {
+        table.add_row(["problem".to_owned(), cell(problem)]);
     }
     table.add_row(["parameters".to_owned(), count(*parameters)]);
     let rows = [
@@ -58,7 +61,7 @@ fn facts(report: &Report) -> String {
         table.add_row(["sliding window".to_owned(), window.to_string()]);
     }
     for rope in rope {
-        table.add_row(["rotary embedding".to_owned(), describe(rope)]);
+        table.add_row(["rotary embedding".to_owned(), describe(rope, sizes.head_dim)]);
     }
     if let Some(tokenizer) = &report.tokenizer {
         add_tokenizer(&mut table, tokenizer);
@@ -105,13 +108,14 @@ fn add_tokenizer(table: &mut Table, tokenizer: &TokenizerSummary) {
     table.add_row(["texts begin with".to_owned(), bos.unwrap_or_else(|| "no token of their own".to_owned())]);
 }
 
-fn describe(rope: &RopeSummary) -> String {
+fn describe(rope: &RopeSummary, head_dim: Option<usize>) -> String {
     let mut words = vec![format!("base {}", stated(rope.theta))];
     words.push(match (rope.scaling.as_str(), rope.factor) {
         ("default", _) => "not scaled".to_owned(),
         (scaling, Some(factor)) => format!("{} scaling by {factor}", cell(scaling)),
         (scaling, None) => format!("{} scaling", cell(scaling)),
     });
+    words.extend(rope.rotary_dim.filter(|dim| Some(*dim) != head_dim).map(|dim| format!("{dim} components")));
     words.extend(rope.original_context_tokens.map(|tokens| format!("from {tokens} tokens")));
     if rope.layers != "all" {
         words.push(format!("for {}", rope.layers));

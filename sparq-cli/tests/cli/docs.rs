@@ -3,13 +3,19 @@
 //! `SPARQ_UPDATE_DOCS=1 cargo test …` writes them instead of comparing.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write,
     fs,
     path::{Path, PathBuf},
 };
 
 use safetensors::SafeTensors;
-use sparq_models::{checkpoint::Checkpoint, inspect::Inspection, models::architectures};
+use sparq_models::{
+    checkpoint::Checkpoint,
+    config::KeyUse,
+    inspect::Inspection,
+    models::{architectures, config_keys},
+};
 
 #[test]
 fn the_table_of_architectures_is_up_to_date() {
@@ -49,6 +55,40 @@ fn the_table_of_checked_checkpoints_is_up_to_date() {
         .unwrap();
     }
     compare("models.md", "checked", &table);
+}
+
+#[test]
+fn the_table_of_fields_is_up_to_date() {
+    let uses = [KeyUse::Used, KeyUse::Refused, KeyUse::Harmless];
+    let sets = |name: &str| {
+        let keys = config_keys(name).unwrap();
+        uses.map(|wanted| {
+            let names = keys.iter().filter(|(_, key_use)| *key_use == wanted);
+            names.map(|(name, _)| *name).collect::<BTreeSet<_>>()
+        })
+    };
+    let mut common = sets(architectures()[0].name);
+    for architecture in architectures() {
+        for (common, own) in common.iter_mut().zip(sets(architecture.name)) {
+            common.retain(|name| own.contains(name));
+        }
+    }
+    let mut table = "| architecture | used | refused | harmless |\n|---|---|---|---|\n".to_owned();
+    let mut row = |name: &str, sets: [BTreeSet<&str>; 3]| {
+        let cell =
+            |set: BTreeSet<&str>| set.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let [used, refused, harmless] = sets.map(cell);
+        writeln!(table, "| {name} | {used} | {refused} | {harmless} |").unwrap();
+    };
+    row("all", common.clone());
+    for architecture in architectures() {
+        let mut own = sets(architecture.name);
+        for (own, common) in own.iter_mut().zip(&common) {
+            own.retain(|name| !common.contains(name));
+        }
+        row(&format!("`{}`", architecture.name), own);
+    }
+    compare("models.md", "fields", &table);
 }
 
 /// The folders that `fixtures/make.py` wrote, by name.

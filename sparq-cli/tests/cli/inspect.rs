@@ -83,6 +83,7 @@ fn json_has_stable_names_with_units() {
                 "theta": 10000.0,
                 "scaling": "default",
                 "factor": null,
+                "rotary_dim": 16,
                 "original_context_tokens": null,
             }],
             "generation": {

@@ -1,31 +1,71 @@
 //! What users stumble over when a model is loaded: output layers, number formats, weight files.
 
-use crate::common::{copy_of_llama, edit_config, edit_weights, sparq};
+use crate::common::{Tensors, copy_of_llama, edit_config, edit_weights, sparq};
 use predicates::{
     prelude::{PredicateBooleanExt, predicate},
     str::contains,
 };
 
 #[test]
-fn an_output_layer_may_be_tied_repeated_or_missing() {
-    let verify = |folder: &tempfile::TempDir| {
+fn an_output_layer_may_be_tied_repeated_other_or_missing() {
+    const EMBEDDING: &str = "model.embed_tokens.weight";
+    const HEAD: &str = "lm_head.weight";
+    let verify = |folder: &tempfile::TempDir, tolerance: &str| {
         let mut command = sparq();
-        // Other weights than those of the reference: what counts is that they load.
-        command.args(["verify", "--tolerance", "1000", "-m"]).arg(folder.path());
+        command.args(["verify", "--tolerance", tolerance, "-m"]).arg(folder.path());
         command.assert()
     };
-    // Tied, and the file repeats the weight under the other name.
+    // The figures, of weights that are not those of the reference.
+    let figures = |edit: &dyn Fn(&mut Tensors)| {
+        let folder = copy_of_llama();
+        edit_config(folder.path(), "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
+        edit_weights(folder.path(), edit);
+        let assert = verify(&folder, "1000").success();
+        String::from_utf8(assert.get_output().stdout.clone()).unwrap()
+    };
+    // Tied, and the file holds another one: as in transformers, the file is right.
     let folder = copy_of_llama();
     edit_config(folder.path(), "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
-    verify(&folder).success();
-    // Tied, and the file leaves it out.
-    edit_weights(folder.path(), |tensors| {
-        tensors.remove("lm_head.weight").unwrap();
-    });
-    verify(&folder).success();
+    verify(&folder, "1e-4").success();
+    // Tied, and the file repeats the weight under the other name, or leaves one of the two out.
+    let tied = figures(&|tensors| drop(tensors.remove(HEAD).unwrap()));
+    let repeated = figures(&|tensors| drop(tensors.insert(HEAD.to_owned(), tensors[EMBEDDING].clone())));
+    assert_eq!(repeated, tied);
+    let head_alone = figures(&|tensors| drop(tensors.remove(EMBEDDING).unwrap()));
+    assert_ne!(head_alone, tied);
+    let head_twice = figures(&|tensors| drop(tensors.insert(EMBEDDING.to_owned(), tensors[HEAD].clone())));
+    assert_eq!(head_alone, head_twice);
     // Not tied, and not there: named, never made up.
-    edit_config(folder.path(), "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false");
-    verify(&folder).code(1).stderr(contains("tensor `lm_head.weight` is missing"));
+    let folder = copy_of_llama();
+    edit_weights(folder.path(), |tensors| drop(tensors.remove(HEAD).unwrap()));
+    verify(&folder, "1000").code(1).stderr(contains("tensor `lm_head.weight` is missing"));
+}
+
+#[test]
+fn sizes_of_the_configuration_are_compared_before_memory_is_taken() {
+    for (from, to, expected) in [
+        (
+            "\"num_hidden_layers\": 3",
+            "\"num_hidden_layers\": 18446744073709551615",
+            "num_hidden_layers = 18446744073709551615, and the last layer of the weights is `model.layers.2`",
+        ),
+        ("\"hidden_size\": 64", "\"hidden_size\": 1099511627776", "has shape [128, 64]"),
+        (
+            "\"head_dim\": 16",
+            "\"head_dim\": 4611686018427387904",
+            "head_dim = 4611686018427387904 are more than",
+        ),
+        ("\"head_dim\": 16", "\"head_dim\": 1099511627776", "self_attn.q_proj.weight` has shape"),
+    ] {
+        let folder = copy_of_llama();
+        edit_config(folder.path(), from, to);
+        sparq()
+            .args(["verify", "-m"])
+            .arg(folder.path())
+            .assert()
+            .code(1)
+            .stderr(contains(expected).and(contains("panicked").not()));
+    }
 }
 
 #[test]

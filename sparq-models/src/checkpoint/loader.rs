@@ -13,6 +13,7 @@ use sparq_core::{
     weight::QuantizedWeight,
 };
 
+use super::constants::is_constant;
 use super::convert::{FloatFormat, Unloadable, convert};
 use super::random;
 use super::report::{Misshapen, Missing, NonFinite, Unreadable, Unsupported, WeightReport};
@@ -72,6 +73,20 @@ pub struct Loader<'a> {
     report: WeightReport,
 }
 
+/// How the output projection lies beside the embedding table that the configuration ties it to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tie {
+    /// There is the table alone, or a copy of it as well.
+    Shared,
+    /// There is no table: the projection is both.
+    HeadAlone,
+    /// There are two that differ: the configuration is wrong.
+    Different,
+}
+
+/// Elements of a placeholder that are shown under their axes: sizes that do not fit may be absurd.
+const LARGEST_PLACEHOLDER: usize = 1 << 20;
+
 impl<'a> Loader<'a> {
     pub(super) fn new(
         weights: &'a Weights,
@@ -87,7 +102,7 @@ impl<'a> Loader<'a> {
         if !can_hold(device, dtype) {
             return Err(Error::UnsupportedDtype { dtype, device: sparq_core::device::describe(device) });
         }
-        Ok(Self {
+        let mut loader = Self {
             weights,
             device: device.clone(),
             limits: Limits::of(device),
@@ -102,7 +117,9 @@ impl<'a> Loader<'a> {
                 unread_index: weights.unread_index().map(Path::to_owned),
                 ..WeightReport::default()
             },
-        })
+        };
+        loader.ignore(is_constant);
+        Ok(loader)
     }
 
     /// Takes other limits than those of the device.
@@ -154,7 +171,57 @@ impl<'a> Loader<'a> {
 
     /// One zero seen through all axes: most backends hold it without memory.
     fn placeholder<const D: usize>(&self, dims: [usize; D]) -> Tensor<D> {
-        Tensor::<D>::zeros([1; D], (&self.device, self.dtype)).expand(dims)
+        let zero = Tensor::<D>::zeros([1; D], (&self.device, self.dtype));
+        let elements = dims.iter().try_fold(1, |product: usize, &axis| product.checked_mul(axis));
+        match elements {
+            Some(0..=LARGEST_PLACEHOLDER) => zero.expand(dims),
+            _ => zero,
+        }
+    }
+
+    /// Whether every tensor so far fits, going by the headers.
+    pub fn fits(&self) -> bool {
+        !self.report.has_mismatch()
+    }
+
+    /// How many of `wanted` layers to load, whose tensors are called `{prefix}.{index}.…`: all of them,
+    /// or the first where the checkpoint holds none, for a report of what is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] where the checkpoint holds fewer.
+    pub fn layers(&self, prefix: &str, wanted: usize) -> Result<usize> {
+        if self.weights.is_random() {
+            return Ok(wanted);
+        }
+        let index = |name: &str| {
+            let rest = name.strip_prefix(prefix)?.strip_prefix('.')?;
+            rest.split('.').next()?.parse::<usize>().ok()
+        };
+        let stored = self.weights.iter().filter_map(|tensor| index(tensor.name)).max();
+        match stored {
+            Some(last) if wanted > last.saturating_add(1) => Err(Error::Config {
+                path: self.report.location.join("config.json"),
+                message: format!(
+                    "num_hidden_layers = {wanted}, and the last layer of the weights is `{prefix}.{last}`: they \
+                     seem to come from different models"
+                ),
+            }),
+            Some(_) => Ok(wanted),
+            None => Ok(wanted.min(1)),
+        }
+    }
+
+    /// How the tensors `embedding` and `head` lie beside each other. A copy is not loaded.
+    pub fn tie(&mut self, embedding: &str, head: &str) -> Tie {
+        match (self.weights.get(embedding), self.weights.get(head)) {
+            (None, Some(_)) => Tie::HeadAlone,
+            (Some((_, table)), Some((_, output))) if !self.weights.are_equal(table, output) => Tie::Different,
+            _ => {
+                self.ignore(|tensor| tensor == head);
+                Tie::Shared
+            }
+        }
     }
 
     /// Loads tensor `name` with axes `dims` if the checkpoint holds it, for biases that some models have.

@@ -486,7 +486,7 @@ fn embedded_files_open_without_a_folder() {
         weights: safetensors(&[ONE]).leak(),
     };
     let checkpoint = Checkpoint::from_static(files).unwrap();
-    assert_eq!(checkpoint.architecture().unwrap(), "llama");
+    assert_eq!(checkpoint.architecture().unwrap(), "LlamaForCausalLM");
     assert_eq!(checkpoint.generation_config().eos_ids(), [7]);
     let error = checkpoint.tokenizer().unwrap_err().to_string();
     assert!(error.contains("embedded model/tokenizer.json"), "{error}");

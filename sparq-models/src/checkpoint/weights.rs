@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
+use rayon::prelude::*;
 use safetensors::Dtype;
 
 use super::convert::FloatFormat;
@@ -164,6 +165,23 @@ impl Weights {
             }
             Location::Pytorch(tensor) => tensor.read().map(TensorBytes::Read),
         }
+    }
+
+    /// Whether two tensors hold the same bytes. Ends at the first difference.
+    pub(super) fn are_equal(&self, left: &Stored, right: &Stored) -> bool {
+        /// Bytes that one thread compares at a time.
+        const PART: usize = 1 << 20;
+        if (&left.shape, left.dtype) != (&right.shape, right.dtype) {
+            return false;
+        }
+        let (Ok(left), Ok(right)) = (self.bytes(left), self.bytes(right)) else { return false };
+        let length = left.len();
+        let is_equal = |start: usize| {
+            let mut parts = [vec![0; PART.min(length - start)], vec![0; PART.min(length - start)]];
+            let [a, b] = &mut parts;
+            left.read(start, a).is_ok() && right.read(start, b).is_ok() && a == b
+        };
+        (0..length.div_ceil(PART)).into_par_iter().all(|part| is_equal(part * PART))
     }
 
     /// Description of the tensor `name`, if there is one.

@@ -1,6 +1,6 @@
 //! Activation functions by the names of transformers.
 
-use super::fields::ConfigFields;
+use super::fields::{ConfigFields, shown};
 use crate::error::Result;
 
 /// Activation function of a feed-forward block.
@@ -31,7 +31,8 @@ impl Activation {
             // Four spellings of one formula.
             "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_new" | "gelu_fast" => Ok(Self::GeluTanh),
             _ => Err(fields.error(format!(
-                "{name} = \"{value}\" is not supported (supported: silu, gelu, gelu_pytorch_tanh)"
+                "{name} = \"{}\" is not supported (supported: silu, gelu, gelu_pytorch_tanh)",
+                shown(&value)
             ))),
         }
     }

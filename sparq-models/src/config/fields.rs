@@ -1,5 +1,6 @@
 //! Reading single fields of a JSON object, with errors that name file and field.
 
+use std::any::type_name;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -30,8 +31,28 @@ impl<'a> ConfigFields<'a> {
             let message = "expected a JSON object at the top level".into();
             return Err(Error::Config { path, message });
         };
-        let prefix = String::new();
-        Ok(Self { path, prefix, object })
+        Ok(Self::of_object(path, String::new(), object))
+    }
+
+    /// The fields of an object inside the file at `path`; `prefix` are the names of the enclosing objects,
+    /// each followed by a dot.
+    pub(crate) fn of_object(path: &'a Path, prefix: String, object: &'a Map<String, Value>) -> Self {
+        Self { path, prefix, object }
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &'a Path {
+        self.path
+    }
+
+    /// The object itself.
+    pub(crate) fn object(&self) -> &'a Map<String, Value> {
+        self.object
+    }
+
+    /// Whether the field `name` is there, `null` included.
+    pub fn has(&self, name: &str) -> bool {
+        self.object.contains_key(name)
     }
 
     /// An error about this file.
@@ -47,7 +68,15 @@ impl<'a> ConfigFields<'a> {
     pub fn optional<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         match self.value(name) {
             None => Ok(None),
-            Some(value) => T::deserialize(value).map(Some).map_err(|error| self.bad_field(name, error)),
+            Some(value) => T::deserialize(value).map(Some).map_err(|error| {
+                self.bad_field(
+                    name,
+                    match expected::<T>() {
+                        Some(expected) => format!("expected {expected}, found {}", brief(value)),
+                        None => error.to_string(),
+                    },
+                )
+            }),
         }
     }
 
@@ -114,13 +143,27 @@ impl<'a> ConfigFields<'a> {
         Ok(self.optional_positive(name)?.or_else(|| self.unless_null(name, default)))
     }
 
-    /// The number in field `name`; `default` where the field is absent, nothing where it is `null`.
+    /// The cap in field `name`: a number above zero that f32 can hold, if it is there.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if it is anything but a number above zero.
-    pub fn positive_float_or(&self, name: &str, default: f64) -> Result<Option<f64>> {
-        Ok(self.optional_positive_float(name)?.or_else(|| self.unless_null(name, default)))
+    /// [`Error::Config`] if it is anything else.
+    pub fn optional_cap(&self, name: &str) -> Result<Option<f64>> {
+        match self.optional_positive_float(name)? {
+            Some(cap) if cap > f64::from(f32::MAX) => {
+                Err(self.bad_field(name, format!("{cap:e} is more than f32 can hold")))
+            }
+            cap => Ok(cap),
+        }
+    }
+
+    /// The cap in field `name`; `default` where the field is absent, nothing where it is `null`.
+    ///
+    /// # Errors
+    ///
+    /// As [`ConfigFields::optional_cap`].
+    pub fn cap_or(&self, name: &str, default: f64) -> Result<Option<f64>> {
+        Ok(self.optional_cap(name)?.or_else(|| self.unless_null(name, default)))
     }
 
     fn unless_null<T>(&self, name: &str, default: T) -> Option<T> {
@@ -139,27 +182,8 @@ impl<'a> ConfigFields<'a> {
                 let prefix = format!("{}{name}.", self.prefix);
                 Ok(Some(ConfigFields { path: self.path, prefix, object }))
             }
-            Some(_) => Err(self.bad_field(name, "expected an object")),
+            Some(value) => Err(self.bad_field(name, format!("expected an object, found {}", brief(value)))),
         }
-    }
-
-    /// The architecture that the file names: the first entry of `architectures`
-    /// (`LlamaForCausalLM`), or `model_type` (`llama`) in files without one.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] if the file has neither.
-    pub fn architecture(&self) -> Result<&'a str> {
-        let listed = self.value("architectures").and_then(|list| list.get(0));
-        listed
-            .or_else(|| self.value("model_type"))
-            .and_then(Value::as_str)
-            .ok_or_else(|| self.missing("architectures"))
-    }
-
-    /// The file, for messages.
-    pub(crate) fn path(&self) -> &'a Path {
-        self.path
     }
 
     /// The names of all fields.
@@ -167,16 +191,53 @@ impl<'a> ConfigFields<'a> {
         self.object.keys().map(String::as_str)
     }
 
-    /// The value of field `name`, if it is there and not null.
+    /// The value of field `name` as it is, if it is there.
     pub(crate) fn value(&self, name: &str) -> Option<&'a Value> {
+        #[cfg(test)]
+        super::tests::note_read(&self.prefix, name);
         self.object.get(name).filter(|value| !value.is_null())
     }
 
-    fn missing(&self, name: &str) -> Error {
+    /// An error that says that field `name` is missing.
+    pub(crate) fn missing(&self, name: &str) -> Error {
         self.error(format!("field `{}{name}` is missing", self.prefix))
     }
 
-    fn bad_field(&self, name: &str, problem: impl std::fmt::Display) -> Error {
+    /// An error about field `name`.
+    pub(crate) fn bad_field(&self, name: &str, problem: impl std::fmt::Display) -> Error {
         self.error(format!("field `{}{name}`: {problem}", self.prefix))
     }
+}
+
+/// What a field of type `T` may hold, in plain words.
+fn expected<T>() -> Option<&'static str> {
+    Some(match type_name::<T>() {
+        "bool" => "true or false",
+        "usize" | "u64" => "a whole number that is not negative",
+        "u32" => "a whole number from 0 to 4294967295",
+        "f32" | "f64" => "a number",
+        "alloc::string::String" => "a text",
+        "alloc::vec::Vec<alloc::string::String>" => "a list of texts",
+        "alloc::vec::Vec<f64>" => "a list of numbers",
+        "alloc::vec::Vec<u32>" => "a list of whole numbers from 0 to 4294967295",
+        _ => return None,
+    })
+}
+
+/// A value for a message, cut where it is long.
+pub(crate) fn brief(value: &Value) -> String {
+    match value {
+        Value::Array(list) => format!("a list of {}", list.len()),
+        Value::Object(_) => "an object".into(),
+        Value::String(text) => format!("\"{}\"", shown(text)),
+        other => other.to_string(),
+    }
+}
+
+/// A text of the file for a message: without control characters, and cut where it is long.
+pub(crate) fn shown(text: &str) -> String {
+    const LONGEST: usize = 60;
+    let mut characters = text.chars();
+    let start: String = characters.by_ref().take(LONGEST).flat_map(char::escape_debug).collect();
+    if characters.next().is_some() { start + "…" } else { start }
 }

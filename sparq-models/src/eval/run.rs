@@ -89,6 +89,7 @@ impl<'a> Batch<'a> {
             Ok(stand_in)
         })?;
         state.reserve(max_len)?;
+        state.expect(max_len);
         prefill(model, &scripts, &mut state)?;
         let marks = state.layers().iter().map(|layer| layer.cache().mark()).collect();
         Ok(Self { model, task, samples, scripts, state, marks, watchers, methods })

@@ -1,9 +1,9 @@
-//! Rotary embeddings as a configuration states them, in any of its forms.
+//! Rotary embeddings: as they run, or as a configuration that cannot be loaded states them.
 
 use serde::Serialize;
 
 use super::sizes::find;
-use crate::config::ConfigFields;
+use crate::config::{ConfigFields, RopeConfig, Ropes};
 
 /// Types of layers that have rotary embeddings of their own.
 const LAYER_TYPES: [&str; 2] = ["full_attention", "sliding_attention"];
@@ -19,11 +19,26 @@ pub struct RopeSummary {
     pub scaling: String,
     /// How many times longer the sequences become.
     pub factor: Option<f64>,
+    /// Components of a head that are rotated, the first ones.
+    pub rotary_dim: Option<usize>,
     /// Longest sequence of the first training.
     pub original_context_tokens: Option<usize>,
 }
 
 impl RopeSummary {
+    /// Those of a model that can be loaded.
+    pub(super) fn all(ropes: &Ropes) -> Vec<Self> {
+        let summary = |(layers, rope): (&str, &RopeConfig)| Self {
+            layers: layers.to_owned(),
+            theta: Some(rope.theta),
+            scaling: rope.scaling.name().to_owned(),
+            factor: rope.scaling.factor(),
+            rotary_dim: Some(rope.rotary_dim),
+            original_context_tokens: rope.scaling.original_max_position_embeddings(),
+        };
+        ropes.iter().map(summary).collect()
+    }
+
     fn new(layers: &str, theta: Option<f64>, section: Option<&ConfigFields<'_>>) -> Self {
         let number = |name: &str| section.and_then(|section| section.optional(name).ok().flatten());
         // `type` is the name that older files use.
@@ -33,13 +48,14 @@ impl RopeSummary {
             theta: number("rope_theta").or(theta),
             scaling: scaling.unwrap_or_else(|| "default".into()),
             factor: number("factor"),
+            rotary_dim: None,
             original_context_tokens: section
                 .and_then(|section| find(section, &["original_max_position_embeddings"])),
         }
     }
 }
 
-/// The rotary embeddings of a configuration.
+/// The rotary embeddings that any configuration states.
 pub(super) fn read(fields: &ConfigFields<'_>) -> Vec<RopeSummary> {
     let text = fields.section("text_config").ok().flatten();
     let section = |name: &str| {
@@ -47,7 +63,7 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Vec<RopeSummary> {
         own.or_else(|| text.as_ref().and_then(|text| text.section(name).ok().flatten()))
     };
     let theta = find::<f64>(fields, &["rope_theta", "rotary_emb_base"]);
-    let parameters = section("rope_parameters").or_else(|| section("rope_scaling"));
+    let parameters = section("rope_scaling").or_else(|| section("rope_parameters"));
     if let Some(parameters) = &parameters {
         let of_type = |layers: &&str| {
             let section = parameters.section(layers).ok().flatten()?;

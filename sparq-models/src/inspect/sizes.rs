@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sparq_core::AttentionShape;
 
-use crate::config::ConfigFields;
+use crate::config::{ConfigFields, ModelConfig};
 
 /// Sizes of a decoder. What `config.json` does not state, or states as something else than a count,
 /// is absent.
@@ -29,6 +29,21 @@ pub struct Sizes {
 }
 
 impl Sizes {
+    /// Those of a model that can be loaded.
+    pub(super) fn of(config: &ModelConfig) -> Self {
+        Self {
+            layers: Some(config.num_hidden_layers),
+            hidden_size: Some(config.hidden_size),
+            heads: Some(config.num_attention_heads),
+            kv_heads: Some(config.num_key_value_heads),
+            head_dim: Some(config.head_dim),
+            vocab_size: Some(config.vocab_size),
+            context_tokens: Some(config.max_position_embeddings),
+            sliding_window_tokens: config.windows.tokens(),
+        }
+    }
+
+    /// Those that any configuration states.
     pub(super) fn read(fields: &ConfigFields<'_>) -> Self {
         let count = |names: &[&str]| find::<usize>(fields, names).filter(|&count| count > 0);
         let hidden_size = count(&["hidden_size", "n_embd", "d_model"]);

@@ -72,25 +72,53 @@ fn stored_formats_are_told_apart() {
 }
 
 #[test]
-fn every_form_of_rotary_embedding_is_read() {
+fn rotary_embeddings_are_those_that_run() {
     let rope = fixture("llama3_1").rope;
     assert_eq!((rope[0].layers.as_str(), rope[0].scaling.as_str()), ("all", "llama3"));
     assert_eq!((rope[0].theta, rope[0].factor), (Some(10000.0), Some(8.0)));
-    assert_eq!(rope[0].original_context_tokens, Some(32));
+    assert_eq!((rope[0].original_context_tokens, rope[0].rotary_dim), (Some(32), Some(16)));
     assert_eq!(fixture("phi3_long").rope[0].original_context_tokens, Some(32));
     assert_eq!(fixture("gpt_neox").rope[0].theta, Some(10000.0));
+    let two = fixture("gemma3_text").rope;
+    assert_eq!([&two[0].layers, &two[1].layers], ["full_attention", "sliding_attention"]);
+    assert_eq!((two[0].scaling.as_str(), two[0].factor, two[1].theta), ("linear", Some(4.0), Some(200.0)));
+}
 
-    let older = fixture("gemma3_text").rope;
-    let newer = with_config(
-        json!({"rope_parameters": {
-            "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 20000.0},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 200.0},
-        }}),
-        rope::read,
-    );
-    assert_eq!(older, newer);
-    assert_eq!((older[0].scaling.as_str(), older[1].theta), ("linear", Some(200.0)));
-    assert_eq!(with_config(json!({"n_embd": 8}), rope::read), []);
+/// A folder of the fixture with other fields in its configuration.
+fn changed(name: &str, changes: serde_json::Value) -> Inspection {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sparq-backend-tests/fixtures/families");
+    let folder = tempfile::tempdir().unwrap();
+    let weights = "model.safetensors";
+    std::fs::copy(models.join(name).join(weights), folder.path().join(weights)).unwrap();
+    let config = std::fs::read(models.join(name).join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    for (field, value) in changes.as_object().unwrap() {
+        config[field] = value.clone();
+    }
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    Inspection::new(&Checkpoint::open(folder.path()).unwrap()).unwrap()
+}
+
+#[test]
+fn a_configuration_that_is_refused_is_described_with_the_reason() {
+    let yarn = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64});
+    let refused = changed("llama_linear", json!({"rope_scaling": yarn}));
+    assert!(!refused.supported);
+    assert!(refused.problem.unwrap().contains("rope scaling of type \"yarn\" is not supported"));
+    assert_eq!((refused.rope[0].scaling.as_str(), refused.rope[0].factor), ("yarn", Some(4.0)));
+    assert_eq!(refused.sizes.layers, Some(3));
+    let runs = changed("llama_linear", json!({"rope_parameters": {"rope_theta": 5.0}}));
+    assert_eq!((runs.supported, runs.problem), (true, None));
+    // `rope_scaling` of the fixture wins.
+    assert_eq!((runs.rope[0].scaling.as_str(), runs.rope[0].theta), ("linear", Some(10000.0)));
+}
+
+#[test]
+fn an_output_layer_counts_unless_it_is_a_copy() {
+    let (tied, apart) = (json!({"tie_word_embeddings": true}), json!({"tie_word_embeddings": false}));
+    // The file holds another one than the embedding.
+    let different = changed("llama_linear", tied).parameters;
+    assert_eq!(different, changed("llama_linear", apart).parameters);
 }
 
 #[test]
@@ -102,6 +130,10 @@ fn unknown_architectures_are_described_as_far_as_they_say() {
     let nested = json!({"text_config": {"hidden_size": 64, "num_attention_heads": [1, 2]}});
     let sizes = with_config(nested, Sizes::read);
     assert_eq!((sizes.hidden_size, sizes.heads, sizes.attention_shape()), (Some(64), None, None));
+    assert_eq!(with_config(json!({"n_embd": 8}), rope::read), []);
+    let layers = json!({"full_attention": {"rope_theta": 3.0}, "sliding_attention": {"rope_theta": 2.0}});
+    let ropes = with_config(json!({"text_config": {"rope_parameters": layers}}), rope::read);
+    assert_eq!(ropes.iter().map(|rope| rope.theta).collect::<Vec<_>>(), [Some(3.0), Some(2.0)]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::config::{RopeConfig, RopeScaling};
 pub struct Rope {
     /// Radians per position of each rotated pair of components.
     frequencies: Vec<f64>,
-    /// The same for runs of more than so many tokens, where those differ.
+    /// The same for texts of more than so many tokens, where those differ.
     long: Option<(usize, Vec<f64>)>,
     /// What sines and cosines are multiplied by.
     attention_factor: f64,
@@ -54,21 +54,30 @@ impl Rope {
         }
     }
 
-    /// Sines and cosines for tokens at these positions, `[batch, width]` row-major, in a run of up to
-    /// `max_len` tokens. All layers of a step share them.
+    /// The longest text that the short set of LongRoPE is for, where there are two sets.
+    pub fn longest_with_short_factors(&self) -> Option<usize> {
+        self.long.as_ref().map(|(original, _)| *original)
+    }
+
+    /// Sines and cosines for tokens at these positions, `[batch, width]` row-major, in texts of
+    /// `lens: [batch]` tokens. All layers of a step share them.
     ///
-    /// LongRoPE has two sets of frequencies and rotated keys stay in the cache, so the run's longest
-    /// length chooses the set once. transformers starts with the short set and computes the cache
-    /// anew when the text outgrows it; vLLM and llama.cpp choose once, as here.
-    pub fn at(&self, positions: &[usize], batch: usize, max_len: usize, device: &Device) -> Rotation {
-        let frequencies = match &self.long {
-            Some((original, long)) if max_len > *original => long,
+    /// LongRoPE has two sets of frequencies: the length of the text chooses, as in transformers. Rotated
+    /// keys stay in the cache, so a text that outgrows the short set is computed again.
+    pub fn at(&self, positions: &[usize], lens: &[usize], device: &Device) -> Rotation {
+        let batch = lens.len();
+        let width = positions.len() / batch.max(1);
+        let of_row = |len: usize| match &self.long {
+            Some((original, long)) if len > *original => long,
             _ => &self.frequencies,
         };
         let table = |f: fn(f64) -> f64| {
-            let angles = positions.iter().flat_map(|&p| frequencies.iter().map(move |w| w * p as f64));
+            let rows = positions.chunks(width.max(1)).zip(lens);
+            let angles = rows.flat_map(|(row, &len)| {
+                row.iter().flat_map(move |&p| of_row(len).iter().map(move |w| w * p as f64))
+            });
             let values: Vec<f32> = angles.map(|angle| (f(angle) * self.attention_factor) as f32).collect();
-            let shape = [batch, 1, positions.len() / batch.max(1), frequencies.len()];
+            let shape = [batch, 1, width, self.frequencies.len()];
             Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
         };
         Rotation { cos: table(f64::cos), sin: table(f64::sin) }

@@ -9,57 +9,51 @@ use sparq_core::LayerState;
 
 use super::{
     CausalModel,
-    decoder::{Block, Decoder, lm_head},
+    decoder::{self, Block, Parts},
 };
 use crate::{
-    checkpoint::{Checkpoint, Loader},
-    config::{Activation, ConfigFields, ModelConfig, RopeConfig, RopeFields},
+    checkpoint::Loader,
+    config::{Activation, ConfigFields, Defaults, Keys, ModelConfig, Refusal, RopeFields, Ropes},
     error::Result,
-    layers::{Attention, AttentionConfig, Embedding, GatedMlp, GatedMlpConfig, Norm, Rope, Step},
+    layers::{Attention, AttentionConfig, GatedMlp, GatedMlpConfig, Norm, Step},
 };
 
-#[derive(Debug)]
-struct Config {
-    base: ModelConfig,
-    rope: RopeConfig,
-    rms_norm_eps: f64,
-    attention_bias: bool,
-    activation: Activation,
-    /// On in files that say nothing.
-    tied: bool,
-}
+const PARTS: Parts = Parts::GEMMA;
 
-impl Config {
-    fn read(fields: &ConfigFields<'_>) -> Result<Self> {
-        causal(fields)?;
-        let base = ModelConfig::with_head_dim(fields, 256)?;
-        Ok(Self {
-            rope: RopeConfig::read(fields, base.head_dim, RopeFields::default())?,
-            rms_norm_eps: fields.positive_float("rms_norm_eps")?,
-            attention_bias: fields.optional("attention_bias")?.unwrap_or(false),
-            activation: activation(fields)?,
-            tied: fields.optional("tie_word_embeddings")?.unwrap_or(true),
-            base,
-        })
-    }
+const DEFAULTS: Defaults = Defaults { activation: ("hidden_act", Activation::GeluTanh), ..Defaults::GEMMA };
+
+/// Its fields beside those of all families.
+pub(super) const KEYS: Keys = Keys {
+    used: &[
+        "attention_bias",
+        "head_dim",
+        "hidden_act",
+        "hidden_activation",
+        "num_key_value_heads",
+        "original_max_position_embeddings",
+        "rms_norm_eps",
+        "rope_theta",
+    ],
+    harmless: &["mlp_bias", "partial_rotary_factor"],
+    refused: Refusal::GEMMA,
+};
+
+/// Reads `config.json`.
+pub(super) fn read(fields: &ConfigFields<'_>) -> Result<ModelConfig> {
+    let config = ModelConfig::read(fields, &DEFAULTS)?;
+    Ok(ModelConfig {
+        ropes: Ropes::read(fields, &config, RopeFields::LLAMA)?,
+        attention_bias: fields.optional("attention_bias")?.unwrap_or(false),
+        activation: activation(fields, config.activation)?,
+        ..config
+    })
 }
 
 /// `hidden_activation` where it is given, else `hidden_act`, whose `gelu` in the first releases was
 /// meant to be the tanh form (<https://github.com/huggingface/transformers/pull/29402>).
-fn activation(fields: &ConfigFields<'_>) -> Result<Activation> {
-    let named = Activation::read(fields, "hidden_act", Activation::GeluTanh)?;
+fn activation(fields: &ConfigFields<'_>, named: Activation) -> Result<Activation> {
     let meant = if named == Activation::Gelu { Activation::GeluTanh } else { named };
     Activation::read(fields, "hidden_activation", meant)
-}
-
-/// Refuses the encoders that are made of Gemma's layers.
-pub(super) fn causal(fields: &ConfigFields<'_>) -> Result<()> {
-    match fields.optional("use_bidirectional_attention")?.unwrap_or(false) {
-        true => {
-            Err(fields.error("use_bidirectional_attention = true is not supported: text is written causally"))
-        }
-        false => Ok(()),
-    }
 }
 
 /// Pre-norm attention and gated feed-forward, each added to the residual stream.
@@ -72,22 +66,22 @@ struct DecoderLayer {
 }
 
 impl DecoderLayer {
-    fn load(loader: &mut Loader<'_>, index: usize, config: &Config) -> Self {
-        let name = |part: &str| format!("model.layers.{index}.{part}");
-        let hidden = config.base.hidden_size;
+    fn load(loader: &mut Loader<'_>, index: usize, config: &ModelConfig) -> Self {
+        let name = |part: &str| PARTS.of_layer(index, part);
+        let hidden = config.hidden_size;
         let attention = AttentionConfig {
             qkv_bias: config.attention_bias,
             out_bias: config.attention_bias,
-            ..AttentionConfig::new(hidden, config.base.attention_shape())
+            ..AttentionConfig::new(hidden, config.attention_shape())
         };
         let mlp = GatedMlpConfig {
             hidden,
-            intermediate: config.base.intermediate_size,
+            intermediate: config.intermediate_size,
             activation: config.activation,
             bias: false,
             fused: false,
         };
-        let mut norm = |part| Norm::rms_one_plus(loader, &name(part), hidden, config.rms_norm_eps);
+        let mut norm = |part| Norm::rms_one_plus(loader, &name(part), hidden, config.norm_epsilon);
         Self {
             input_layernorm: norm("input_layernorm"),
             post_attention_layernorm: norm("post_attention_layernorm"),
@@ -110,24 +104,9 @@ impl Block for DecoderLayer {
     }
 }
 
-/// Loads the checkpoint's weights.
-pub(super) fn load(checkpoint: &Checkpoint, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
-    let config = Config::read(&checkpoint.config_fields()?)?;
-    let base = &config.base;
-    let embed_tokens =
-        Embedding::load(loader, "model.embed_tokens", base.table()).scaled((base.hidden_size as f64).sqrt());
-    let layers = (0..base.num_hidden_layers).map(|i| DecoderLayer::load(loader, i, &config)).collect();
-    let norm = Norm::rms_one_plus(loader, "model.norm", base.hidden_size, config.rms_norm_eps);
-    Ok(Box::new(Decoder {
-        device: loader.device().clone(),
-        ropes: vec![Rope::new(&config.rope)],
-        lm_head: lm_head(loader, "lm_head", base, config.tied.then_some(&embed_tokens)),
-        embed_tokens,
-        layers,
-        norm,
-        logit_softcap: None,
-        config: config.base,
-    }))
+/// Loads the weights.
+pub(super) fn load(config: ModelConfig, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
+    decoder::load(config, loader, &PARTS, DecoderLayer::load)
 }
 
 #[cfg(test)]
@@ -137,15 +116,15 @@ mod tests {
     use super::*;
     use crate::config::tests::{fields, with};
 
-    fn read(changes: Value) -> Result<Config> {
-        Config::read(&fields(&with(changes)))
+    fn read(changes: Value) -> Result<ModelConfig> {
+        super::read(&fields(&with(changes)))
     }
 
     #[test]
     fn embeddings_are_tied_and_heads_have_256_components_by_default() {
         let config = read(json!({})).unwrap();
         assert!(config.tied);
-        assert_eq!(config.base.head_dim, 256);
+        assert_eq!(config.head_dim, 256);
         assert!(!read(json!({"tie_word_embeddings": false})).unwrap().tied);
     }
 
@@ -157,11 +136,5 @@ mod tests {
         let both = json!({"hidden_act": "gelu", "hidden_activation": "gelu_pytorch_tanh"});
         assert_eq!(of(both), Activation::GeluTanh);
         assert_eq!(of(json!({"hidden_act": "gelu", "hidden_activation": "gelu"})), Activation::Gelu);
-    }
-
-    #[test]
-    fn encoders_are_refused() {
-        let message = read(json!({"use_bidirectional_attention": true})).unwrap_err().to_string();
-        assert!(message.contains("use_bidirectional_attention"), "{message}");
     }
 }

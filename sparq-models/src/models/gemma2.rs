@@ -8,48 +8,53 @@ use sparq_core::{AttentionLayer, LayerState};
 
 use super::{
     CausalModel,
-    decoder::{Block, Decoder, lm_head},
+    decoder::{self, Block, Parts},
+    qwen2,
 };
 use crate::{
-    checkpoint::{Checkpoint, Loader},
-    config::{Activation, ConfigFields, ModelConfig, RopeConfig, RopeFields, layer_windows},
+    checkpoint::Loader,
+    config::{ConfigFields, Defaults, Keys, LayerWindows, ModelConfig, Refusal, Ropes, Sliding},
     error::Result,
-    layers::{Attention, AttentionConfig, Embedding, GatedMlp, GatedMlpConfig, Norm, Rope, Step},
+    layers::{Attention, AttentionConfig, GatedMlp, GatedMlpConfig, Norm, Step},
 };
 
-#[derive(Debug)]
-struct Config {
-    base: ModelConfig,
-    rope: RopeConfig,
-    rms_norm_eps: f64,
-    attention_bias: bool,
-    query_pre_attn_scalar: f64,
-    attn_logit_softcapping: Option<f64>,
-    final_logit_softcapping: Option<f64>,
-    /// Of each layer.
-    windows: Vec<Option<usize>>,
-    activation: Activation,
-    tied: bool,
-}
+const PARTS: Parts = Parts::GEMMA;
 
-impl Config {
-    fn read(fields: &ConfigFields<'_>) -> Result<Self> {
-        super::gemma::causal(fields)?;
-        let base = ModelConfig::with_head_dim(fields, 256)?;
-        let window = fields.positive_or("sliding_window", 4096)?;
-        Ok(Self {
-            rope: RopeConfig::read(fields, base.head_dim, RopeFields::default())?,
-            rms_norm_eps: fields.positive_float("rms_norm_eps")?,
-            attention_bias: fields.optional("attention_bias")?.unwrap_or(false),
-            query_pre_attn_scalar: fields.optional_positive_float("query_pre_attn_scalar")?.unwrap_or(256.0),
-            attn_logit_softcapping: fields.positive_float_or("attn_logit_softcapping", 50.0)?,
-            final_logit_softcapping: fields.positive_float_or("final_logit_softcapping", 30.0)?,
-            windows: layer_windows(fields, base.num_hidden_layers, window, |i| i % 2 == 0)?,
-            activation: Activation::read(fields, "hidden_activation", Activation::GeluTanh)?,
-            tied: fields.optional("tie_word_embeddings")?.unwrap_or(true),
-            base,
-        })
-    }
+/// Its fields beside those of all families.
+pub(super) const KEYS: Keys = Keys {
+    used: &[
+        "attention_bias",
+        "attn_logit_softcapping",
+        "final_logit_softcapping",
+        "head_dim",
+        "hidden_activation",
+        "layer_types",
+        "num_key_value_heads",
+        "original_max_position_embeddings",
+        "query_pre_attn_scalar",
+        "rms_norm_eps",
+        "rope_theta",
+        "sliding_window",
+    ],
+    harmless: &["hidden_act", "mlp_bias", "partial_rotary_factor"],
+    refused: Refusal::GEMMA_WINDOWS,
+};
+
+/// Reads `config.json`.
+pub(super) fn read(fields: &ConfigFields<'_>) -> Result<ModelConfig> {
+    let mut config = ModelConfig::read(fields, &Defaults::GEMMA)?;
+    let window = fields.positive_or("sliding_window", 4096)?;
+    config.windows = LayerWindows::read(fields, config.num_hidden_layers, window, Sliding::AllBut(2))?;
+    Ok(ModelConfig {
+        ropes: Ropes::read(fields, &config, qwen2::ROPE)?,
+        attention_bias: fields.optional("attention_bias")?.unwrap_or(false),
+        query_pre_attn_scalar: Some(
+            fields.optional_positive_float("query_pre_attn_scalar")?.unwrap_or(256.0),
+        ),
+        attention_softcap: fields.cap_or("attn_logit_softcapping", 50.0)?,
+        logit_softcap: fields.cap_or("final_logit_softcapping", 30.0)?,
+        ..config
+    })
 }
 
 /// Attention and gated feed-forward, each between two norms and added to the residual stream.
@@ -64,28 +69,28 @@ struct DecoderLayer {
 }
 
 impl DecoderLayer {
-    fn load(loader: &mut Loader<'_>, index: usize, config: &Config) -> Self {
-        let name = |part: &str| format!("model.layers.{index}.{part}");
-        let hidden = config.base.hidden_size;
+    fn load(loader: &mut Loader<'_>, index: usize, config: &ModelConfig) -> Self {
+        let name = |part: &str| PARTS.of_layer(index, part);
+        let hidden = config.hidden_size;
         let layer = AttentionLayer {
-            shape: config.base.attention_shape(),
-            window: config.windows[index],
-            softcap: config.attn_logit_softcapping.map(|cap| cap as f32),
+            shape: config.attention_shape(),
+            window: config.windows.window(index),
+            softcap: config.attention_softcap.map(|cap| cap as f32),
         };
         let attention = AttentionConfig {
             qkv_bias: config.attention_bias,
             out_bias: config.attention_bias,
-            query_scale: Some(config.query_pre_attn_scalar.powf(-0.5)),
+            query_scale: config.query_scale(),
             ..AttentionConfig::new(hidden, layer)
         };
         let mlp = GatedMlpConfig {
             hidden,
-            intermediate: config.base.intermediate_size,
+            intermediate: config.intermediate_size,
             activation: config.activation,
             bias: false,
             fused: false,
         };
-        let mut norm = |part| Norm::rms_one_plus(loader, &name(part), hidden, config.rms_norm_eps);
+        let mut norm = |part| Norm::rms_one_plus(loader, &name(part), hidden, config.norm_epsilon);
         Self {
             input_layernorm: norm("input_layernorm"),
             post_attention_layernorm: norm("post_attention_layernorm"),
@@ -110,24 +115,9 @@ impl Block for DecoderLayer {
     }
 }
 
-/// Loads the checkpoint's weights.
-pub(super) fn load(checkpoint: &Checkpoint, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
-    let config = Config::read(&checkpoint.config_fields()?)?;
-    let base = &config.base;
-    let embed_tokens =
-        Embedding::load(loader, "model.embed_tokens", base.table()).scaled((base.hidden_size as f64).sqrt());
-    let layers = (0..base.num_hidden_layers).map(|i| DecoderLayer::load(loader, i, &config)).collect();
-    let norm = Norm::rms_one_plus(loader, "model.norm", base.hidden_size, config.rms_norm_eps);
-    Ok(Box::new(Decoder {
-        device: loader.device().clone(),
-        ropes: vec![Rope::new(&config.rope)],
-        lm_head: lm_head(loader, "lm_head", base, config.tied.then_some(&embed_tokens)),
-        embed_tokens,
-        layers,
-        norm,
-        logit_softcap: config.final_logit_softcapping,
-        config: config.base,
-    }))
+/// Loads the weights.
+pub(super) fn load(config: ModelConfig, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
+    decoder::load(config, loader, &PARTS, DecoderLayer::load)
 }
 
 #[cfg(test)]
@@ -137,18 +127,19 @@ mod tests {
     use super::*;
     use crate::config::tests::{fields, with};
 
-    fn read(changes: Value) -> Result<Config> {
-        Config::read(&fields(&with(changes)))
+    fn read(changes: Value) -> Result<ModelConfig> {
+        super::read(&fields(&with(changes)))
     }
 
     #[test]
     fn absent_fields_take_their_defaults_and_null_switches_off() {
         let config = read(json!({})).unwrap();
-        assert_eq!(config.windows, [Some(4096), None, Some(4096)]);
-        assert_eq!((config.attn_logit_softcapping, config.final_logit_softcapping), (Some(50.0), Some(30.0)));
-        assert_eq!((config.query_pre_attn_scalar, config.tied), (256.0, true));
+        let windows = [0, 1, 2].map(|layer| config.windows.window(layer));
+        assert_eq!(windows, [Some(4096), None, Some(4096)]);
+        assert_eq!((config.attention_softcap, config.logit_softcap), (Some(50.0), Some(30.0)));
+        assert_eq!((config.query_pre_attn_scalar, config.tied), (Some(256.0), true));
         let off = json!({"attn_logit_softcapping": null, "final_logit_softcapping": null});
         let config = read(off).unwrap();
-        assert_eq!((config.attn_logit_softcapping, config.final_logit_softcapping), (None, None));
+        assert_eq!((config.attention_softcap, config.logit_softcap), (None, None));
     }
 }

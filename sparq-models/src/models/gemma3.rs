@@ -9,61 +9,61 @@ use sparq_core::{AttentionLayer, LayerState};
 
 use super::{
     CausalModel,
-    decoder::{Block, Decoder, lm_head},
+    decoder::{self, Block, Parts},
 };
 use crate::{
-    checkpoint::{Checkpoint, Loader},
-    config::{Activation, ConfigFields, ModelConfig, RopeConfig, RopeFields, layer_windows},
+    checkpoint::Loader,
+    config::{ConfigFields, Defaults, Keys, LayerWindows, ModelConfig, Refusal, Ropes, Sliding},
     error::Result,
-    layers::{Attention, AttentionConfig, Embedding, GatedMlp, GatedMlpConfig, Norm, QkNorm, Rope, Step},
+    layers::{Attention, AttentionConfig, GatedMlp, GatedMlpConfig, Norm, QkNorm, Step},
 };
 
-#[derive(Debug)]
-struct Config {
-    base: ModelConfig,
-    /// Of the layers without a window, then of those with one.
-    ropes: [RopeConfig; 2],
-    rms_norm_eps: f64,
-    attention_bias: bool,
-    query_pre_attn_scalar: f64,
-    final_logit_softcapping: Option<f64>,
-    /// Of each layer.
-    windows: Vec<Option<usize>>,
-    activation: Activation,
-    tied: bool,
-}
+const PARTS: Parts = Parts::GEMMA;
 
-impl Config {
-    fn read(fields: &ConfigFields<'_>) -> Result<Self> {
-        super::gemma::causal(fields)?;
-        let base = ModelConfig::with_head_dim(fields, 256)?;
-        let full = RopeFields {
-            layer_type: Some("full_attention"),
-            default_theta: 1_000_000.0,
-            ..RopeFields::default()
-        };
-        let sliding = RopeFields {
-            layer_type: Some("sliding_attention"),
-            theta: "rope_local_base_freq",
-            scaled: false,
-            ..RopeFields::default()
-        };
-        let rope = |names| RopeConfig::read(fields, base.head_dim, names);
-        let window = fields.positive_or("sliding_window", 4096)?;
-        let pattern = fields.optional_positive("sliding_window_pattern")?.unwrap_or(6);
-        let is_sliding = |i: usize| !(i + 1).is_multiple_of(pattern);
-        Ok(Self {
-            ropes: [rope(full)?, rope(sliding)?],
-            rms_norm_eps: fields.positive_float("rms_norm_eps")?,
-            attention_bias: fields.optional("attention_bias")?.unwrap_or(false),
-            query_pre_attn_scalar: fields.optional_positive_float("query_pre_attn_scalar")?.unwrap_or(256.0),
-            final_logit_softcapping: fields.optional_positive_float("final_logit_softcapping")?,
-            windows: layer_windows(fields, base.num_hidden_layers, window, is_sliding)?,
-            activation: Activation::read(fields, "hidden_activation", Activation::GeluTanh)?,
-            tied: fields.optional("tie_word_embeddings")?.unwrap_or(true),
-            base,
-        })
-    }
+const DEFAULTS: Defaults = Defaults { max_position_embeddings: 131_072, ..Defaults::GEMMA };
+
+/// Its fields beside those of all families.
+pub(super) const KEYS: Keys = Keys {
+    used: &[
+        "attention_bias",
+        "final_logit_softcapping",
+        "head_dim",
+        "hidden_activation",
+        "layer_types",
+        "num_key_value_heads",
+        "query_pre_attn_scalar",
+        "rms_norm_eps",
+        "rope_local_base_freq",
+        "rope_theta",
+        "sliding_window",
+        "sliding_window_pattern",
+    ],
+    harmless: &[
+        "_sliding_window_pattern",
+        "attn_logit_softcapping",
+        "hidden_act",
+        "mlp_bias",
+        "original_max_position_embeddings",
+        "partial_rotary_factor",
+    ],
+    refused: Refusal::GEMMA_WINDOWS,
+};
+
+/// Reads `config.json`.
+pub(super) fn read(fields: &ConfigFields<'_>) -> Result<ModelConfig> {
+    let mut config = ModelConfig::read(fields, &DEFAULTS)?;
+    let window = fields.positive_or("sliding_window", 4096)?;
+    let pattern = fields.optional_positive("sliding_window_pattern")?.unwrap_or(6);
+    config.windows = LayerWindows::read(fields, config.num_hidden_layers, window, Sliding::AllBut(pattern))?;
+    Ok(ModelConfig {
+        ropes: Ropes::read_by_layer_type(fields, &config)?,
+        attention_bias: fields.optional("attention_bias")?.unwrap_or(false),
+        query_pre_attn_scalar: Some(
+            fields.optional_positive_float("query_pre_attn_scalar")?.unwrap_or(256.0),
+        ),
+        logit_softcap: fields.optional_cap("final_logit_softcapping")?,
+        ..config
+    })
 }
 
 /// Attention and gated feed-forward, each between two norms and added to the residual stream.
@@ -78,27 +78,27 @@ struct DecoderLayer {
 }
 
 impl DecoderLayer {
-    fn load(loader: &mut Loader<'_>, index: usize, config: &Config) -> Self {
-        let name = |part: &str| format!("model.layers.{index}.{part}");
-        let hidden = config.base.hidden_size;
-        let window = config.windows[index];
-        let layer = AttentionLayer { window, ..config.base.attention_shape().into() };
+    fn load(loader: &mut Loader<'_>, index: usize, config: &ModelConfig) -> Self {
+        let name = |part: &str| PARTS.of_layer(index, part);
+        let hidden = config.hidden_size;
+        let window = config.windows.window(index);
+        let layer = AttentionLayer { window, ..config.attention_shape().into() };
         let attention = AttentionConfig {
             qkv_bias: config.attention_bias,
             out_bias: config.attention_bias,
-            qk_norm: Some(QkNorm { epsilon: config.rms_norm_eps, one_plus: true }),
-            query_scale: Some(config.query_pre_attn_scalar.powf(-0.5)),
-            rope: usize::from(window.is_some()),
+            qk_norm: Some(QkNorm { epsilon: config.norm_epsilon, one_plus: true }),
+            query_scale: config.query_scale(),
+            rope: config.ropes.index(config.windows.is_sliding(index)),
             ..AttentionConfig::new(hidden, layer)
         };
         let mlp = GatedMlpConfig {
             hidden,
-            intermediate: config.base.intermediate_size,
+            intermediate: config.intermediate_size,
             activation: config.activation,
             bias: false,
             fused: false,
         };
-        let mut norm = |part| Norm::rms_one_plus(loader, &name(part), hidden, config.rms_norm_eps);
+        let mut norm = |part| Norm::rms_one_plus(loader, &name(part), hidden, config.norm_epsilon);
         Self {
             input_layernorm: norm("input_layernorm"),
             post_attention_layernorm: norm("post_attention_layernorm"),
@@ -123,68 +123,25 @@ impl Block for DecoderLayer {
     }
 }
 
-/// Loads the checkpoint's weights.
-pub(super) fn load(checkpoint: &Checkpoint, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
-    let config = Config::read(&checkpoint.config_fields()?)?;
-    let base = &config.base;
-    let embed_tokens =
-        Embedding::load(loader, "model.embed_tokens", base.table()).scaled((base.hidden_size as f64).sqrt());
-    let layers = (0..base.num_hidden_layers).map(|i| DecoderLayer::load(loader, i, &config)).collect();
-    let norm = Norm::rms_one_plus(loader, "model.norm", base.hidden_size, config.rms_norm_eps);
-    Ok(Box::new(Decoder {
-        device: loader.device().clone(),
-        ropes: config.ropes.iter().map(Rope::new).collect(),
-        lm_head: lm_head(loader, "lm_head", base, config.tied.then_some(&embed_tokens)),
-        embed_tokens,
-        layers,
-        norm,
-        logit_softcap: config.final_logit_softcapping,
-        config: config.base,
-    }))
+/// Loads the weights.
+pub(super) fn load(config: ModelConfig, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
+    decoder::load(config, loader, &PARTS, DecoderLayer::load)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
-    use super::*;
-    use crate::config::{
-        RopeScaling,
-        tests::{fields, with},
-    };
-
-    fn read(changes: Value) -> Result<Config> {
-        Config::read(&fields(&with(changes)))
-    }
+    use crate::config::tests::{fields, with};
 
     #[test]
-    fn two_rotary_bases_in_the_spelling_of_transformers_4() {
-        let config = read(json!({
-            "rope_theta": 500_000.0, "rope_local_base_freq": 20_000.0, "sliding_window_pattern": 2,
-            "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "sliding_window": 16
-        }))
-        .unwrap();
-        let [full, sliding] = config.ropes;
-        assert_eq!((full.theta, full.scaling), (500_000.0, RopeScaling::Linear { factor: 8.0 }));
-        assert_eq!((sliding.theta, sliding.scaling), (20_000.0, RopeScaling::None));
-        assert_eq!(config.windows, [Some(16), None, Some(16)]);
-    }
-
-    #[test]
-    fn two_rotary_bases_in_the_spelling_of_transformers_5() {
-        let config = read(json!({"rope_parameters": {
-            "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 300.0},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 200.0}
-        }}))
-        .unwrap();
-        let [full, sliding] = config.ropes;
-        assert_eq!((full.theta, full.scaling), (300.0, RopeScaling::Linear { factor: 2.0 }));
-        assert_eq!((sliding.theta, sliding.scaling), (200.0, RopeScaling::None));
-    }
-
-    #[test]
-    fn rotary_bases_have_defaults() {
-        let [full, sliding] = read(json!({})).unwrap().ropes;
-        assert_eq!((full.theta, sliding.theta), (1_000_000.0, 10_000.0));
+    fn every_sixth_layer_sees_everything_unless_another_pattern_is_named() {
+        let windows = |changes| {
+            let config = super::read(&fields(&with(changes))).unwrap();
+            (0..12).map(|layer| config.windows.window(layer).is_some()).collect::<Vec<_>>()
+        };
+        let pattern = |every| (1..=12).map(|layer| layer % every != 0).collect::<Vec<_>>();
+        assert_eq!(windows(json!({})), pattern(6));
+        assert_eq!(windows(json!({"sliding_window_pattern": 2})), pattern(2));
     }
 }

@@ -9,46 +9,63 @@ use sparq_core::LayerState;
 
 use super::{
     CausalModel,
-    decoder::{Block, Decoder, lm_head},
+    decoder::{self, Block, Parts},
 };
 use crate::{
-    checkpoint::{Checkpoint, Loader},
-    config::{Activation, ConfigFields, ModelConfig, RopeConfig, RopeFields},
+    checkpoint::Loader,
+    config::{Activation, ConfigFields, Defaults, Keys, ModelConfig, Refusal, RopeFields, Ropes},
     error::Result,
-    layers::{Attention, AttentionConfig, Embedding, Mlp, MlpConfig, Norm, Projections, Rope, Step},
+    layers::{Attention, AttentionConfig, Mlp, MlpConfig, Norm, Projections, Step},
 };
 
-#[derive(Debug)]
-struct Config {
-    base: ModelConfig,
-    rope: RopeConfig,
-    layer_norm_eps: f64,
-    attention_bias: bool,
-    /// Whether the feed-forward layer reads what attention reads, and not what it adds to.
-    parallel: bool,
-    activation: Activation,
-    tied: bool,
-}
+const PARTS: Parts = Parts {
+    embedding: "gpt_neox.embed_in",
+    layers: "gpt_neox.layers",
+    norm: "gpt_neox.final_layer_norm",
+    // transformers 5 may write the output projection under its usual name.
+    heads: &["lm_head", "embed_out"],
+    load_norm: Norm::layer,
+    scaled_embeddings: false,
+};
 
-impl Config {
-    fn read(fields: &ConfigFields<'_>) -> Result<Self> {
-        let base = ModelConfig::from_fields(fields)?;
-        let names = RopeFields {
-            theta: "rotary_emb_base",
-            partial: "rotary_pct",
-            default_partial: 0.25,
-            ..RopeFields::default()
-        };
-        Ok(Self {
-            rope: RopeConfig::read(fields, base.head_dim, names)?,
-            layer_norm_eps: fields.optional_positive_float("layer_norm_eps")?.unwrap_or(1e-5),
-            attention_bias: fields.optional("attention_bias")?.unwrap_or(true),
-            parallel: fields.optional("use_parallel_residual")?.unwrap_or(true),
-            activation: Activation::read(fields, "hidden_act", Activation::Gelu)?,
-            tied: fields.optional("tie_word_embeddings")?.unwrap_or(false),
-            base,
-        })
+const DEFAULTS: Defaults = Defaults {
+    has_groups: false,
+    norm_epsilon: ("layer_norm_eps", 1e-5),
+    activation: ("hidden_act", Activation::Gelu),
+    ..Defaults::LLAMA
+};
+
+/// Its fields beside those of all families.
+pub(super) const KEYS: Keys = Keys {
+    used: &[
+        "attention_bias",
+        "hidden_act",
+        "layer_norm_eps",
+        "original_max_position_embeddings",
+        "rotary_emb_base",
+        "rotary_pct",
+        "use_parallel_residual",
+    ],
+    harmless: &["hidden_dropout", "mlp_bias", "num_key_value_heads", "partial_rotary_factor", "rope_theta"],
+    refused: Refusal::GPT_NEOX,
+};
+
+/// Reads `config.json`.
+pub(super) fn read(fields: &ConfigFields<'_>) -> Result<ModelConfig> {
+    let config = ModelConfig::read(fields, &DEFAULTS)?;
+    // transformers takes it for the rotary embedding alone.
+    if fields.optional_positive("head_dim")?.is_some_and(|head_dim| head_dim != config.head_dim) {
+        let expected = config.head_dim;
+        return Err(
+            fields.bad_field("head_dim", format!("heads of this architecture have {expected} components"))
+        );
     }
+    Ok(ModelConfig {
+        ropes: Ropes::read(fields, &config, RopeFields::GPT_NEOX)?,
+        attention_bias: fields.optional("attention_bias")?.unwrap_or(true),
+        parallel_residual: fields.optional("use_parallel_residual")?.unwrap_or(true),
+        ..config
+    })
 }
 
 /// Attention and feed-forward, each behind a norm of its own.
@@ -62,28 +79,28 @@ struct DecoderLayer {
 }
 
 impl DecoderLayer {
-    fn load(loader: &mut Loader<'_>, index: usize, config: &Config) -> Self {
-        let name = |part: &str| format!("gpt_neox.layers.{index}.{part}");
-        let hidden = config.base.hidden_size;
+    fn load(loader: &mut Loader<'_>, index: usize, config: &ModelConfig) -> Self {
+        let name = |part: &str| PARTS.of_layer(index, part);
+        let hidden = config.hidden_size;
         let attention = AttentionConfig {
             projections: Projections::FusedPerHead,
             qkv_bias: config.attention_bias,
             out_bias: config.attention_bias,
-            ..AttentionConfig::new(hidden, config.base.attention_shape())
+            ..AttentionConfig::new(hidden, config.attention_shape())
         };
         let mlp = MlpConfig {
             hidden,
-            intermediate: config.base.intermediate_size,
+            intermediate: config.intermediate_size,
             activation: config.activation,
             names: ["dense_h_to_4h", "dense_4h_to_h"],
         };
-        let mut norm = |part| Norm::layer(loader, &name(part), hidden, config.layer_norm_eps);
+        let mut norm = |part| Norm::layer(loader, &name(part), hidden, config.norm_epsilon);
         Self {
             input_layernorm: norm("input_layernorm"),
             post_attention_layernorm: norm("post_attention_layernorm"),
             attention: Attention::load(loader, &name("attention"), &attention),
             mlp: Mlp::load(loader, &name("mlp"), &mlp),
-            parallel: config.parallel,
+            parallel: config.parallel_residual,
         }
     }
 }
@@ -101,31 +118,9 @@ impl Block for DecoderLayer {
     }
 }
 
-/// Loads the checkpoint's weights.
-pub(super) fn load(checkpoint: &Checkpoint, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
-    let config = Config::read(&checkpoint.config_fields()?)?;
-    let base = &config.base;
-    let embed_tokens = Embedding::load(loader, "gpt_neox.embed_in", base.table());
-    let layers = (0..base.num_hidden_layers).map(|i| DecoderLayer::load(loader, i, &config)).collect();
-    let norm = Norm::layer(loader, "gpt_neox.final_layer_norm", base.hidden_size, config.layer_norm_eps);
-    // Causal masks and rotary frequencies of old files, which follow from the configuration.
-    loader.ignore(|name| {
-        [".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"]
-            .iter()
-            .any(|end| name.ends_with(end))
-    });
-    // transformers 5 may write the output projection under its usual name.
-    let head = if loader.contains("lm_head.weight") { "lm_head" } else { "embed_out" };
-    Ok(Box::new(Decoder {
-        device: loader.device().clone(),
-        ropes: vec![Rope::new(&config.rope)],
-        lm_head: lm_head(loader, head, base, config.tied.then_some(&embed_tokens)),
-        embed_tokens,
-        layers,
-        norm,
-        logit_softcap: None,
-        config: config.base,
-    }))
+/// Loads the weights.
+pub(super) fn load(config: ModelConfig, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
+    decoder::load(config, loader, &PARTS, DecoderLayer::load)
 }
 
 #[cfg(test)]
@@ -135,20 +130,22 @@ mod tests {
     use super::*;
     use crate::config::tests::{fields, with};
 
-    fn read(changes: Value) -> Result<Config> {
-        Config::read(&fields(&with(changes)))
+    fn read(changes: Value) -> Result<ModelConfig> {
+        super::read(&fields(&with(changes)))
     }
 
     #[test]
-    fn rotary_fields_have_names_of_their_own() {
-        let config = read(json!({})).unwrap();
-        assert_eq!((config.rope.theta, config.rope.rotary_dim), (10_000.0, 4));
-        assert!(config.parallel && config.attention_bias && !config.tied);
-        let old = json!({"rotary_emb_base": 500, "rotary_pct": 0.5, "use_parallel_residual": false});
-        let config = read(old).unwrap();
-        assert_eq!((config.rope.theta, config.rope.rotary_dim, config.parallel), (500.0, 8, false));
-        let new = json!({"rope_parameters": {"rope_theta": 300.0, "partial_rotary_factor": 1.0}});
-        let config = read(new).unwrap();
-        assert_eq!((config.rope.theta, config.rope.rotary_dim), (300.0, 16));
+    fn absent_fields_take_their_defaults_and_heads_have_no_groups() {
+        let config = read(json!({"num_key_value_heads": 3, "hidden_act": null})).unwrap();
+        assert!(config.parallel_residual && config.attention_bias && !config.tied);
+        assert_eq!((config.num_key_value_heads, config.head_dim), (4, 16));
+        assert_eq!((config.norm_epsilon, config.activation), (1e-5, Activation::Gelu));
+        assert!(!read(json!({"use_parallel_residual": false})).unwrap().parallel_residual);
+        assert!(read(json!({"head_dim": 16})).is_ok());
+        let message = read(json!({"head_dim": 8})).unwrap_err().to_string();
+        assert!(
+            message.contains("field `head_dim`: heads of this architecture have 16 components"),
+            "{message}"
+        );
     }
 }

@@ -8,39 +8,42 @@ use sparq_core::LayerState;
 
 use super::{
     CausalModel,
-    decoder::{Block, Decoder, lm_head},
+    decoder::{self, Block, Parts},
 };
 use crate::{
-    checkpoint::{Checkpoint, Loader},
-    config::{Activation, ConfigFields, ModelConfig, RopeConfig, RopeFields},
+    checkpoint::Loader,
+    config::{ConfigFields, Defaults, Keys, ModelConfig, Refusal, RopeFields, Ropes},
     error::Result,
-    layers::{Attention, AttentionConfig, Embedding, GatedMlp, GatedMlpConfig, Norm, Rope, Step},
+    layers::{Attention, AttentionConfig, GatedMlp, GatedMlpConfig, Norm, Step},
 };
 
-#[derive(Debug)]
-struct Config {
-    base: ModelConfig,
-    rope: RopeConfig,
-    rms_norm_eps: f64,
-    attention_bias: bool,
-    mlp_bias: bool,
-    activation: Activation,
-    tied: bool,
-}
+const PARTS: Parts = Parts::LLAMA;
 
-impl Config {
-    fn read(fields: &ConfigFields<'_>) -> Result<Self> {
-        let base = ModelConfig::from_fields(fields)?;
-        Ok(Self {
-            rope: RopeConfig::read(fields, base.head_dim, RopeFields::default())?,
-            rms_norm_eps: fields.positive_float("rms_norm_eps")?,
-            attention_bias: fields.optional("attention_bias")?.unwrap_or(false),
-            mlp_bias: fields.optional("mlp_bias")?.unwrap_or(false),
-            activation: Activation::read(fields, "hidden_act", Activation::Silu)?,
-            tied: fields.optional("tie_word_embeddings")?.unwrap_or(false),
-            base,
-        })
-    }
+/// Its fields beside those of all families.
+pub(super) const KEYS: Keys = Keys {
+    used: &[
+        "attention_bias",
+        "head_dim",
+        "hidden_act",
+        "mlp_bias",
+        "num_key_value_heads",
+        "original_max_position_embeddings",
+        "rms_norm_eps",
+        "rope_theta",
+    ],
+    harmless: &["partial_rotary_factor"],
+    refused: Refusal::NO_WINDOWS,
+};
+
+/// Reads `config.json`.
+pub(super) fn read(fields: &ConfigFields<'_>) -> Result<ModelConfig> {
+    let config = ModelConfig::read(fields, &Defaults::LLAMA)?;
+    Ok(ModelConfig {
+        ropes: Ropes::read(fields, &config, RopeFields::LLAMA)?,
+        attention_bias: fields.optional("attention_bias")?.unwrap_or(false),
+        mlp_bias: fields.optional("mlp_bias")?.unwrap_or(false),
+        ..config
+    })
 }
 
 /// Pre-norm attention and gated feed-forward, each added to the residual stream.
@@ -53,22 +56,22 @@ struct DecoderLayer {
 }
 
 impl DecoderLayer {
-    fn load(loader: &mut Loader<'_>, index: usize, config: &Config) -> Self {
-        let name = |part: &str| format!("model.layers.{index}.{part}");
-        let hidden = config.base.hidden_size;
+    fn load(loader: &mut Loader<'_>, index: usize, config: &ModelConfig) -> Self {
+        let name = |part: &str| PARTS.of_layer(index, part);
+        let hidden = config.hidden_size;
         let attention = AttentionConfig {
             qkv_bias: config.attention_bias,
             out_bias: config.attention_bias,
-            ..AttentionConfig::new(hidden, config.base.attention_shape())
+            ..AttentionConfig::new(hidden, config.attention_shape())
         };
         let mlp = GatedMlpConfig {
             hidden,
-            intermediate: config.base.intermediate_size,
+            intermediate: config.intermediate_size,
             activation: config.activation,
             bias: config.mlp_bias,
             fused: false,
         };
-        let mut norm = |part| Norm::rms(loader, &name(part), hidden, config.rms_norm_eps);
+        let mut norm = |part| Norm::rms(loader, &name(part), hidden, config.norm_epsilon);
         Self {
             input_layernorm: norm("input_layernorm"),
             post_attention_layernorm: norm("post_attention_layernorm"),
@@ -91,25 +94,9 @@ impl Block for DecoderLayer {
     }
 }
 
-/// Loads the checkpoint's weights.
-pub(super) fn load(checkpoint: &Checkpoint, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
-    let config = Config::read(&checkpoint.config_fields()?)?;
-    let base = &config.base;
-    let embed_tokens = Embedding::load(loader, "model.embed_tokens", base.table());
-    let layers = (0..base.num_hidden_layers).map(|i| DecoderLayer::load(loader, i, &config)).collect();
-    let norm = Norm::rms(loader, "model.norm", base.hidden_size, config.rms_norm_eps);
-    // Old conversions carry the rotary frequencies, which follow from the configuration.
-    loader.ignore(|name| name.ends_with("rotary_emb.inv_freq"));
-    Ok(Box::new(Decoder {
-        device: loader.device().clone(),
-        ropes: vec![Rope::new(&config.rope)],
-        lm_head: lm_head(loader, "lm_head", base, config.tied.then_some(&embed_tokens)),
-        embed_tokens,
-        layers,
-        norm,
-        logit_softcap: None,
-        config: config.base,
-    }))
+/// Loads the weights.
+pub(super) fn load(config: ModelConfig, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
+    decoder::load(config, loader, &PARTS, DecoderLayer::load)
 }
 
 #[cfg(test)]
@@ -119,18 +106,17 @@ mod tests {
     use super::*;
     use crate::config::tests::{fields, with};
 
-    fn read(changes: Value) -> Result<Config> {
-        Config::read(&fields(&with(changes)))
+    fn read(changes: Value) -> Result<ModelConfig> {
+        super::read(&fields(&with(changes)))
     }
 
     #[test]
     fn absent_fields_take_their_defaults() {
         let config = read(json!({})).unwrap();
-        assert_eq!((config.rope.theta, config.rope.rotary_dim), (10_000.0, 16));
         assert!(!config.tied && !config.attention_bias && !config.mlp_bias);
         let message = read(json!({"rms_norm_eps": 0.0})).unwrap_err().to_string();
         assert!(message.contains("field `rms_norm_eps`: must be above 0"), "{message}");
         let message = read(json!({"rope_scaling": 2})).unwrap_err().to_string();
-        assert!(message.contains("field `rope_scaling`: expected an object"), "{message}");
+        assert!(message.contains("field `rope_scaling`: expected an object, found 2"), "{message}");
     }
 }

@@ -7,38 +7,45 @@ use sparq_core::{AttentionLayer, LayerState};
 
 use super::{
     CausalModel,
-    decoder::{Block, Decoder, lm_head},
+    decoder::{self, Block, Parts},
 };
 use crate::{
-    checkpoint::{Checkpoint, Loader},
-    config::{Activation, ConfigFields, ModelConfig, RopeConfig, RopeFields},
+    checkpoint::Loader,
+    config::{ConfigFields, Defaults, Keys, LayerWindows, ModelConfig, Refusal, RopeFields, Ropes, Sliding},
     error::Result,
-    layers::{Attention, AttentionConfig, Embedding, GatedMlp, GatedMlpConfig, Norm, Rope, Step},
+    layers::{Attention, AttentionConfig, GatedMlp, GatedMlpConfig, Norm, Step},
 };
 
-#[derive(Debug)]
-struct Config {
-    base: ModelConfig,
-    rope: RopeConfig,
-    rms_norm_eps: f64,
-    /// `null` from version 0.2 on, which switches it off.
-    window: Option<usize>,
-    activation: Activation,
-    tied: bool,
-}
+const PARTS: Parts = Parts::LLAMA;
 
-impl Config {
-    fn read(fields: &ConfigFields<'_>) -> Result<Self> {
-        let base = ModelConfig::from_fields(fields)?;
-        Ok(Self {
-            rope: RopeConfig::read(fields, base.head_dim, RopeFields::default())?,
-            rms_norm_eps: fields.positive_float("rms_norm_eps")?,
-            window: fields.positive_or("sliding_window", 4096)?,
-            activation: Activation::read(fields, "hidden_act", Activation::Silu)?,
-            tied: fields.optional("tie_word_embeddings")?.unwrap_or(false),
-            base,
-        })
-    }
+const DEFAULTS: Defaults = Defaults { max_position_embeddings: 131_072, ..Defaults::LLAMA };
+
+/// Its fields beside those of all families.
+pub(super) const KEYS: Keys = Keys {
+    used: &[
+        "head_dim",
+        "hidden_act",
+        "layer_types",
+        "num_key_value_heads",
+        "original_max_position_embeddings",
+        "rms_norm_eps",
+        "rope_theta",
+        "sliding_window",
+    ],
+    harmless: &["attention_bias", "mlp_bias", "partial_rotary_factor"],
+    refused: Refusal::WINDOWS,
+};
+
+/// Reads `config.json`.
+pub(super) fn read(fields: &ConfigFields<'_>) -> Result<ModelConfig> {
+    let mut config = ModelConfig::read(fields, &DEFAULTS)?;
+    // `null` from version 0.2 on, which switches it off.
+    let window = fields.positive_or("sliding_window", 4096)?;
+    let rule = if window.is_some() { Sliding::All } else { Sliding::None };
+    config.windows = LayerWindows::read(fields, config.num_hidden_layers, window, rule)?;
+    // With `layer_types`, even as `null`, it is a Ministral in transformers.
+    let names = RopeFields { has_layer_types: fields.has("layer_types"), ..RopeFields::LLAMA };
+    Ok(ModelConfig { ropes: Ropes::read(fields, &config, names)?, ..config })
 }
 
 /// Pre-norm attention and gated feed-forward, each added to the residual stream.
@@ -51,18 +58,19 @@ struct DecoderLayer {
 }
 
 impl DecoderLayer {
-    fn load(loader: &mut Loader<'_>, index: usize, config: &Config) -> Self {
-        let name = |part: &str| format!("model.layers.{index}.{part}");
-        let hidden = config.base.hidden_size;
-        let layer = AttentionLayer { window: config.window, ..config.base.attention_shape().into() };
+    fn load(loader: &mut Loader<'_>, index: usize, config: &ModelConfig) -> Self {
+        let name = |part: &str| PARTS.of_layer(index, part);
+        let hidden = config.hidden_size;
+        let layer =
+            AttentionLayer { window: config.windows.window(index), ..config.attention_shape().into() };
         let mlp = GatedMlpConfig {
             hidden,
-            intermediate: config.base.intermediate_size,
+            intermediate: config.intermediate_size,
             activation: config.activation,
             bias: false,
             fused: false,
         };
-        let mut norm = |part| Norm::rms(loader, &name(part), hidden, config.rms_norm_eps);
+        let mut norm = |part| Norm::rms(loader, &name(part), hidden, config.norm_epsilon);
         Self {
             input_layernorm: norm("input_layernorm"),
             post_attention_layernorm: norm("post_attention_layernorm"),
@@ -85,23 +93,9 @@ impl Block for DecoderLayer {
     }
 }
 
-/// Loads the checkpoint's weights.
-pub(super) fn load(checkpoint: &Checkpoint, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
-    let config = Config::read(&checkpoint.config_fields()?)?;
-    let base = &config.base;
-    let embed_tokens = Embedding::load(loader, "model.embed_tokens", base.table());
-    let layers = (0..base.num_hidden_layers).map(|i| DecoderLayer::load(loader, i, &config)).collect();
-    let norm = Norm::rms(loader, "model.norm", base.hidden_size, config.rms_norm_eps);
-    Ok(Box::new(Decoder {
-        device: loader.device().clone(),
-        ropes: vec![Rope::new(&config.rope)],
-        lm_head: lm_head(loader, "lm_head", base, config.tied.then_some(&embed_tokens)),
-        embed_tokens,
-        layers,
-        norm,
-        logit_softcap: None,
-        config: config.base,
-    }))
+/// Loads the weights.
+pub(super) fn load(config: ModelConfig, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
+    decoder::load(config, loader, &PARTS, DecoderLayer::load)
 }
 
 #[cfg(test)]
@@ -111,19 +105,34 @@ mod tests {
     use super::*;
     use crate::config::tests::{fields, with};
 
-    fn read(changes: Value) -> Result<Config> {
-        Config::read(&fields(&with(changes)))
+    fn read(changes: Value) -> Result<ModelConfig> {
+        super::read(&fields(&with(changes)))
     }
 
     #[test]
     fn null_switches_the_window_off() {
-        assert_eq!(read(json!({})).unwrap().window, Some(4096));
-        assert_eq!(read(json!({"sliding_window": 16})).unwrap().window, Some(16));
-        assert_eq!(read(json!({"sliding_window": null})).unwrap().window, None);
+        let window = |changes| read(changes).unwrap().windows.window(0);
+        assert_eq!(window(json!({})), Some(4096));
+        assert_eq!(window(json!({"sliding_window": 16})), Some(16));
+        assert_eq!(window(json!({"sliding_window": null})), None);
+    }
+
+    #[test]
+    fn layers_of_a_ministral_that_see_everything_have_no_window() {
+        let types = json!(["full_attention", "sliding_attention", "full_attention"]);
+        let config = read(json!({"sliding_window": 16, "layer_types": types})).unwrap();
+        assert_eq!([0, 1, 2].map(|layer| config.windows.window(layer)), [None, Some(16), None]);
+        let config = read(json!({"sliding_window": 16, "layer_types": null})).unwrap();
+        assert_eq!(config.windows.window(2), Some(16));
+        // It takes no section by type of layer, where a Mistral ignores it.
+        let section = json!({"sliding_attention": {"rope_theta": 300.0}});
+        assert!(read(json!({"rope_parameters": section})).is_ok());
+        let message = read(json!({"rope_parameters": section, "layer_types": null})).unwrap_err().to_string();
+        assert!(message.contains("`rope_parameters.sliding_attention`"), "{message}");
     }
 
     #[test]
     fn nemo_names_its_head_size() {
-        assert_eq!(read(json!({"head_dim": 32})).unwrap().base.head_dim, 32);
+        assert_eq!(read(json!({"head_dim": 32})).unwrap().head_dim, 32);
     }
 }

@@ -10,39 +10,42 @@ use sparq_core::{AttentionLayer, LayerState};
 
 use super::{
     CausalModel,
-    decoder::{Block, Decoder, lm_head},
+    decoder::{self, Block, Parts},
 };
 use crate::{
-    checkpoint::{Checkpoint, Loader},
-    config::{Activation, ConfigFields, ModelConfig, RopeConfig, RopeFields},
+    checkpoint::Loader,
+    config::{ConfigFields, Defaults, Keys, LayerWindows, ModelConfig, Refusal, RopeFields, Ropes},
     error::Result,
-    layers::{
-        Attention, AttentionConfig, Embedding, GatedMlp, GatedMlpConfig, Norm, Projections, Rope, Step,
-    },
+    layers::{Attention, AttentionConfig, GatedMlp, GatedMlpConfig, Norm, Projections, Step},
 };
 
-#[derive(Debug)]
-struct Config {
-    base: ModelConfig,
-    rope: RopeConfig,
-    rms_norm_eps: f64,
-    window: Option<usize>,
-    activation: Activation,
-    tied: bool,
-}
+const PARTS: Parts = Parts::LLAMA;
 
-impl Config {
-    fn read(fields: &ConfigFields<'_>) -> Result<Self> {
-        let base = ModelConfig::from_fields(fields)?;
-        Ok(Self {
-            rope: RopeConfig::read(fields, base.head_dim, RopeFields::default())?,
-            rms_norm_eps: fields.positive_float("rms_norm_eps")?,
-            window: fields.optional_positive("sliding_window")?,
-            activation: Activation::read(fields, "hidden_act", Activation::Silu)?,
-            tied: fields.optional("tie_word_embeddings")?.unwrap_or(false),
-            base,
-        })
-    }
+const DEFAULTS: Defaults =
+    Defaults { max_position_embeddings: 4096, norm_epsilon: ("rms_norm_eps", 1e-5), ..Defaults::LLAMA };
+
+/// Its fields beside those of all families.
+pub(super) const KEYS: Keys = Keys {
+    used: &[
+        "head_dim",
+        "hidden_act",
+        "num_key_value_heads",
+        "original_max_position_embeddings",
+        "partial_rotary_factor",
+        "rms_norm_eps",
+        "rope_theta",
+        "sliding_window",
+    ],
+    harmless: &["attention_bias", "mlp_bias"],
+    refused: Refusal::ONE_KIND_OF_LAYER,
+};
+
+/// Reads `config.json`.
+pub(super) fn read(fields: &ConfigFields<'_>) -> Result<ModelConfig> {
+    let mut config = ModelConfig::read(fields, &DEFAULTS)?;
+    let window = fields.optional_positive("sliding_window")?;
+    config.windows = LayerWindows::all(config.num_hidden_layers, window);
+    Ok(ModelConfig { ropes: Ropes::read(fields, &config, RopeFields::PHI3)?, ..config })
 }
 
 /// Pre-norm attention and gated feed-forward, each added to the residual stream.
@@ -55,20 +58,21 @@ struct DecoderLayer {
 }
 
 impl DecoderLayer {
-    fn load(loader: &mut Loader<'_>, index: usize, config: &Config) -> Self {
-        let name = |part: &str| format!("model.layers.{index}.{part}");
-        let hidden = config.base.hidden_size;
-        let layer = AttentionLayer { window: config.window, ..config.base.attention_shape().into() };
+    fn load(loader: &mut Loader<'_>, index: usize, config: &ModelConfig) -> Self {
+        let name = |part: &str| PARTS.of_layer(index, part);
+        let hidden = config.hidden_size;
+        let layer =
+            AttentionLayer { window: config.windows.window(index), ..config.attention_shape().into() };
         let attention =
             AttentionConfig { projections: Projections::Fused, ..AttentionConfig::new(hidden, layer) };
         let mlp = GatedMlpConfig {
             hidden,
-            intermediate: config.base.intermediate_size,
+            intermediate: config.intermediate_size,
             activation: config.activation,
             bias: false,
             fused: true,
         };
-        let mut norm = |part| Norm::rms(loader, &name(part), hidden, config.rms_norm_eps);
+        let mut norm = |part| Norm::rms(loader, &name(part), hidden, config.norm_epsilon);
         Self {
             input_layernorm: norm("input_layernorm"),
             post_attention_layernorm: norm("post_attention_layernorm"),
@@ -91,23 +95,9 @@ impl Block for DecoderLayer {
     }
 }
 
-/// Loads the checkpoint's weights.
-pub(super) fn load(checkpoint: &Checkpoint, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
-    let config = Config::read(&checkpoint.config_fields()?)?;
-    let base = &config.base;
-    let embed_tokens = Embedding::load(loader, "model.embed_tokens", base.table());
-    let layers = (0..base.num_hidden_layers).map(|i| DecoderLayer::load(loader, i, &config)).collect();
-    let norm = Norm::rms(loader, "model.norm", base.hidden_size, config.rms_norm_eps);
-    Ok(Box::new(Decoder {
-        device: loader.device().clone(),
-        ropes: vec![Rope::new(&config.rope)],
-        lm_head: lm_head(loader, "lm_head", base, config.tied.then_some(&embed_tokens)),
-        embed_tokens,
-        layers,
-        norm,
-        logit_softcap: None,
-        config: config.base,
-    }))
+/// Loads the weights.
+pub(super) fn load(config: ModelConfig, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
+    decoder::load(config, loader, &PARTS, DecoderLayer::load)
 }
 
 #[cfg(test)]
@@ -117,15 +107,14 @@ mod tests {
     use super::*;
     use crate::config::tests::{fields, with};
 
-    fn read(changes: Value) -> Result<Config> {
-        Config::read(&fields(&with(changes)))
+    fn read(changes: Value) -> Result<ModelConfig> {
+        super::read(&fields(&with(changes)))
     }
 
     #[test]
-    fn part_of_the_heads_and_windows_are_optional() {
-        let config = read(json!({})).unwrap();
-        assert_eq!((config.rope.rotary_dim, config.window), (16, None));
-        let config = read(json!({"partial_rotary_factor": 0.75, "sliding_window": 2047})).unwrap();
-        assert_eq!((config.rope.rotary_dim, config.window), (12, Some(2047)));
+    fn windows_are_optional_and_the_epsilon_has_a_default() {
+        let config = read(json!({"rms_norm_eps": null})).unwrap();
+        assert_eq!((config.windows.tokens(), config.norm_epsilon), (None, 1e-5));
+        assert_eq!(read(json!({"sliding_window": 2047})).unwrap().windows.window(1), Some(2047));
     }
 }

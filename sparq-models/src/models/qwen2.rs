@@ -7,49 +7,57 @@ use sparq_core::{AttentionLayer, LayerState};
 
 use super::{
     CausalModel,
-    decoder::{Block, Decoder, lm_head},
+    decoder::{self, Block, Parts},
 };
 use crate::{
-    checkpoint::{Checkpoint, Loader},
-    config::{Activation, ConfigFields, ModelConfig, RopeConfig, RopeFields, layer_windows},
+    checkpoint::Loader,
+    config::{ConfigFields, Defaults, Keys, LayerWindows, ModelConfig, Refusal, RopeFields, Ropes, Sliding},
     error::Result,
-    layers::{Attention, AttentionConfig, Embedding, GatedMlp, GatedMlpConfig, Norm, Rope, Step},
+    layers::{Attention, AttentionConfig, GatedMlp, GatedMlpConfig, Norm, Step},
 };
 
-#[derive(Debug)]
-struct Config {
-    base: ModelConfig,
-    rope: RopeConfig,
-    rms_norm_eps: f64,
-    /// Of each layer.
-    windows: Vec<Option<usize>>,
-    activation: Activation,
-    tied: bool,
-}
+const PARTS: Parts = Parts::LLAMA;
 
-impl Config {
-    fn read(fields: &ConfigFields<'_>) -> Result<Self> {
-        let base = ModelConfig::from_fields(fields)?;
-        Ok(Self {
-            rope: RopeConfig::read(fields, base.head_dim, RopeFields::default())?,
-            rms_norm_eps: fields.positive_float("rms_norm_eps")?,
-            windows: windows(fields, base.num_hidden_layers)?,
-            activation: Activation::read(fields, "hidden_act", Activation::Silu)?,
-            tied: fields.optional("tie_word_embeddings")?.unwrap_or(false),
-            base,
-        })
-    }
+const DEFAULTS: Defaults = Defaults { max_position_embeddings: 32_768, ..Defaults::LLAMA };
+
+/// Its fields beside those of all families.
+pub(super) const KEYS: Keys = Keys {
+    used: &[
+        "head_dim",
+        "hidden_act",
+        "layer_types",
+        "max_window_layers",
+        "num_key_value_heads",
+        "original_max_position_embeddings",
+        "rms_norm_eps",
+        "rope_theta",
+        "sliding_window",
+        "use_sliding_window",
+    ],
+    harmless: &["attention_bias", "mlp_bias", "partial_rotary_factor"],
+    refused: Refusal::WINDOWS,
+};
+
+/// Rotary embeddings of families that list types of layers and give all of them one.
+pub(super) const ROPE: RopeFields = RopeFields { has_layer_types: true, ..RopeFields::LLAMA };
+
+/// Reads `config.json`.
+pub(super) fn read(fields: &ConfigFields<'_>) -> Result<ModelConfig> {
+    let mut config = ModelConfig::read(fields, &DEFAULTS)?;
+    config.windows = windows(fields, config.num_hidden_layers)?;
+    Ok(ModelConfig { ropes: Ropes::read(fields, &config, ROPE)?, ..config })
 }
 
 /// Windows of Qwen's layers: where `use_sliding_window` is on, from layer `max_window_layers` on.
-pub(super) fn windows(fields: &ConfigFields<'_>, layers: usize) -> Result<Vec<Option<usize>>> {
+pub(super) fn windows(fields: &ConfigFields<'_>, layers: usize) -> Result<LayerWindows> {
     let window = match fields.optional("use_sliding_window")?.unwrap_or(false) {
         true => fields.positive_or("sliding_window", 4096)?,
         false => None,
     };
     // The count may be 0, which puts a window on every layer.
     let first: usize = fields.optional("max_window_layers")?.unwrap_or(28);
-    layer_windows(fields, layers, window, |i| i >= first)
+    let rule = if window.is_some() { Sliding::From(first) } else { Sliding::None };
+    LayerWindows::read(fields, layers, window, rule)
 }
 
 /// Pre-norm attention and gated feed-forward, each added to the residual stream.
@@ -62,20 +70,20 @@ struct DecoderLayer {
 }
 
 impl DecoderLayer {
-    fn load(loader: &mut Loader<'_>, index: usize, config: &Config) -> Self {
-        let name = |part: &str| format!("model.layers.{index}.{part}");
-        let hidden = config.base.hidden_size;
-        let shape = config.base.attention_shape();
-        let layer = AttentionLayer { window: config.windows[index], ..shape.into() };
+    fn load(loader: &mut Loader<'_>, index: usize, config: &ModelConfig) -> Self {
+        let name = |part: &str| PARTS.of_layer(index, part);
+        let hidden = config.hidden_size;
+        let shape = config.attention_shape();
+        let layer = AttentionLayer { window: config.windows.window(index), ..shape.into() };
         let attention = AttentionConfig { qkv_bias: true, ..AttentionConfig::new(hidden, layer) };
         let mlp = GatedMlpConfig {
             hidden,
-            intermediate: config.base.intermediate_size,
+            intermediate: config.intermediate_size,
             activation: config.activation,
             bias: false,
             fused: false,
         };
-        let mut norm = |part| Norm::rms(loader, &name(part), hidden, config.rms_norm_eps);
+        let mut norm = |part| Norm::rms(loader, &name(part), hidden, config.norm_epsilon);
         Self {
             input_layernorm: norm("input_layernorm"),
             post_attention_layernorm: norm("post_attention_layernorm"),
@@ -98,23 +106,9 @@ impl Block for DecoderLayer {
     }
 }
 
-/// Loads the checkpoint's weights.
-pub(super) fn load(checkpoint: &Checkpoint, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
-    let config = Config::read(&checkpoint.config_fields()?)?;
-    let base = &config.base;
-    let embed_tokens = Embedding::load(loader, "model.embed_tokens", base.table());
-    let layers = (0..base.num_hidden_layers).map(|i| DecoderLayer::load(loader, i, &config)).collect();
-    let norm = Norm::rms(loader, "model.norm", base.hidden_size, config.rms_norm_eps);
-    Ok(Box::new(Decoder {
-        device: loader.device().clone(),
-        ropes: vec![Rope::new(&config.rope)],
-        lm_head: lm_head(loader, "lm_head", base, config.tied.then_some(&embed_tokens)),
-        embed_tokens,
-        layers,
-        norm,
-        logit_softcap: None,
-        config: config.base,
-    }))
+/// Loads the weights.
+pub(super) fn load(config: ModelConfig, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
+    decoder::load(config, loader, &PARTS, DecoderLayer::load)
 }
 
 #[cfg(test)]
@@ -124,17 +118,21 @@ mod tests {
     use super::*;
     use crate::config::tests::{fields, with};
 
-    fn read(changes: Value) -> Result<Config> {
-        Config::read(&fields(&with(changes)))
+    fn read(changes: Value) -> Result<ModelConfig> {
+        super::read(&fields(&with(changes)))
     }
 
     #[test]
     fn windows_are_off_unless_asked_for() {
-        assert_eq!(read(json!({"sliding_window": 8})).unwrap().windows, [None; 3]);
+        let windows = |changes| {
+            let config = read(changes).unwrap();
+            [0, 1, 2].map(|layer| config.windows.window(layer))
+        };
+        assert_eq!(windows(json!({"sliding_window": 8})), [None; 3]);
         let on = json!({"use_sliding_window": true, "sliding_window": 8, "max_window_layers": 2});
-        assert_eq!(read(on).unwrap().windows, [None, None, Some(8)]);
+        assert_eq!(windows(on), [None, None, Some(8)]);
         let types = json!({"layer_types": ["sliding_attention", "full_attention", "full_attention"],
             "use_sliding_window": true, "sliding_window": 8, "max_window_layers": 2});
-        assert_eq!(read(types).unwrap().windows, [Some(8), None, None]);
+        assert_eq!(windows(types), [Some(8), None, None]);
     }
 }

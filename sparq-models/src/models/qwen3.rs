@@ -7,40 +7,49 @@ use sparq_core::{AttentionLayer, LayerState};
 
 use super::{
     CausalModel,
-    decoder::{Block, Decoder, lm_head},
+    decoder::{self, Block, Parts},
+    qwen2,
 };
 use crate::{
-    checkpoint::{Checkpoint, Loader},
-    config::{Activation, ConfigFields, ModelConfig, RopeConfig, RopeFields},
+    checkpoint::Loader,
+    config::{ConfigFields, Defaults, Keys, ModelConfig, Refusal, Ropes},
     error::Result,
-    layers::{Attention, AttentionConfig, Embedding, GatedMlp, GatedMlpConfig, Norm, QkNorm, Rope, Step},
+    layers::{Attention, AttentionConfig, GatedMlp, GatedMlpConfig, Norm, QkNorm, Step},
 };
 
-#[derive(Debug)]
-struct Config {
-    base: ModelConfig,
-    rope: RopeConfig,
-    rms_norm_eps: f64,
-    attention_bias: bool,
-    /// Of each layer.
-    windows: Vec<Option<usize>>,
-    activation: Activation,
-    tied: bool,
-}
+const PARTS: Parts = Parts::LLAMA;
 
-impl Config {
-    fn read(fields: &ConfigFields<'_>) -> Result<Self> {
-        let base = ModelConfig::with_head_dim(fields, 128)?;
-        Ok(Self {
-            rope: RopeConfig::read(fields, base.head_dim, RopeFields::default())?,
-            rms_norm_eps: fields.positive_float("rms_norm_eps")?,
-            attention_bias: fields.optional("attention_bias")?.unwrap_or(false),
-            windows: super::qwen2::windows(fields, base.num_hidden_layers)?,
-            activation: Activation::read(fields, "hidden_act", Activation::Silu)?,
-            tied: fields.optional("tie_word_embeddings")?.unwrap_or(false),
-            base,
-        })
-    }
+const DEFAULTS: Defaults =
+    Defaults { head_dim: Some(128), max_position_embeddings: 32_768, ..Defaults::LLAMA };
+
+/// Its fields beside those of all families.
+pub(super) const KEYS: Keys = Keys {
+    used: &[
+        "attention_bias",
+        "head_dim",
+        "hidden_act",
+        "layer_types",
+        "max_window_layers",
+        "num_key_value_heads",
+        "original_max_position_embeddings",
+        "rms_norm_eps",
+        "rope_theta",
+        "sliding_window",
+        "use_sliding_window",
+    ],
+    harmless: &["mlp_bias", "partial_rotary_factor"],
+    refused: Refusal::WINDOWS,
+};
+
+/// Reads `config.json`.
+pub(super) fn read(fields: &ConfigFields<'_>) -> Result<ModelConfig> {
+    let mut config = ModelConfig::read(fields, &DEFAULTS)?;
+    config.windows = qwen2::windows(fields, config.num_hidden_layers)?;
+    Ok(ModelConfig {
+        ropes: Ropes::read(fields, &config, qwen2::ROPE)?,
+        attention_bias: fields.optional("attention_bias")?.unwrap_or(false),
+        ..config
+    })
 }
 
 /// Pre-norm attention and gated feed-forward, each added to the residual stream.
@@ -53,25 +62,25 @@ struct DecoderLayer {
 }
 
 impl DecoderLayer {
-    fn load(loader: &mut Loader<'_>, index: usize, config: &Config) -> Self {
-        let name = |part: &str| format!("model.layers.{index}.{part}");
-        let hidden = config.base.hidden_size;
-        let shape = config.base.attention_shape();
-        let layer = AttentionLayer { window: config.windows[index], ..shape.into() };
+    fn load(loader: &mut Loader<'_>, index: usize, config: &ModelConfig) -> Self {
+        let name = |part: &str| PARTS.of_layer(index, part);
+        let hidden = config.hidden_size;
+        let shape = config.attention_shape();
+        let layer = AttentionLayer { window: config.windows.window(index), ..shape.into() };
         let attention = AttentionConfig {
             qkv_bias: config.attention_bias,
             out_bias: config.attention_bias,
-            qk_norm: Some(QkNorm { epsilon: config.rms_norm_eps, one_plus: false }),
+            qk_norm: Some(QkNorm { epsilon: config.norm_epsilon, one_plus: false }),
             ..AttentionConfig::new(hidden, layer)
         };
         let mlp = GatedMlpConfig {
             hidden,
-            intermediate: config.base.intermediate_size,
+            intermediate: config.intermediate_size,
             activation: config.activation,
             bias: false,
             fused: false,
         };
-        let mut norm = |part| Norm::rms(loader, &name(part), hidden, config.rms_norm_eps);
+        let mut norm = |part| Norm::rms(loader, &name(part), hidden, config.norm_epsilon);
         Self {
             input_layernorm: norm("input_layernorm"),
             post_attention_layernorm: norm("post_attention_layernorm"),
@@ -94,23 +103,9 @@ impl Block for DecoderLayer {
     }
 }
 
-/// Loads the checkpoint's weights.
-pub(super) fn load(checkpoint: &Checkpoint, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
-    let config = Config::read(&checkpoint.config_fields()?)?;
-    let base = &config.base;
-    let embed_tokens = Embedding::load(loader, "model.embed_tokens", base.table());
-    let layers = (0..base.num_hidden_layers).map(|i| DecoderLayer::load(loader, i, &config)).collect();
-    let norm = Norm::rms(loader, "model.norm", base.hidden_size, config.rms_norm_eps);
-    Ok(Box::new(Decoder {
-        device: loader.device().clone(),
-        ropes: vec![Rope::new(&config.rope)],
-        lm_head: lm_head(loader, "lm_head", base, config.tied.then_some(&embed_tokens)),
-        embed_tokens,
-        layers,
-        norm,
-        logit_softcap: None,
-        config: config.base,
-    }))
+/// Loads the weights.
+pub(super) fn load(config: ModelConfig, loader: &mut Loader<'_>) -> Result<Box<dyn CausalModel>> {
+    decoder::load(config, loader, &PARTS, DecoderLayer::load)
 }
 
 #[cfg(test)]
@@ -120,14 +115,14 @@ mod tests {
     use super::*;
     use crate::config::tests::{fields, with};
 
-    fn read(changes: Value) -> Result<Config> {
-        Config::read(&fields(&with(changes)))
+    fn read(changes: Value) -> Result<ModelConfig> {
+        super::read(&fields(&with(changes)))
     }
 
     #[test]
     fn heads_have_128_components_by_default() {
         let config = read(json!({})).unwrap();
-        assert_eq!((config.base.head_dim, config.rope.rotary_dim), (128, 128));
-        assert!(!config.attention_bias && config.windows == [None; 3]);
+        assert_eq!(config.head_dim, 128);
+        assert!(!config.attention_bias && config.windows.tokens().is_none());
     }
 }

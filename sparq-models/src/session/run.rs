@@ -130,8 +130,14 @@ impl<'r, 'e> Run<'r, 'e> {
     /// Logits after one more token.
     fn step(&mut self, id: u32) -> Result<Vec<f32>> {
         self.tell_length(self.history.len());
-        let logits = forward::decode(self.model.model(), &[id], &mut self.held.state)?;
-        self.held.tokens.push(id);
+        let (model, Held { state, methods, tokens }) = (self.model.model(), &mut *self.held);
+        if !state.suits(model, tokens.len() + 1) {
+            state.begin_again(model, methods)?;
+            state.expect(tokens.len() + 1);
+            tokens.chunks(PREFILL_CHUNK).try_for_each(|chunk| forward::prefill(model, chunk, state))?;
+        }
+        let logits = forward::decode(model, &[id], state)?;
+        tokens.push(id);
         forward::read(logits)
     }
 

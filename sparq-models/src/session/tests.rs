@@ -284,3 +284,73 @@ fn the_reason_of_an_end_is_told() {
         Session::new(&model, None).generate(&ids, &base, &mut |_| ControlFlow::Continue(())).unwrap_err();
     assert!(error.to_string().starts_with("stop is an empty text"), "{error}");
 }
+
+/// A Phi-3 whose rotary factors are others beyond 32 tokens.
+fn long_rope() -> TextModel {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        let path = crates.join("sparq-backend-tests/fixtures/families/phi3_long").join(file);
+        std::fs::copy(path, folder.path().join(file)).unwrap();
+    }
+    std::fs::copy(crates.join("sparq-cli/demo/tokenizer.json"), folder.path().join("tokenizer.json"))
+        .unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let model = TextModel::load(&checkpoint, &Device::flex(), DType::F32, &mut |_, _| ()).unwrap();
+    assert_eq!(model.model().longest_with_short_factors(), Some(32));
+    model
+}
+
+/// The likeliest tokens behind `ids`, each by one pass over the whole text: the length of the pass decides
+/// about its factors.
+fn uncached(model: &TextModel, ids: &[u32], count: usize) -> Vec<u32> {
+    let mut text = ids.to_vec();
+    for _ in 0..count {
+        let config = StateConfig { batch: 1, max_len: text.len(), dtype: DType::F32 };
+        let mut state = ModelState::new(model.model(), &config, &Method::Dense).unwrap();
+        let logits = forward::read(forward::prefill_last(model.model(), &text, &mut state).unwrap()).unwrap();
+        let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
+        text.push(best.0 as u32);
+    }
+    text.split_off(ids.len())
+}
+
+#[test]
+fn the_length_of_the_text_chooses_the_factors_of_longrope() {
+    let model = long_rope();
+    let layers = model.model().attention_layers().len() as u64;
+    let ids: Vec<u32> = (0..40).map(|i| 4 + i * 37 % 90).collect();
+    for prompt in [20, 31, 32, 33, 40] {
+        let expected = uncached(&model, &ids[..prompt], 24);
+        // Neither limit has a say.
+        for (max_seq_len, count) in [(None, 24), (Some(prompt + 24), 24), (None, 8), (Some(256), 13)] {
+            let mut session = Session::new(&model, max_seq_len);
+            let (generation, _) = run(&mut session, &ids[..prompt], &options(&Attention::Dense, count));
+            assert_eq!(generation.tokens, expected[..count], "prompt of {prompt}, {max_seq_len:?}");
+            assert_eq!(generation.stats.decode_steps, count - 1);
+            assert_eq!(
+                generation.stats.traffic.steps,
+                (count as u64 - 1) * layers,
+                "each step of each layer counts"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_conversation_that_crosses_the_border_reads_as_fresh_runs() {
+    let model = long_rope();
+    let ids: Vec<u32> = (0..40).map(|i| 4 + i * 37 % 90).collect();
+    for attention in [Attention::Dense, sparq(true)] {
+        let mut session = Session::new(&model, None);
+        for (prompt, is_kept) in [(20, true), (30, true), (36, false), (40, true), (25, false), (28, true)] {
+            let before = session.cached_tokens().len();
+            let (turn, _) = run(&mut session, &ids[..prompt], &options(&attention, 3));
+            assert_eq!(turn.stats.cached_tokens > 0, is_kept && before > 0, "{prompt}");
+            let (fresh, _) = run(&mut Session::new(&model, None), &ids[..prompt], &options(&attention, 3));
+            if attention == Attention::Dense {
+                assert_eq!(turn.tokens, fresh.tokens, "{prompt}");
+            }
+        }
+    }
+}

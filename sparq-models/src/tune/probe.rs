@@ -173,6 +173,7 @@ impl<'m> Probe<'m> {
             })
         })?;
         state.reserve(ids.len())?;
+        state.expect(ids.len());
         let (prompt, rest) = ids.split_at(ids.len() - self.steps);
         for chunk in prompt.chunks(PREFILL_CHUNK) {
             forward::prefill(self.model, chunk, &mut state)?;

@@ -9,7 +9,7 @@ fn a_pair_turns_by_its_angle() {
     let device = sparq_core::device::parse("cpu").unwrap();
     let rope = rope(4, 100.0, RopeScaling::None); // frequencies 1 and 0.1
     let x = Tensor::<4>::from_data([[[[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]]]], &device);
-    let y = rope.at(&[0, 3], 1, 4, &device).apply(x).into_data().try_to_vec::<f32>().unwrap();
+    let y = rope.at(&[0, 3], &[4], &device).apply(x).into_data().try_to_vec::<f32>().unwrap();
     let angle = |a: f32| (a.cos(), a.sin());
     let ((c0, s0), (c1, s1)) = (angle(3.0), angle(0.3));
     let expected = [1.0, 1.0, 0.0, 0.0, c0, c1, s0, s1];
@@ -47,14 +47,14 @@ fn linear_scaling_divides_positions() {
 fn components_beyond_the_rotary_ones_pass() {
     let device = sparq_core::device::parse("cpu").unwrap();
     let x = Tensor::<4>::from_data([[[[1.0, 0.0, 5.0, 6.0]]]], &device);
-    let rotation = rope(2, 100.0, RopeScaling::None).at(&[2], 1, 4, &device);
+    let rotation = rope(2, 100.0, RopeScaling::None).at(&[2], &[4], &device);
     let y = rotation.apply(x).into_data().try_to_vec::<f32>().unwrap();
     let expected = [2f32.cos(), 2f32.sin(), 5.0, 6.0];
     assert!(y.iter().zip(expected).all(|(y, e)| (y - e).abs() < 1e-6), "{y:?}");
 }
 
 #[test]
-fn longrope_chooses_its_set_by_the_length_of_the_run() {
+fn longrope_chooses_its_set_by_the_length_of_each_text() {
     let device = sparq_core::device::parse("cpu").unwrap();
     let long = rope(
         4,
@@ -66,10 +66,10 @@ fn longrope_chooses_its_set_by_the_length_of_the_run() {
             original_max_position_embeddings: 10,
         },
     );
-    let cosines = |max_len| long.at(&[3], 1, max_len, &device).cos.into_data().try_to_vec::<f32>().unwrap();
-    // Plain frequencies 1 and 0.1, divided pair by pair.
-    for (max_len, angles) in [(10, [3.0, 0.15]), (11, [0.75, 0.0375])] {
-        let expected = angles.map(|angle: f32| 1.5 * angle.cos());
-        assert!(cosines(max_len).iter().zip(expected).all(|(c, e)| (c - e).abs() < 1e-6), "{max_len}");
-    }
+    assert_eq!(long.longest_with_short_factors(), Some(10));
+    // Two texts in one batch, each with a token at position 3. Plain frequencies 1 and 0.1, divided pair
+    // by pair.
+    let cosines = long.at(&[3, 3], &[10, 11], &device).cos.into_data().try_to_vec::<f32>().unwrap();
+    let expected = [3.0, 0.15, 0.75, 0.0375].map(|angle: f32| 1.5 * angle.cos());
+    assert!(cosines.iter().zip(expected).all(|(c, e)| (c - e).abs() < 1e-6), "{cosines:?}");
 }
