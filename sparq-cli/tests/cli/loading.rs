@@ -49,13 +49,17 @@ fn sizes_of_the_configuration_are_compared_before_memory_is_taken() {
             "\"num_hidden_layers\": 18446744073709551615",
             "num_hidden_layers = 18446744073709551615, and the last layer of the weights is `model.layers.2`",
         ),
-        ("\"hidden_size\": 64", "\"hidden_size\": 1099511627776", "has shape [128, 64]"),
+        ("\"hidden_size\": 64", "\"hidden_size\": 65536", "has shape [128, 64], expected [128, 65536]"),
         (
-            "\"head_dim\": 16",
-            "\"head_dim\": 4611686018427387904",
-            "head_dim = 4611686018427387904 are more than",
+            "\"hidden_size\": 64",
+            "\"hidden_size\": 64, \"head_dim\": 4611686018427387904",
+            "head_dim = 4611686018427387904 are more than any memory holds",
         ),
-        ("\"head_dim\": 16", "\"head_dim\": 1099511627776", "self_attn.q_proj.weight` has shape"),
+        (
+            "\"hidden_size\": 64",
+            "\"hidden_size\": 64, \"head_dim\": 1099511627776",
+            "self_attn.q_proj.weight` has shape",
+        ),
     ] {
         let folder = copy_of_llama();
         edit_config(folder.path(), from, to);
