@@ -7,6 +7,7 @@ mod eval;
 mod model;
 mod prompt;
 mod sampling;
+mod template;
 mod tokenize;
 mod tune;
 
@@ -26,6 +27,7 @@ pub(crate) use eval::{EvalArgs, EvalCommand, EvalReportArgs, EvalRunArgs};
 pub(crate) use model::{DtypeArg, ModelArgs, WeightsArg, open};
 pub(crate) use prompt::PromptArgs;
 pub(crate) use sampling::{SamplingArgs, TokenLimit};
+pub(crate) use template::TemplateArgs;
 pub(crate) use tokenize::TokenizeArgs;
 pub(crate) use tune::TuneArgs;
 

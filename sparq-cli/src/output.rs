@@ -91,7 +91,12 @@ mod tests {
         assert!(message(&anyhow!("tensor `{long}` is missing")).len() < 300);
         let template = |message: &str| {
             let path = PathBuf::from("m/chat_template.jinja");
-            anyhow!(sparq_models::Error::Template { path, place: String::new(), message: message.into() })
+            anyhow!(sparq_models::Error::Template {
+                path,
+                place: String::new(),
+                message: message.into(),
+                hint: ""
+            })
         };
         assert!(message(&template(&long)).ends_with(&long));
         assert!(message(&template(&"x".repeat(1_000_000))).len() < 18_000);

@@ -181,6 +181,8 @@ pub enum Error {
         place: String,
         /// What is wrong.
         message: String,
+        /// What helps.
+        hint: &'static str,
     },
 
     /// The device cannot hold or compute in this number format.
@@ -314,11 +316,7 @@ impl Error {
             }
             Error::InFile { source, .. } => source.hint(),
             Error::Weights(report) => report.hint(),
-            Error::Template { .. } => Some(
-                "--no-chat-template does without it; a template that refuses the conversation may need one \
-                 without --system"
-                    .into(),
-            ),
+            Error::Template { hint, .. } => Some((*hint).into()),
             Error::UnsupportedDtype { .. } => Some("try --dtype f32".into()),
             Error::InvalidLogits { dtype: Some(DType::F32), .. } => Some(
                 "the numbers overflow even in f32: weights and config.json are damaged or of different models"

@@ -19,6 +19,7 @@ mod generation;
 mod memory;
 mod rope;
 mod sizes;
+mod template;
 mod tokenizer;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ pub use generation::GenerationSummary;
 pub use memory::{CacheMemory, Formats, Memory};
 pub use rope::RopeSummary;
 pub use sizes::Sizes;
+pub use template::TemplateSummary;
 pub use tokenizer::{TokenizerSummary, Vocabulary};
 
 use crate::{
@@ -73,6 +75,9 @@ pub struct Inspection {
     /// How the weights are quantised, if they are: such a checkpoint is not loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantisation: Option<Quantisation>,
+    /// Chat templates by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chat_templates: Vec<TemplateSummary>,
 }
 
 /// The tensors that are stored in one number format.
@@ -125,6 +130,7 @@ impl Inspection {
             stored_bytes: checkpoint.weight_bytes(),
             stored: stored(checkpoint),
             quantisation: checkpoint.quantisation(),
+            chat_templates: template::templates(checkpoint),
         })
     }
 }

@@ -8,7 +8,7 @@ use clap::{
 
 use sparq_models::config::GenerationConfig;
 
-use super::{AttentionArgs, ModelArgs, SamplingArgs, TokenLimit};
+use super::{AttentionArgs, ModelArgs, SamplingArgs, TemplateArgs, TokenLimit};
 
 /// Tokens of an answer where neither a flag nor the checkpoint says how many.
 const MAX_NEW_TOKENS: usize = 1024;
@@ -25,6 +25,9 @@ pub(crate) struct ChatArgs {
     /// Do without the model's chat template: write lines that begin with `User:` and `Assistant:`
     #[arg(long)]
     pub(crate) no_chat_template: bool,
+
+    #[command(flatten)]
+    pub(crate) template: TemplateArgs,
 
     #[command(flatten)]
     pub(crate) settings: ChatSettings,

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     let (checkpoint, device, dtype) = args.model.resolve(&mut progress)?;
     let format = match args.no_chat_template {
         true => ChatFormat::Plain,
-        false => ChatFormat::of(&checkpoint)?,
+        false => args.template.format(&checkpoint)?,
     };
     let attention = args.settings.attention.resolve(args.model.is_demo())?;
     if let Some(need) = Need::of(&checkpoint, dtype, room::index_of(&attention)) {

@@ -6,7 +6,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use sparq_core::IndexDtype;
 use sparq_models::{
     checkpoint::EndToken,
-    inspect::{CacheMemory, GenerationSummary, Inspection, Memory, RopeSummary, TokenizerSummary},
+    inspect::{
+        CacheMemory, GenerationSummary, Inspection, Memory, RopeSummary, TemplateSummary, TokenizerSummary,
+    },
     tokenizer::Bytes,
 };
 
@@ -70,6 +72,9 @@ fn facts(report: &Report) -> String {
     for end in &report.generation.ends {
         table.add_row(["end of text".to_owned(), ending(end)]);
     }
+    for (name, words) in templates(&report.inspection.chat_templates) {
+        table.add_row([name, words]);
+    }
     text(&table)
 }
 
@@ -106,6 +111,26 @@ fn add_tokenizer(table: &mut Table, tokenizer: &TokenizerSummary) {
         .add_row(["tokenizer".to_owned(), format!("{model}{bytes}; {tokens} tokens, {added} of them added")]);
     let bos = vocabulary.bos.as_ref().map(|bos| format!("{:?} ({})", bos.token, bos.id));
     table.add_row(["texts begin with".to_owned(), bos.unwrap_or_else(|| "no token of their own".to_owned())]);
+}
+
+/// A row for each chat template; one that says that there is none.
+fn templates(found: &[TemplateSummary]) -> Vec<(String, String)> {
+    let label = |name: &str| match name {
+        "default" => "chat template".to_owned(),
+        name => format!("chat template {}", cell(name)),
+    };
+    let row = |template: &TemplateSummary| {
+        let file = template.file.as_deref().map(cell);
+        let words = match (&template.error, file) {
+            (Some(error), _) => format!("cannot be used: {}", cell(error)),
+            (None, file) => file.unwrap_or_default(),
+        };
+        (label(&template.name), words)
+    };
+    match found {
+        [] => vec![("chat template".to_owned(), "none".to_owned())],
+        found => found.iter().map(row).collect(),
+    }
 }
 
 fn describe(rope: &RopeSummary, head_dim: Option<usize>) -> String {

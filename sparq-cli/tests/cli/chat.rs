@@ -32,7 +32,7 @@ fn number_before(figures: &str, word: &str) -> usize {
 }
 
 /// The model inside the program as a folder, with this template.
-fn folder(template: Option<&str>) -> TempDir {
+pub(crate) fn folder(template: Option<&str>) -> TempDir {
     let folder = TempDir::new().unwrap();
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo");
     for name in ["config.json", "generation_config.json", "tokenizer.json", "model.safetensors"] {

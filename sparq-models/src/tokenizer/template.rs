@@ -72,8 +72,8 @@ impl ChatTemplate {
     pub fn new(path: &Path, source: &str, special_tokens: BTreeMap<String, String>) -> Result<Self> {
         let rewritten = Rewritten::new(source)
             .map_err(|(source, error)| failure::syntax(path, &source, error.range, &error.message))?;
-        let environment = environment(&rewritten.text);
-        let environment = environment.map_err(|error| failure::engine(path, &rewritten, &error))?;
+        let environment = failure::guarded(path, || environment(&rewritten.text))?
+            .map_err(|error| failure::engine(path, &rewritten, &error))?;
         let none = ["tools", "documents"].map(|name| (name.to_owned(), Value::from(())));
         let tokens = special_tokens.into_iter().map(|(role, token)| (role, Value::from(token)));
         Ok(Self {
@@ -110,11 +110,12 @@ impl ChatTemplate {
         self.on_a_thread(Value::from_pairs(variables), steps)
     }
 
-    /// Renders with room to recurse; a panic there is an error.
+    /// Renders with room to recurse.
     fn on_a_thread(&self, variables: Value, steps: u64) -> Result<String> {
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(steps));
-        let render = || environment.get_template(NAME).and_then(|template| template.render(variables));
+        let run = || environment.get_template(NAME).and_then(|template| template.render(variables));
+        let render = || failure::guarded(&self.path, run);
         let failed = |message: &str| failure::whole(&self.path, message);
         let outcome = thread::scope(|scope| {
             let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, render);
@@ -123,8 +124,8 @@ impl ChatTemplate {
                 .map_err(|error| failed(&format!("no thread to render on: {error}")))
         })?;
         match outcome {
-            Ok(rendered) => rendered.map_err(|error| failure::engine(&self.path, &self.rewritten, &error)),
-            Err(_) => Err(failed("the template engine broke down on it")),
+            Ok(rendered) => rendered?.map_err(|error| failure::engine(&self.path, &self.rewritten, &error)),
+            Err(_) => Err(failed("the thread that renders it broke down")),
         }
     }
 
@@ -144,7 +145,9 @@ impl ChatTemplate {
 /// What runs a template of the rewritten text.
 fn environment(text: &str) -> std::result::Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::new();
-    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.set_syntax(
+        SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?,
+    );
     // Errors carry the place in the template.
     environment.set_debug(true);
     environment.set_unknown_method_callback(methods::call);

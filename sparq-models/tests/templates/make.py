@@ -1,4 +1,4 @@
-"""Writes expected.json: what transformers makes of every template and conversation here.
+"""Writes expected.json: what transformers makes of every template, conversation and snippet here.
 
     pip install transformers jinja2 && python make.py
 
@@ -11,6 +11,8 @@ from pathlib import Path
 
 import jinja2
 from transformers.utils.chat_template_utils import _compile_jinja_template
+
+from snippets import MESSAGES, SNIPPETS
 
 HERE = Path(__file__).parent
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -55,5 +57,13 @@ for path in sorted(HERE.glob("*.jinja")):
             "template": path.name, "conversation": name, "messages": messages,
             "add_generation_prompt": prompt, "expected": render(template, messages, prompt),
         })
-text = json.dumps({"special_tokens": TOKENS, "cases": cases}, indent=1, ensure_ascii=False)
+snippets = []
+for snippet in SNIPPETS:
+    try:
+        expected = _compile_jinja_template(snippet).render(messages=MESSAGES, tools=None, **TOKENS)
+    except Exception:  # noqa: BLE001 Whatever it is, it is refused.
+        expected = None
+    snippets.append([snippet, expected])
+data = {"special_tokens": TOKENS, "messages": MESSAGES, "snippets": snippets, "cases": cases}
+text = json.dumps(data, indent=1, ensure_ascii=False)
 (HERE / "expected.json").write_text(text + "\n")

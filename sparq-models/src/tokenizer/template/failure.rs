@@ -5,7 +5,7 @@ use std::{error::Error as _, ops::Range, path::Path};
 use minijinja::ErrorKind;
 
 use super::rewrite::Rewritten;
-use crate::error::Error;
+use crate::{error::Error, guard::guard};
 
 /// Longest piece of a template that an error shows, in characters.
 const SNIPPET: usize = 80;
@@ -18,9 +18,41 @@ const MESSAGE: usize = 16 << 10;
 #[error("{0}")]
 pub(super) struct Raised(pub(super) String);
 
+/// Where the template itself is the cause.
+const ANOTHER: &str = "--no-chat-template does without it, --chat-template FILE takes another";
+
+/// Where the conversation is.
+const CONVERSATION: &str = "--no-chat-template does without it; it may take a conversation without --system, or one \
+                            in which roles alternate";
+
+/// Where the engine lacks something that Jinja2 has.
+const LACKING: &str = "put a template that does without it in a file and give --chat-template FILE, or do without any: \
+                       --no-chat-template";
+
 /// An error without a place.
 pub(super) fn whole(path: &Path, message: &str) -> Error {
-    Error::Template { path: path.to_owned(), place: String::new(), message: message.to_owned() }
+    Error::Template {
+        path: path.to_owned(),
+        place: String::new(),
+        message: message.to_owned(),
+        hint: ANOTHER,
+    }
+}
+
+/// Runs the engine; a panic there is an error.
+pub(super) fn guarded<T>(path: &Path, work: impl FnOnce() -> T) -> Result<T, Error> {
+    guard(work)
+        .map_err(|panic| whole(path, &format!("the template engine broke down on it: {}", plain(&panic))))
+}
+
+/// A file that is not UTF-8, from `line` on.
+pub(super) fn no_text(path: &Path, line: usize) -> Error {
+    Error::Template {
+        path: path.to_owned(),
+        place: format!(", line {line}"),
+        message: "the file is not UTF-8".to_owned(),
+        hint: "save it as UTF-8, or download it again; --chat-template FILE takes another",
+    }
 }
 
 /// What is no Jinja2.
@@ -29,6 +61,7 @@ pub(super) fn syntax(path: &Path, source: &str, range: Range<usize>, message: &s
         path: path.to_owned(),
         place: place(source, range),
         message: format!("syntax error: {}", plain(message)),
+        hint: ANOTHER,
     }
 }
 
@@ -46,7 +79,19 @@ pub(super) fn engine(path: &Path, template: &Rewritten, error: &minijinja::Error
         (None, Some(line)) => format!(", line {line}"),
         (None, None) => String::new(),
     };
-    Error::Template { path: path.to_owned(), place, message }
+    let hint = match (raised, error.kind()) {
+        (Some(_), _) => CONVERSATION,
+        (
+            None,
+            ErrorKind::UnknownFilter
+            | ErrorKind::UnknownTest
+            | ErrorKind::UnknownMethod
+            | ErrorKind::UnknownFunction
+            | ErrorKind::SyntaxError,
+        ) => LACKING,
+        _ => ANOTHER,
+    };
+    Error::Template { path: path.to_owned(), place, message, hint }
 }
 
 /// `, line 3, ` and the piece of the source.
@@ -75,4 +120,17 @@ fn plain(text: &str) -> String {
         }
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_engine_names_the_template() {
+        assert_eq!(guarded(Path::new("m"), || 3).unwrap(), 3);
+        let error = guarded(Path::new("m.jinja"), || -> u32 { panic!("out of order") }).unwrap_err();
+        let expected = "chat template in `m.jinja`: the template engine broke down on it: out of order";
+        assert_eq!(error.to_string(), expected);
+    }
 }

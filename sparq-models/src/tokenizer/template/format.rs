@@ -27,8 +27,11 @@ pub(super) fn check_length(length: Option<usize>) -> Result<(), Error> {
 
 /// Whether `value` is what the function `namespace` makes.
 pub(super) fn is_namespace(value: &Value) -> bool {
-    value.kind() == ValueKind::Map
-        && value.as_object().is_some_and(|object| object.type_name().ends_with("Namespace"))
+    value.kind() == ValueKind::Map && is_of_type(value, "Namespace")
+}
+
+fn is_of_type(value: &Value, name: &str) -> bool {
+    value.as_object().is_some_and(|object| object.type_name().ends_with(name))
 }
 
 /// The name of a value's type in Python.
@@ -40,7 +43,7 @@ pub(super) fn type_name(value: &Value) -> &'static str {
         ValueKind::Number if value.is_integer() => "int",
         ValueKind::Number => "float",
         ValueKind::String => "str",
-        ValueKind::Seq if value.is_tuple() => "tuple",
+        ValueKind::Seq if value.is_tuple() || is_of_type(value, "GroupTuple") => "tuple",
         ValueKind::Seq => "list",
         ValueKind::Map if is_namespace(value) => "namespace",
         ValueKind::Map => "dict",

@@ -176,8 +176,7 @@ impl TemplateSource {
             Err(error) => {
                 let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
                 let line = good.iter().filter(|&&byte| byte == b'\n').count() + 1;
-                let message = "the file is not UTF-8".to_owned();
-                Err(Error::Template { path: path.to_owned(), place: format!(", line {line}"), message })
+                Err(super::failure::no_text(path, line))
             }
         }
     }

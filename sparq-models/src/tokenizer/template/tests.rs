@@ -45,6 +45,79 @@ fn conversations_read_as_transformers_writes_them() {
     assert_eq!(compared, 9 * 7);
 }
 
+#[test]
+fn pieces_of_templates_do_what_jinja2_does() {
+    let expected: Value = serde_json::from_str(&read("expected.json")).unwrap();
+    let messages = messages(&expected["messages"]);
+    let snippets = expected["snippets"].as_array().unwrap();
+    assert!(snippets.len() > 140);
+    for snippet in snippets {
+        let source = snippet[0].as_str().unwrap();
+        let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
+        let tokens = tokens.map(|(role, token)| (role.to_owned(), token.to_owned()));
+        let rendered = ChatTemplate::new(Path::new("m"), source, BTreeMap::from(tokens))
+            .and_then(|template| template.render(&messages, true));
+        match (snippet[1].as_str(), rendered) {
+            (Some(expected), Ok(rendered)) => assert_eq!(rendered, expected, "{source}"),
+            (None, Err(_)) => {}
+            (expected, rendered) => panic!("{source}: expected {expected:?}, found {rendered:?}"),
+        }
+    }
+}
+
+#[test]
+fn templates_run_under_limits() {
+    let fails =
+        |source: &str| template(source).render(&[say("user", "hello")], true).unwrap_err().to_string();
+    for (source, expected) in [
+        ("{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}", "too many steps"),
+        ("{{ [1]|tojson(indent=1000000000) }}", "a text of more than 64 MiB"),
+        ("{{ 'a'|center(1000000000) }}", "a text of more than 64 MiB"),
+        ("{{ '%1000000000s' % 'a' }}", "a text of more than 64 MiB"),
+        ("{{ '{:1000000000}'.format('a') }}", "the width of a format is too large"),
+        (
+            "{% set n = namespace(a=[]) %}{% for i in range(999) %}{% set n.a = [n.a] %}{% endfor %}",
+            "nested too deeply",
+        ),
+        ("{% set n = namespace() %}{% set n.a = n %}", "holds a namespace"),
+        ("{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}", "recursion limit"),
+    ] {
+        let error = fails(source);
+        assert!(error.contains(expected), "{source}: {error}");
+    }
+    let doubling =
+        "{% set n = namespace(a='abcdefgh') %}{% for i in range(99) %}{% set n.a = n.a + n.a %}{% endfor %}";
+    let error = fails(doubling);
+    assert!(error.contains("too many steps") || error.contains("64 MiB"), "{error}");
+}
+
+#[test]
+fn a_templates_own_message_is_shown_without_codes_for_a_terminal() {
+    let message = "a\nb\tc\x1b[31md";
+    let refusal = template(&format!("{{{{ raise_exception('{message}') }}}}"));
+    let text = refusal.render(&[say("user", "")], true).unwrap_err().to_string();
+    assert!(text.ends_with("refuses the conversation: a\nb\tc\\u{1b}[31md"), "{text}");
+    let long = template("{{ raise_exception('é' * 20000) }}").render(&[say("user", "")], true).unwrap_err();
+    assert!((16 << 10..17 << 10).contains(&long.to_string().len()), "{}", long.to_string().len());
+}
+
+#[test]
+fn options_choose_what_a_template_sees() {
+    let mut chat = template("{{ tools|tojson }}{{ enable_thinking }}{{ style }}");
+    let mut options = TemplateOptions {
+        tools: Some(TemplateValue::json(r#"[{"z": 1, "a": [2.5]}]"#).unwrap()),
+        no_thinking: true,
+        ..Default::default()
+    };
+    options.variables.insert("style".to_owned(), TemplateValue::text("brief"));
+    options.variables.insert("unheard_of".to_owned(), TemplateValue::from(true));
+    assert_eq!(chat.set(&options), ["unheard_of"]);
+    assert_eq!(chat.render(&[say("user", "")], true).unwrap(), "[{\"z\": 1, \"a\": [2.5]}]Falsebrief");
+    assert_eq!(template("{{ messages }}").set(&options), ["style", "unheard_of", "tools", "enable_thinking"]);
+    assert_eq!(template("{{ thinking }}").set(&options), ["style", "unheard_of", "tools"]);
+    assert!(!TemplateValue::json("[1]").unwrap().is_list_of_objects());
+}
+
 /// The messages with their fields in the order of the file: objects of serde_json are sorted.
 fn messages(list: &Value) -> Vec<crate::chat::Message> {
     list.as_array().unwrap().iter().map(|message| serde_json::from_value(message.clone()).unwrap()).collect()

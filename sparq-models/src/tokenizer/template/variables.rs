@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use minijinja::Value;
+use serde::Serialize;
 
 use super::format::type_name;
 
@@ -11,7 +12,8 @@ use super::format::type_name;
 const THINKING: &[&str] = &["enable_thinking", "thinking"];
 
 /// A value of a template: what JSON can say, with the order of keys kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct TemplateValue(pub(super) Value);
 
 impl TemplateValue {
@@ -31,9 +33,18 @@ impl TemplateValue {
 
     /// Whether it is a list of objects, as tools are.
     pub fn is_list_of_objects(&self) -> bool {
-        let objects =
-            |list: minijinja::value::ValueIter| list.into_iter().all(|item| type_name(&item) == "dict");
-        type_name(&self.0) == "list" && self.0.try_iter().is_ok_and(objects)
+        type_name(&self.0) == "list" && self.items().iter().all(|item| type_name(&item.0) == "dict")
+    }
+
+    /// The characters of a text; `None` for anything else.
+    pub fn as_str(&self) -> Option<&str> {
+        self.0.as_str()
+    }
+
+    /// The items of a list; none for anything else.
+    pub fn items(&self) -> Vec<Self> {
+        let list = (type_name(&self.0) == "list").then(|| self.0.try_iter().ok()).flatten();
+        list.into_iter().flatten().map(Self).collect()
     }
 
     /// Names and values of an object; `None` for anything else.

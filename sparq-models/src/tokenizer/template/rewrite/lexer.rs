@@ -118,7 +118,9 @@ fn tag_at(source: &str, start: usize) -> Result<(Part, usize), SyntaxError> {
             continue;
         }
         if open.is_empty() {
-            let signed = rest.strip_prefix(['-', '+']).filter(|rest| rest.starts_with(close));
+            // An output may end with `-` only.
+            let signed = rest.strip_prefix(if block { &['-', '+'][..] } else { &['-'] });
+            let signed = signed.filter(|rest| rest.starts_with(close));
             if signed.is_some() || rest.starts_with(close) {
                 let end = at + 2 + usize::from(signed.is_some());
                 let range = start..end;

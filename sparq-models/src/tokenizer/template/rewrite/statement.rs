@@ -92,9 +92,9 @@ impl Blocks {
                 self.enter(name, parser.tag())?;
                 parser.edits.replace(keyword.start, keyword.end, "with");
             }
+            // Prompts are no HTML: minijinja knows other ways to escape than Jinja2.
             "autoescape" => {
-                self.enter(name, parser.tag())?;
-                parser.expression()?;
+                return Err(SyntaxError::new(parser.tag(), "the statement `autoescape` is not supported"));
             }
             "block" => return self.enter(name, parser.tag()),
             "else" | "break" | "continue" => {}
