@@ -20,7 +20,9 @@ const LONGEST: usize = 65536;
 /// The longest first context at which sizes are measured as they are. Beyond it smaller ones are measured:
 /// filling a cache would take the time.
 const LONGEST_FIRST: usize = 4096;
-/// Steps per method and length, of which the median counts.
+/// The part of it that goes into filling a cache where smaller sizes are measured.
+const FILLING: Duration = Duration::from_millis(400);
+/// Steps per method and length, of which the least disturbed counts.
 const STEPS: usize = 5;
 /// SparQ counts as faster from this part of dense attention's time on, so that noise does not choose it.
 const FASTER: f64 = 0.95;
@@ -95,7 +97,7 @@ fn as_stated(bench: &mut Bench, config: &SparqConfig, first: usize, longest: usi
         bench.fill(len)?;
         let point = Point {
             tokens: len as f64,
-            dense: bench.median(&mut Dense)?,
+            dense: bench.seconds(&mut Dense)?,
             sparq: bench.sparq(config, config.top_k)?,
         };
         points.push(point);
@@ -104,19 +106,30 @@ fn as_stated(bench: &mut Bench, config: &SparqConfig, first: usize, longest: usi
     Ok(points)
 }
 
-/// Lengths that double, with numbers of positions that grow with them.
+/// Two lengths, one twice the other, with numbers of positions that grow with them: as long as there is time
+/// to fill a cache, since differences are surer there.
 fn smaller(bench: &mut Bench, config: &SparqConfig, longest: usize) -> Result<Vec<Smaller>> {
+    bench.fill(SHORTEST)?;
+    bench.sync()?;
+    let first = longest.min(4 * SHORTEST);
+    let start = Instant::now();
+    bench.fill(first)?;
+    bench.sync()?;
+    let per_token = start.elapsed().as_secs_f64() / first as f64;
+    let is_affordable = |&len: &usize| per_token * len as f64 <= FILLING.as_secs_f64();
+    let lengths =
+        std::iter::successors(Some(2 * first), |len| Some(2 * len)).take_while(|&len| len <= longest);
+    let last = lengths.take_while(is_affordable).last().unwrap_or(2 * first);
     let mut points = vec![];
-    doubling(SHORTEST, longest, |len| {
+    for len in [last / 2, last].into_iter().filter(|&len| len <= longest) {
         bench.fill(len)?;
         points.push(Smaller {
             tokens: len as f64,
-            dense: bench.median(&mut Dense)?,
+            dense: bench.seconds(&mut Dense)?,
             eighth: bench.sparq(config, len / 8)?,
             quarter: bench.sparq(config, len / 4)?,
         });
-        Ok(false)
-    })?;
+    }
     Ok(points)
 }
 
@@ -161,7 +174,7 @@ fn of_points(points: &[Point], top_k: usize) -> Crossover {
 fn of_smaller(points: &[Smaller], top_k: usize) -> Crossover {
     let measured_tokens = points.last().map_or(0, |last| last.tokens as usize);
     let positions = top_k.saturating_add(1);
-    let farthest = positions.saturating_mul(2 * REACH);
+    let farthest = positions.saturating_mul(REACH);
     let crossing = match *points {
         [.., before, last] => {
             let step = last.tokens - before.tokens;
@@ -214,7 +227,7 @@ impl Bench {
         if !on_cpu(device) {
             // Kernels are compiled before the clock starts.
             bench.fill(SHORTEST)?;
-            bench.median(&mut Dense)?;
+            bench.seconds(&mut Dense)?;
             bench.sparq(config, config.top_k.min(SHORTEST / 4))?;
         }
         Ok(bench)
@@ -239,26 +252,26 @@ impl Bench {
     fn sparq(&self, config: &SparqConfig, top_k: usize) -> Result<f64> {
         let local_window = config.local_window.min(top_k);
         let config = SparqConfig { top_k, local_window, dense_below: 0, ..*config };
-        self.median(&mut Sparq::new(config, &self.shape)?)
+        self.seconds(&mut Sparq::new(config, &self.shape)?)
     }
 
     /// Seconds of a step.
-    fn median(&self, method: &mut dyn DecodeMethod) -> Result<f64> {
-        let mut times = vec![];
-        for _ in 0..=STEPS {
+    fn seconds(&self, method: &mut dyn DecodeMethod) -> Result<f64> {
+        let mut least = f64::INFINITY;
+        for step in 0..=STEPS {
             let q = self.random(self.shape.heads, 1);
             std::hint::black_box(self.caches.iter().fold(0_u64, |sum, x| sum.wrapping_add(*x)));
             self.sync()?;
             let start = Instant::now();
             let decoded = method.decode(q, &self.cache)?;
             self.sync()?;
-            times.push(start.elapsed().as_secs_f64());
+            // The first step also compiles and allocates.
+            if step > 0 {
+                least = least.min(start.elapsed().as_secs_f64());
+            }
             drop(decoded);
         }
-        // The first step also compiles and allocates.
-        let mut times = times.split_off(1);
-        times.sort_by(f64::total_cmp);
-        Ok(times[times.len() / 2])
+        Ok(least)
     }
 
     fn sync(&self) -> Result<()> {
@@ -302,12 +315,12 @@ mod tests {
         let found = |top_k| of_smaller(&[at(512.0), at(1024.0)], top_k);
         assert_eq!(found(9_999), Crossover { tokens: 10_000, measured_tokens: 1024, estimated: true });
         // With SparQ dearer than that: 5 k.
-        let dear = |n: f64| Smaller { eighth: at(n).eighth * 5.0, quarter: at(n).quarter * 5.0, ..at(n) };
+        let dear = |n: f64| Smaller { eighth: at(n).eighth * 3.0, quarter: at(n).quarter * 3.0, ..at(n) };
         let found = of_smaller(&[dear(512.0), dear(1024.0)], 9_999);
-        // 0.95 (10 + n) = 2500 + n / 2 + 25000 at n = 61090.
-        assert!((61_089..=61_091).contains(&found.tokens) && found.estimated, "{found:?}");
+        // 0.95 (10 + n) = 1500 + 3 n / 10 + 15000 at n = 25370.
+        assert!((25_369..=25_371).contains(&found.tokens) && found.estimated, "{found:?}");
         let never = |n: f64| Smaller { tokens: n, dense: n, eighth: 2.0 * n, quarter: 3.0 * n };
-        assert_eq!(of_smaller(&[never(512.0), never(1024.0)], 9_999).tokens, 80_000);
+        assert_eq!(of_smaller(&[never(512.0), never(1024.0)], 9_999).tokens, 40_000);
         assert_eq!(of_smaller(&[], usize::MAX).tokens, usize::MAX);
     }
 
