@@ -29,6 +29,7 @@ pub mod layout;
 pub mod memory;
 pub mod methods;
 pub mod model;
+pub mod overflow;
 pub mod overrides;
 pub mod problem;
 pub mod properties;

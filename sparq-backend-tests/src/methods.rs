@@ -1,16 +1,16 @@
 //! The decode methods beside dense attention and SparQ: reference vectors, and what must hold whatever
 //! the numbers are. They are made of Burn ops, so a failure on one backend is a failure of an op there.
 
-use std::fs;
+use std::{fs, ops::Range};
 
 use burn::tensor::{DType, Device, Tensor};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use sparq_core::{
-    AttentionLayer, AttentionShape, CacheConfig, DoubleSparsityConfig, GroupScores, H2oConfig, IndexDtype,
-    LayerState, LocalConfig, Method, NewTokens, QuestConfig, SparqConfig, SparqMassConfig, TopkConfig,
-    Transfer, device::require_index, transfer,
+    AttentionLayer, AttentionShape, CacheConfig, DoubleSparsityConfig, Error, GroupScores, H2oConfig,
+    IndexDtype, LayerState, LocalConfig, Method, NewTokens, QuestConfig, SparqConfig, SparqMassConfig,
+    TopkConfig, Transfer, device::require_index, transfer,
 };
 
 use crate::{
@@ -65,9 +65,9 @@ pub fn reference_vectors(device: &Device) {
 
 /// What a step gave, read back.
 #[derive(Debug, Clone, PartialEq)]
-struct Step {
+pub(crate) struct Step {
     /// `[batch, heads, d]`, row-major.
-    output: Vec<f32>,
+    pub(crate) output: Vec<f32>,
     /// Kept positions per sequence and KV head, ascending, fillers removed; all live ones where the
     /// step ran dense.
     positions: Vec<Vec<usize>>,
@@ -114,7 +114,7 @@ fn read(decoded: sparq_core::Decoded, lens: &[usize], layer: AttentionLayer) -> 
 }
 
 /// A text: a left-padded batch of prompts, and tokens to decode behind them.
-struct Text {
+pub(crate) struct Text {
     layer: AttentionLayer,
     pads: Vec<usize>,
     prompt: usize,
@@ -124,7 +124,13 @@ struct Text {
 
 impl Text {
     /// `steps` tokens behind prompts of `prompt` columns.
-    fn random(layer: AttentionLayer, prompt: usize, pads: &[usize], steps: usize, seed: u64) -> Self {
+    pub(crate) fn random(
+        layer: AttentionLayer,
+        prompt: usize,
+        pads: &[usize],
+        steps: usize,
+        seed: u64,
+    ) -> Self {
         let shape = layer.shape;
         let width = prompt + steps;
         let tokens = NewTokens::left_padded(width, pads).expect("padding within the prompt");
@@ -156,8 +162,8 @@ impl Text {
     }
 
     /// Prefills in chunks and decodes the rest.
-    fn run(&self, method: &Method, chunk: usize, device: &Device) -> Vec<Step> {
-        self.run_from(self.state(method, device), 0, chunk, device)
+    pub(crate) fn run(&self, method: &Method, chunk: usize, device: &Device) -> Vec<Step> {
+        self.run_from(&mut self.state(method, device), 0, chunk, device)
     }
 
     fn state(&self, method: &Method, device: &Device) -> LayerState {
@@ -171,30 +177,46 @@ impl Text {
     }
 
     /// Goes on from column `first` of the prompt.
-    fn run_from(&self, mut state: LayerState, first: usize, chunk: usize, device: &Device) -> Vec<Step> {
-        let AttentionShape { heads, head_dim, .. } = self.layer.shape;
-        let batch = self.pads.len();
-        let q = tensor(self.q.clone(), [batch, heads, self.width(), head_dim], device);
-        let (k, v) = (self.problem.rows(&self.problem.k, device), self.problem.rows(&self.problem.v, device));
-        let part = |x: &Tensor<4>, first, count| x.clone().narrow(2, first, count);
+    fn run_from(&self, state: &mut LayerState, first: usize, chunk: usize, device: &Device) -> Vec<Step> {
         for first in (first..self.prompt).step_by(chunk) {
-            let count = chunk.min(self.prompt - first);
-            let new = self.problem.tokens.columns(first, count);
-            let output =
-                state.prefill(part(&q, first, count), part(&k, first, count), part(&v, first, count), &new);
-            output.expect("it fits");
+            self.prefill(state, first..self.prompt.min(first + chunk), device);
         }
+        self.decode(state, device)
+    }
+
+    /// Columns of queries, keys and values.
+    fn columns(&self, columns: Range<usize>, device: &Device) -> [Tensor<4>; 3] {
+        let AttentionShape { heads, head_dim, .. } = self.layer.shape;
+        let q = tensor(self.q.clone(), [self.pads.len(), heads, self.width(), head_dim], device);
+        let (k, v) = (self.problem.rows(&self.problem.k, device), self.problem.rows(&self.problem.v, device));
+        [q, k, v].map(|x| x.narrow(2, columns.start, columns.len()))
+    }
+
+    fn prefill(&self, state: &mut LayerState, columns: Range<usize>, device: &Device) {
+        let [q, k, v] = self.columns(columns.clone(), device);
+        let new = self.problem.tokens.columns(columns.start, columns.len());
+        state.prefill(q, k, v, &new).expect("it fits");
+    }
+
+    /// The steps behind the prompt.
+    fn decode(&self, state: &mut LayerState, device: &Device) -> Vec<Step> {
         let step = |t: usize| {
-            let plan = state.cache().plan(&NewTokens::all(batch, 1)).expect("it fits");
-            let decoded = state.decode_planned(part(&q, t, 1), part(&k, t, 1), part(&v, t, 1), &plan);
+            let plan = state.cache().plan(&NewTokens::all(self.pads.len(), 1)).expect("it fits");
+            let [q, k, v] = self.columns(t..t + 1, device);
+            let decoded = state.decode_planned(q, k, v, &plan);
             read(decoded.expect("a step"), state.cache().lens(), self.layer)
         };
         (self.prompt..self.width()).map(step).collect()
     }
+
+    /// Multiplies queries and keys.
+    pub(crate) fn scale(&mut self, factor: f32) {
+        self.q.iter_mut().chain(&mut self.problem.k).for_each(|x| *x *= factor);
+    }
 }
 
 /// Every method that the device can run, so sized that it keeps at most `top_k` positions.
-fn methods(device: &Device, shape: &AttentionShape, top_k: usize) -> Vec<Method> {
+pub(crate) fn methods(device: &Device, shape: &AttentionShape, top_k: usize) -> Vec<Method> {
     let rank = (shape.head_dim / 2).max(1);
     let sparq = SparqConfig { mean_value: false, ..SparqConfig::new(shape, rank, top_k) };
     let mut all = vec![
@@ -221,7 +243,7 @@ fn methods(device: &Device, shape: &AttentionShape, top_k: usize) -> Vec<Method>
     all
 }
 
-const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 16 };
+pub(crate) const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 16 };
 
 /// Kept positions are different, live, no more than the budget, and hold the current token where the
 /// method promises that; weights sum to one, or to at most one where they are not renormalised.
@@ -311,8 +333,8 @@ pub fn a_padded_batch_equals_one_by_one(device: &Device) {
     }
 }
 
-/// A text that is cut back and continued otherwise gives what the other text gives from the start, for
-/// all methods that do not say that they remember.
+/// A text that is cut back and continued otherwise gives what the other text gives from the start: at
+/// any position where the method needs no more than the cached tokens, and at a mark for all of them.
 pub fn going_back_forgets(device: &Device) {
     let text = Text::random(SHAPE.into(), 30, &[0, 3], 6, 64);
     let mut other = Text::random(SHAPE.into(), 30, &[0, 3], 6, 65);
@@ -325,34 +347,35 @@ pub fn going_back_forgets(device: &Device) {
     share(&mut other.q, &text.q);
     share(&mut other.problem.k, &text.problem.k);
     share(&mut other.problem.v, &text.problem.v);
+    let back = common - 3;
     for method in methods(device, &SHAPE, 8) {
         // Both sequences end at the same position here: their padding is the same.
         let (one, two) = (text.alone(1), other.alone(1));
-        let mut state = one.state(&method, device);
-        let q = tensor(one.q.clone(), [1, SHAPE.heads, one.width(), head_dim], device);
-        let (k, v) = (one.problem.rows(&one.problem.k, device), one.problem.rows(&one.problem.v, device));
-        let part = |x: &Tensor<4>, first, count| x.clone().narrow(2, first, count);
-        let new = NewTokens::all(1, one.prompt);
-        state
-            .prefill(part(&q, 0, one.prompt), part(&k, 0, one.prompt), part(&v, 0, one.prompt), &new)
-            .expect("it fits");
-        for t in one.prompt..one.width() {
-            state.decode(part(&q, t, 1), part(&k, t, 1), part(&v, t, 1)).expect("a step");
-        }
-        let back = common - 3;
-        state.truncate(back).expect("it goes back");
-        let again = two.run_from(state, back, 64, device);
         let fresh = two.run(&method, 64, device);
-        for (again, fresh) in again.iter().zip(&fresh) {
-            assert!(again.output.iter().all(|x| x.is_finite()), "{method:?}");
-            let remembers = match &method {
-                Method::H2o(_) => true,
-                Method::DoubleSparsity(config) => config.channels.is_empty(),
-                _ => false,
-            };
-            if !remembers {
+        let mut state = one.state(&method, device);
+        one.prefill(&mut state, 0..back, device);
+        let mark = state.mark().expect("all methods can be copied");
+        one.prefill(&mut state, back..one.prompt, device);
+        for _ in 0..2 {
+            one.decode(&mut state, device);
+            state.go_back(&mark).expect("it goes back");
+            for (again, fresh) in two.run_from(&mut state, back, 64, device).iter().zip(&fresh) {
                 assert_close(&again.output, &fresh.output, f32().oracle, &format!("{method:?}"));
                 assert_eq!(again.positions, fresh.positions, "{method:?}");
+            }
+        }
+        match state.truncate(back) {
+            Err(error) => {
+                assert_eq!(error, Error::CannotGoBack { method: method.name() });
+                assert!(method.watches_prefill(), "{method:?}");
+            }
+            Ok(()) => {
+                assert!(!method.watches_prefill(), "{method:?}");
+                let again = two.run_from(&mut state, back, 64, device);
+                for (again, fresh) in again.iter().zip(&fresh) {
+                    assert_close(&again.output, &fresh.output, f32().oracle, &format!("{method:?}"));
+                    assert_eq!(again.positions, fresh.positions, "{method:?}");
+                }
             }
         }
     }

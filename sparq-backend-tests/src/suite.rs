@@ -110,6 +110,10 @@ checks! {
         methods::the_oracle_is_a_bound
         methods::transfers_match_the_formulas
         methods::bad_sizes_are_refused
+        overflow::scores_that_overflow_are_not_hidden
+        overflow::one_score_that_overflows_is_not_hidden
+        overflow::large_scores_are_no_overflow
+        overflow::no_method_hides_an_overflow
         streams::two_streams_do_not_disturb_each_other
         layout::a_cache_beyond_the_limit_is_refused
         model::greedy_tokens_with_sparq
@@ -131,6 +135,7 @@ checks! {
         buckets::sparq_decode
         quantized::appends
         quantized::sparq_decode
+        overflow::what_does_not_fit_is_stored_as_nan
         streams::repeated_runs_give_the_same_result
         layout::views_of_other_tensors
         layout::a_cache_grows_without_changing_its_contents

@@ -92,11 +92,15 @@ impl LayerCache {
                 });
             }
         }
+        let AttentionShape { heads, head_dim, .. } = config.layer.shape;
+        let limits = Limits::of(device);
+        // One token of all sequences, queries included, is the least that a step needs.
+        limits.check("the queries", &[config.batch, heads, head_dim], DType::F32)?;
         Ok(Self {
             config: *config,
             extras,
             device: device.clone(),
-            limits: Limits::of(device),
+            limits,
             capacity: 0,
             lens: vec![0; config.batch],
             k: None,

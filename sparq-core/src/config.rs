@@ -19,7 +19,7 @@ pub struct AttentionShape {
 impl AttentionShape {
     /// Query heads per key and value head, `g` in the paper.
     pub fn group(&self) -> usize {
-        self.heads / self.kv_heads
+        self.heads.checked_div(self.kv_heads).unwrap_or(0)
     }
 
     /// Checks that no size is zero and that the query heads divide into groups.
@@ -180,7 +180,9 @@ impl SparqConfig {
     pub(crate) fn buckets(&self) -> Option<usize> {
         match self.choice {
             Choice::Exact => None,
-            Choice::Buckets => Some(((self.top_k - self.local_window).div_ceil(2)).next_multiple_of(16)),
+            Choice::Buckets => {
+                Some(self.top_k.saturating_sub(self.local_window).div_ceil(2).next_multiple_of(16))
+            }
         }
     }
 

@@ -36,6 +36,14 @@ pub enum Error {
         /// The maximum that the cache was created with.
         max: usize,
     },
+    /// A method was asked to go back to fewer tokens, and what it remembers cannot.
+    #[error(
+        "the method `{method}` cannot go back to fewer tokens: it remembers what it saw of those that go"
+    )]
+    CannotGoBack {
+        /// Name of the method.
+        method: &'static str,
+    },
     /// A decode step asks for something that the cache does not keep.
     #[error("the cache does not hold {missing}")]
     MissingInCache {
@@ -95,6 +103,7 @@ impl Error {
             Self::CacheFull { .. } => {
                 Some("shorten the prompt, ask for fewer tokens, or raise --max-seq-len".into())
             }
+            Self::CannotGoBack { .. } => Some("go back to a mark, or begin with an empty cache".into()),
             Self::UnsupportedIndex { .. } => {
                 Some("leave out --k-index and `index=`, or use another --device".into())
             }

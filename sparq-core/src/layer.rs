@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::{
     cache::{CacheConfig, CacheMark, LayerCache},
-    error::Result,
+    error::{Error, Result},
     method::{DecodeMethod, Decoded, Method, dense_transfer},
     ops::{self, PrefillStep},
     spans::{AppendPlan, NewTokens},
@@ -17,6 +17,13 @@ pub struct LayerState {
     cache: LayerCache,
     method: Box<dyn DecodeMethod>,
     traffic: Traffic,
+}
+
+/// A point that a layer can go back to, as often as wanted: see [`LayerState::go_back`].
+#[derive(Debug)]
+pub struct LayerMark {
+    cache: CacheMark,
+    method: Box<dyn DecodeMethod>,
 }
 
 impl LayerState {
@@ -62,7 +69,8 @@ impl LayerState {
     /// Forgets what each sequence holds from position `len` on; the method goes back as well.
     ///
     /// # Errors
-    /// Whatever keeps the method from going back; the state is of no use then.
+    /// [`Error::CannotGoBack`] where the method remembers more than the cached tokens; the state is of
+    /// no use then. A [`LayerState::mark`] serves such methods.
     pub fn truncate(&mut self, len: usize) -> Result<()> {
         if self.cache.lens().iter().all(|&held| held <= len) {
             return Ok(());
@@ -71,18 +79,45 @@ impl LayerState {
         self.method.truncate(&self.cache)
     }
 
-    /// Decodes with `method` from now on. `false`, and nothing is changed, where the cache does not
-    /// keep what it needs. A method that watches the prefill has seen nothing of what is cached.
+    /// The point that cache and method are at; `None` where the method cannot be copied. What the cache
+    /// holds is not copied: a mark is good for as long as the tokens before it stay.
+    pub fn mark(&self) -> Option<LayerMark> {
+        Some(LayerMark { cache: self.cache.mark(), method: self.method.fork()? })
+    }
+
+    /// Goes back to a mark of this layer: cache and method are as they were, to the bit. Traffic counts
+    /// on.
+    ///
+    /// # Errors
+    /// Those of [`LayerCache::rewind`].
+    pub fn go_back(&mut self, mark: &LayerMark) -> Result<()> {
+        let method = mark.method.fork().ok_or(Error::CannotGoBack { method: mark.method.name() })?;
+        self.cache.rewind(&mark.cache, method.cache_extras())?;
+        self.method = method;
+        Ok(())
+    }
+
+    /// Decodes with `method` from now on. The method that ran so far goes on where it is the same and
+    /// differs in sizes. `false`, and nothing is changed, where the cache does not keep what the method
+    /// needs and cannot make it of what it keeps, or where the method had to watch the prefill.
     ///
     /// # Errors
     /// [`crate::Error::InvalidConfig`] for hyper-parameters that do not fit the layer.
     pub fn set_method(&mut self, method: &Method) -> Result<bool> {
-        let method = method.for_layer(&self.cache.config().layer.shape)?;
-        let fits = method.cache_extras() == self.method.cache_extras();
-        if fits {
-            self.method = method;
+        let next = match self.method.resume(method) {
+            Some(next) => next,
+            None if method.watches_prefill() && self.cache.lens().iter().any(|&len| len > 0) => {
+                return Ok(false);
+            }
+            None => method.for_layer(&self.cache.config().layer.shape)?,
+        };
+        let extras = next.cache_extras();
+        if extras != self.method.cache_extras() && self.cache.rewind(&self.cache.mark(), extras).is_err() {
+            return Ok(false);
         }
-        Ok(fits)
+        self.cache.drop_copies();
+        self.method = next;
+        Ok(true)
     }
 
     /// Goes back to a mark of this layer's cache, decodes with `method` from there on and counts

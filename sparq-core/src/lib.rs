@@ -61,7 +61,7 @@ pub use cache::{CacheConfig, LayerCache};
 pub use config::{AttentionLayer, AttentionShape, Choice, GroupScores, SparqConfig};
 pub use error::{Error, Result};
 pub use index::IndexDtype;
-pub use layer::LayerState;
+pub use layer::{LayerMark, LayerState};
 pub use method::{
     DecodeMethod, Decoded, DoubleSparsityConfig, H2oConfig, LocalConfig, Method, QuestConfig, Selection,
     SparqMassConfig, TopkConfig,

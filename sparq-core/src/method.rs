@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cache::{CacheExtras, LayerCache},
     config::{AttentionShape, SparqConfig},
-    error::Result,
+    error::{Error, Result},
     spans::AppendPlan,
     transfer::Transfer,
 };
@@ -80,13 +80,20 @@ pub trait DecodeMethod: std::fmt::Debug + Send {
         Ok(())
     }
 
-    /// Called after the cache was cut back to fewer tokens: what the method remembers of the tokens
-    /// that are gone must go too.
+    /// Called after the cache was cut back to fewer tokens: the method must be as if the tokens that
+    /// are gone had never been there. A method that remembers nothing but the cached tokens returns
+    /// `Ok`; others are brought back by a copy ([`DecodeMethod::fork`]) alone.
     ///
     /// # Errors
-    /// Whatever keeps the method from going back.
+    /// [`Error::CannotGoBack`], unless the method says otherwise.
     fn truncate(&mut self, _cache: &LayerCache) -> Result<()> {
-        Ok(())
+        Err(Error::CannotGoBack { method: self.name() })
+    }
+
+    /// A copy of the method as it is now, to go back to ([`crate::LayerState::mark`]). `None`, unless
+    /// the method says otherwise: it cannot be copied.
+    fn fork(&self) -> Option<Box<dyn DecodeMethod>> {
+        None
     }
 
     /// `method` at the point where this one is, where it is the same method and differs in sizes that

@@ -20,12 +20,12 @@ pub struct Span {
 impl Span {
     /// Number of live positions.
     pub fn len(&self) -> usize {
-        self.end - self.start
+        self.end.saturating_sub(self.start)
     }
 
     /// True when no position is live.
     pub fn is_empty(&self) -> bool {
-        self.end == self.start
+        self.end <= self.start
     }
 }
 
@@ -119,9 +119,10 @@ impl NewTokens {
 
     /// Columns `start..start + width` of this batch, for prefill in chunks.
     pub fn columns(&self, start: usize, width: usize) -> Self {
+        let last = start.saturating_add(width);
         let clip = |range: &Range<usize>| {
-            let begin = range.start.clamp(start, start + width) - start;
-            let end = range.end.clamp(start, start + width) - start;
+            let begin = range.start.clamp(start, last) - start;
+            let end = range.end.clamp(start, last) - start;
             begin..end
         };
         Self { width, valid: self.valid.iter().map(clip).collect() }
@@ -170,9 +171,9 @@ impl AppendPlan {
         self.appends.iter().all(|append| *append == first).then_some(first)
     }
 
-    /// Lengths of the sequences after the append.
+    /// Lengths of the sequences after the append; the largest number where a sum is beyond it.
     pub fn lens_after(&self) -> Vec<usize> {
-        self.appends.iter().map(|append| append.at + append.take).collect()
+        self.appends.iter().map(|append| append.at.saturating_add(append.take)).collect()
     }
 
     /// Positions that column `t` of sequence `b` sees causally, its own included, of which a window

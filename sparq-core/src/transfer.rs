@@ -22,7 +22,7 @@ pub struct Part {
 impl Part {
     /// `elements` elements of `size` bytes each.
     pub fn new(elements: usize, size: usize) -> Self {
-        Self { elements: elements as u64, bytes: (elements * size) as u64 }
+        Self { elements: elements as u64, bytes: (elements as u64).saturating_mul(size as u64) }
     }
 }
 
@@ -30,7 +30,10 @@ impl Add for Part {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self { elements: self.elements + other.elements, bytes: self.bytes + other.bytes }
+        Self {
+            elements: self.elements.saturating_add(other.elements),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
     }
 }
 
@@ -106,42 +109,48 @@ impl AddAssign for Traffic {
     }
 }
 
+/// Sum of products of three sizes; the largest number where it is beyond it.
+fn sum<const N: usize>(terms: [[usize; 3]; N]) -> usize {
+    let product = |[a, b, c]: [usize; 3]| a.saturating_mul(b).saturating_mul(c);
+    terms.into_iter().map(product).fold(0, usize::saturating_add)
+}
+
 /// The paper's count for dense attention, in elements per KV head and step: `2·S·d + 2·d`.
 pub fn paper_dense(seq_len: usize, head_dim: usize) -> usize {
-    2 * seq_len * head_dim + 2 * head_dim
+    sum([[2, seq_len, head_dim], [2, 1, head_dim]])
 }
 
 /// The paper's count for SparQ attention, in elements per KV head and step: `S·r + 2·k·d + 4·d`.
 pub fn paper_sparq(seq_len: usize, head_dim: usize, rank: usize, top_k: usize) -> usize {
-    seq_len * rank + 2 * top_k * head_dim + 4 * head_dim
+    sum([[1, seq_len, rank], [2, top_k, head_dim], [4, 1, head_dim]])
 }
 
 /// The SparQ paper's count for exact top-k (FlexGen), in elements per KV head and step:
 /// `S·d + k·d + 2·d`.
 pub fn paper_exact_topk(seq_len: usize, head_dim: usize, top_k: usize) -> usize {
-    seq_len * head_dim + top_k * head_dim + 2 * head_dim
+    sum([[1, seq_len, head_dim], [1, top_k, head_dim], [2, 1, head_dim]])
 }
 
 /// The SparQ paper's count for LM-Infinite, in elements per KV head and step: `2·k·d + 2·d`.
 pub fn paper_local(head_dim: usize, top_k: usize) -> usize {
-    2 * top_k * head_dim + 2 * head_dim
+    sum([[2, top_k, head_dim], [2, 1, head_dim]])
 }
 
 /// The SparQ paper's count for H2O, in elements per KV head and step: `2·k·d + 2·d + 2·S`.
 pub fn paper_h2o(seq_len: usize, head_dim: usize, top_k: usize) -> usize {
-    2 * top_k * head_dim + 2 * head_dim + 2 * seq_len
+    sum([[2, top_k, head_dim], [2, 1, head_dim], [2, 1, seq_len]])
 }
 
 /// Quest's count in the same manner, in elements per KV head and step: two bounds of `S / page` pages,
 /// `top_k` keys and values, `2·⌈S/p⌉·d + 2·k·d + 2·d`. (Quest paper, section 3.4.)
 pub fn paper_quest(seq_len: usize, head_dim: usize, top_k: usize, page: usize) -> usize {
-    2 * seq_len.div_ceil(page) * head_dim + 2 * top_k * head_dim + 2 * head_dim
+    sum([[2, seq_len.div_ceil(page.max(1)), head_dim], [2, top_k, head_dim], [2, 1, head_dim]])
 }
 
 /// Double Sparsity's count in the same manner, in elements per KV head and step: `rank` label channels
 /// of all keys, `top_k` keys and values, `S·r + 2·k·d + 2·d + r`.
 pub fn paper_double_sparsity(seq_len: usize, head_dim: usize, rank: usize, top_k: usize) -> usize {
-    seq_len * rank + 2 * top_k * head_dim + 2 * head_dim + rank
+    sum([[1, seq_len, rank], [2, top_k, head_dim], [2, 1, head_dim], [1, 1, rank]])
 }
 
 #[cfg(test)]

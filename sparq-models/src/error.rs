@@ -232,6 +232,10 @@ pub enum Error {
         max_seq_len: usize,
     },
 
+    /// Numbers of the model stopped to be finite.
+    #[error("the model's numbers overflowed: {0}")]
+    Overflow(crate::overflow::Overflow),
+
     /// There is nothing to continue.
     #[error("the prompt has no tokens")]
     EmptyPrompt,
@@ -328,6 +332,7 @@ impl Error {
             Error::NoTokenLeft { .. } => Some(
                 "change these settings; --ignore-generation-config leaves out those of the checkpoint".into(),
             ),
+            Error::Overflow(overflow) => Some(overflow.hint()),
             Error::PromptTooLong { .. } => {
                 Some("shorten the prompt, or raise --max-seq-len if the model allows more".into())
             }

@@ -7,6 +7,7 @@ use crate::{
     error::{Error, Result},
     layers::{Phase, Step},
     models::CausalModel,
+    overflow,
     state::ModelState,
 };
 
@@ -85,6 +86,21 @@ pub fn feed(model: &dyn CausalModel, ids: &[u32], state: &mut ModelState) -> Res
 /// [`Error::ReadBack`] where the device fails.
 pub fn read(logits: Tensor<2>) -> Result<Vec<f32>> {
     logits.into_data().try_to_vec().map_err(|error| Error::ReadBack { message: format!("{error:?}") })
+}
+
+/// [`read`] for choosing a token: the logits that the last step of `state` gave.
+///
+/// # Errors
+/// As [`read`], and [`Error::Overflow`] where one of them is not a number or infinite: with the first layer
+/// and token whose numbers overflowed.
+pub fn read_finite(logits: Tensor<2>, state: &ModelState) -> Result<Vec<f32>> {
+    let logits = read(logits)?;
+    // Minus infinity excludes a token.
+    let is_bad = |logit: f32| logit.is_nan() || logit == f32::INFINITY;
+    match logits.iter().fold(false, |bad, &logit| bad | is_bad(logit)) {
+        true => Err(overflow::error(state)),
+        false => Ok(logits),
+    }
 }
 
 fn hidden(

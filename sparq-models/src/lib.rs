@@ -49,6 +49,7 @@ pub mod hub;
 pub mod inspect;
 pub mod layers;
 pub mod models;
+mod overflow;
 pub mod sampling;
 pub mod session;
 pub mod shapes;
@@ -62,3 +63,4 @@ pub mod verify;
 pub use sparq_core as core;
 
 pub use error::{Error, Result, shorten};
+pub use overflow::{Overflow, OverflowPart};

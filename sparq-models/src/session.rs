@@ -1,5 +1,6 @@
 //! A text that grows: prompts and answers over one set of caches.
 
+mod held;
 mod run;
 
 use std::{ops::ControlFlow, time::Instant};
@@ -11,8 +12,9 @@ use crate::{
     error::{Error, Result},
     generate::{Event, Finish, GenerateOptions, Generation, Stats, TextModel},
     sampling::{Sampler, TextFrame},
-    state::{ModelState, StateConfig},
+    state::StateConfig,
 };
+use held::Held;
 use run::Run;
 
 /// Tokens behind the prompt that memory is taken for beforehand: a limit may be far from what is written.
@@ -24,8 +26,14 @@ const RESERVED_TOKENS: usize = 4096;
 /// with what is cached, from the beginning, do not go through the model again; the caches are cut
 /// back to them. So a conversation costs its new tokens, and an edited one costs what follows the edit.
 ///
-/// Under a sparse method the keys and values of generated tokens stay as its decode steps made them,
-/// where a fresh run over the same text would prefill them densely.
+/// Going back leaves no trace: a prompt that shares only a beginning with what is cached gives what it
+/// gives in a session that has only seen that beginning, whatever the method. Where the part in common
+/// ends within an answer, the answer goes through the model again, as part of the prompt. Methods that
+/// remember more than the cached tokens (H2O, Double Sparsity without calibration) go back to the end of
+/// an earlier prompt or answer, of which the last few are marked, and begin anew where there is none.
+///
+/// Going on behind an answer keeps it: under a sparse method the keys and values of its tokens stay as
+/// the decode steps made them, where a fresh run over the same text would prefill them densely.
 #[derive(Debug)]
 pub struct Session<'a> {
     model: &'a TextModel,
@@ -35,15 +43,6 @@ pub struct Session<'a> {
     held: Option<Held>,
     /// Whether `events` has been told that the text is longer than the model was made for.
     told_length: bool,
-}
-
-/// What lives on between runs.
-#[derive(Debug)]
-struct Held {
-    state: ModelState,
-    methods: Vec<Method>,
-    /// The tokens that the caches hold.
-    tokens: Vec<u32>,
 }
 
 impl<'a> Session<'a> {
@@ -63,7 +62,7 @@ impl<'a> Session<'a> {
 
     /// Tokens that the caches hold.
     pub fn cached_tokens(&self) -> &[u32] {
-        self.held.as_ref().map_or(&[], |held| &held.tokens)
+        self.held.as_ref().map_or(&[], Held::tokens)
     }
 
     /// The longest context, in tokens.
@@ -81,7 +80,8 @@ impl<'a> Session<'a> {
     /// common with what is cached. `events` sees progress and text as they come and may end the run.
     ///
     /// The sizes of a method that follow from a compression ratio are chosen for this run's length.
-    /// Another kind of method than before, or one that cannot go back, begins with empty caches.
+    /// A method that has to watch the prefill and did not, or for which the caches do not keep what it
+    /// needs, begins with empty caches.
     ///
     /// # Errors
     /// [`Error::PromptTooLong`] for a prompt that does not fit, [`Error::EmptyPrompt`] for one
@@ -112,10 +112,11 @@ impl<'a> Session<'a> {
         held.state.expect(ids.len());
         held.state.reserve(run_len.min(ids.len().saturating_add(RESERVED_TOKENS)))?;
         held.state.reset_traffic();
-        let cached_tokens = held.tokens.len();
+        let cached_tokens = held.tokens().len();
 
         let mut run = Run::new(self.model, &mut held, events, ids, &mut self.told_length);
         let logits = run.prefill(&ids[cached_tokens..])?;
+        run.held.end_prompt();
         let prefill = start.elapsed();
         let mut first_token = prefill;
         if let Some(logits) = logits {
@@ -123,6 +124,7 @@ impl<'a> Session<'a> {
             let limits = run::Limits { max_seq_len: self.max_seq_len, start };
             run.decode(logits, &mut sampler, options, limits, &mut on_first)?;
         }
+        run.held.end_answer();
         let Run { new, text, finish, .. } = run;
         let stats = Stats {
             prompt_tokens: ids.len(),
@@ -132,9 +134,9 @@ impl<'a> Session<'a> {
             first_token,
             decode: start.elapsed() - first_token,
             traffic: held.state.traffic(),
-            decode_steps: held.tokens.len().saturating_sub(ids.len()),
+            decode_steps: held.tokens().len().saturating_sub(ids.len()),
             cache_bytes: held.state.bytes(),
-            method: self.widest(&held.methods),
+            method: self.widest(held.methods()),
             finish: finish.unwrap_or(Finish::MaxNewTokens),
             sampler: options.sampler.clone(),
         };
@@ -146,17 +148,14 @@ impl<'a> Session<'a> {
     /// `run_len` tokens.
     fn take(&mut self, ids: &[u32], attention: &Attention, run_len: usize) -> Result<Held> {
         let methods = attention.methods(&self.model.model().attention_layers(), run_len)?;
-        if let Some(mut held) = self.held.take() {
-            let common = held.tokens.iter().zip(ids).take_while(|(held, new)| held == new).count();
-            let suits = held.state.suits(self.model.model(), ids.len() + 1);
-            if suits && held.set_methods(&methods)? && held.state.truncate(common).is_ok() {
-                held.tokens.truncate(common);
-                return Ok(held);
-            }
+        if let Some(held) = self.held.take()
+            && held.state.suits(self.model.model(), ids.len() + 1)
+            && let Some(held) = held.continued(ids, &methods)?
+        {
+            return Ok(held);
         }
         let config = StateConfig { batch: 1, max_len: self.max_len, dtype: self.model.dtype() };
-        let state = ModelState::of_methods(self.model.model(), &config, &methods)?;
-        Ok(Held { state, methods, tokens: vec![] })
+        Held::new(self.model.model(), &config, methods)
     }
 
     /// The decode method of the layers that see the most, for the report.
@@ -170,19 +169,6 @@ impl<'a> Session<'a> {
 /// The longest that a text from `ids` may become.
 fn run_len(ids: &[u32], options: &GenerateOptions) -> usize {
     ids.len().saturating_add(options.max_new_tokens)
-}
-
-impl Held {
-    /// Goes on with other methods. `false` where the caches cannot be kept.
-    fn set_methods(&mut self, methods: &[Method]) -> Result<bool> {
-        for ((layer, old), new) in self.state.layers_mut().iter_mut().zip(&self.methods).zip(methods) {
-            if old != new && (new.watches_prefill() || !layer.set_method(new)?) {
-                return Ok(false);
-            }
-        }
-        self.methods = methods.to_vec();
-        Ok(true)
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use burn::tensor::DType;
 use sparq_core::{
-    AppendPlan, AttentionLayer, CacheConfig, DecodeMethod, LayerState, Method, NewTokens, Traffic,
+    AppendPlan, AttentionLayer, CacheConfig, DecodeMethod, LayerMark, LayerState, Method, NewTokens, Traffic,
 };
 
 use crate::{error::Result, models::CausalModel};
@@ -28,6 +28,10 @@ pub struct ModelState {
     /// Transfers before the state began again.
     earlier: Traffic,
 }
+
+/// A point that a [`ModelState`] can go back to.
+#[derive(Debug)]
+pub struct StateMark(Vec<LayerMark>);
 
 impl ModelState {
     /// An empty state for `model`, decoding with `method` in every layer.
@@ -155,10 +159,39 @@ impl ModelState {
         Ok(())
     }
 
+    /// Decodes with one method for each layer from now on, on what is cached. `false` where a layer
+    /// cannot ([`LayerState::set_method`]); the state is of no use then.
+    ///
+    /// # Errors
+    /// [`crate::Error::Core`] for hyper-parameters that do not fit the model.
+    pub fn set_methods(&mut self, methods: &[Method]) -> Result<bool> {
+        for (layer, method) in self.layers.iter_mut().zip(methods) {
+            if !layer.set_method(method)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The point that all layers are at; `None` where a method cannot be copied.
+    pub fn mark(&self) -> Option<StateMark> {
+        Some(StateMark(self.layers.iter().map(LayerState::mark).collect::<Option<_>>()?))
+    }
+
+    /// Goes back to a mark of this state, as often as wanted, while the tokens before it stay.
+    ///
+    /// # Errors
+    /// [`crate::Error::Core`] as [`LayerState::go_back`].
+    pub fn go_back(&mut self, mark: &StateMark) -> Result<()> {
+        self.layers.iter_mut().zip(&mark.0).try_for_each(|(layer, mark)| layer.go_back(mark))?;
+        Ok(())
+    }
+
     /// Forgets what each sequence holds from position `len` on, in all layers.
     ///
     /// # Errors
-    /// [`crate::Error::Core`] where a method cannot go back; the state is of no use then.
+    /// [`crate::Error::Core`] where a method cannot go back, as [`LayerState::truncate`]; the state is of
+    /// no use then.
     pub fn truncate(&mut self, len: usize) -> Result<()> {
         self.layers.iter_mut().try_for_each(|layer| layer.truncate(len))?;
         Ok(())

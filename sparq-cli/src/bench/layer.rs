@@ -6,12 +6,13 @@
 
 use std::{io, time::Instant};
 
+use anyhow::Context;
 use burn::tensor::{DType, Device};
 use serde::Serialize;
 use sparq_core::device;
 use sparq_models::{
     attention::{MethodName, MethodSpec},
-    core::{AttentionLayer, AttentionShape, CacheConfig, LayerState, Method, NewTokens},
+    core::{AttentionLayer, AttentionShape, CacheConfig, LayerMark, LayerState, Method, NewTokens},
 };
 
 use super::{
@@ -181,8 +182,8 @@ struct Contestant {
     method: Method,
     state: LayerState,
     device: Device,
-    /// Tokens that the cache holds between steps: one less than S, since a step appends its own.
-    held: usize,
+    /// Where each step begins: with one token less than S, since a step appends its own.
+    mark: LayerMark,
     samples_ns: Vec<f64>,
 }
 
@@ -193,7 +194,8 @@ impl Contestant {
         let mut state = LayerState::new(&config, &method, device)?;
         state.reserve(seq_len)?;
         fill(&mut state, seq_len - 1, device)?;
-        Ok(Self { method, state, device: device.clone(), held: seq_len - 1, samples_ns: vec![] })
+        let mark = state.mark().context("the method cannot go back")?;
+        Ok(Self { method, state, device: device.clone(), mark, samples_ns: vec![] })
     }
 
     fn step(&mut self, counts: bool) -> anyhow::Result<()> {
@@ -207,7 +209,7 @@ impl Contestant {
         sync(&self.device)?;
         let elapsed = start.elapsed();
         drop(output);
-        self.state.truncate(self.held)?;
+        self.state.go_back(&self.mark)?;
         if counts {
             self.samples_ns.push(elapsed.as_nanos() as f64);
         }

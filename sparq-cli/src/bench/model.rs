@@ -18,7 +18,7 @@ use sparq_models::{
     generate::load_model,
     models::CausalModel,
     shapes::{shape, shapes},
-    state::{ModelState, StateConfig},
+    state::{ModelState, StateConfig, StateMark},
 };
 
 use super::{
@@ -175,7 +175,7 @@ impl Bench<'_> {
         let mut states = [self.state(depth, depth + tokens, &Attention::Dense)?];
         let ids = self.ids(tokens);
         let [run]: [Run; 1] = self
-            .repeat(&mut states, depth, |state, _| {
+            .repeat(&mut states, |state, _| {
                 let mut logits = vec![];
                 let chunks = ids.len().div_ceil(BATCH);
                 for (i, chunk) in ids.chunks(BATCH).enumerate() {
@@ -203,7 +203,7 @@ impl Bench<'_> {
         let state = |method: &Attention| self.state(depth, depth + tokens, method);
         let mut states = methods.iter().map(state).collect::<anyhow::Result<Vec<_>>>()?;
         let ids = self.ids(tokens);
-        let runs = self.repeat(&mut states, depth, |state, is_warmup| {
+        let runs = self.repeat(&mut states, |state, is_warmup| {
             for &id in ids.iter().take(if is_warmup { 1 } else { tokens }) {
                 forward::read(forward::decode(self.model.as_ref(), &[id], state)?)?;
             }
@@ -244,17 +244,18 @@ impl Bench<'_> {
         Ok(state)
     }
 
-    /// Runs a test as often as was asked for with each state in turn, each time from the same depth.
+    /// Runs a test as often as was asked for with each state in turn, each time from the same point.
     fn repeat(
         &self,
         states: &mut [ModelState],
-        depth: usize,
         mut test: impl FnMut(&mut ModelState, bool) -> anyhow::Result<()>,
     ) -> anyhow::Result<Vec<Run>> {
+        let marks: Option<Vec<StateMark>> = states.iter().map(ModelState::mark).collect();
+        let marks = marks.context("a method cannot go back")?;
         if !self.args.no_warmup {
-            for state in &mut *states {
+            for (state, mark) in states.iter_mut().zip(&marks) {
                 test(state, true)?;
-                state.truncate(depth)?;
+                state.go_back(mark)?;
             }
         }
         let before: Vec<Traffic> = states.iter().map(ModelState::traffic).collect();
@@ -262,13 +263,13 @@ impl Bench<'_> {
         let mut reads = vec![];
         for _ in 0..self.args.repetitions {
             reads.push(self.meter.read()?);
-            for (state, samples_ns) in states.iter_mut().zip(&mut samples_ns) {
+            for ((state, mark), samples_ns) in states.iter_mut().zip(&marks).zip(&mut samples_ns) {
                 sync(&self.device)?;
                 let start = Instant::now();
                 test(state, false)?;
                 sync(&self.device)?;
                 samples_ns.push(start.elapsed().as_nanos() as f64);
-                state.truncate(depth)?;
+                state.go_back(mark)?;
             }
         }
         let run = |((state, before), samples_ns): ((&ModelState, &Traffic), Vec<f64>)| Run {

@@ -18,6 +18,7 @@ mod memory;
 mod methods;
 #[cfg(unix)]
 mod outputs;
+mod overflow;
 mod template;
 mod terminal;
 mod tokenize;

@@ -72,7 +72,7 @@ impl LayerCache {
 
     /// The point that the cache is at.
     pub fn mark(&self) -> CacheMark {
-        CacheMark { lens: self.lens.clone(), extras: self.extras, v_sum: self.v_sum.clone() }
+        CacheMark { lens: self.lens.clone(), extras: self.extras, v_sum: own(&self.v_sum) }
     }
 
     /// Goes back to a mark of this cache and keeps only `extras` up to date from there on. What was
@@ -91,7 +91,7 @@ impl LayerCache {
             return Err(Error::MissingInCache { missing: "the sum of values" });
         }
         self.lens.clone_from(&mark.lens);
-        self.v_sum.clone_from(&mark.v_sum);
+        self.v_sum = own(&mark.v_sum);
         self.extras = extras;
         if extras.k_index && !self.holds_index(extras.index) {
             return self.make_index();
@@ -134,4 +134,9 @@ impl LayerCache {
         }
         Ok(())
     }
+}
+
+/// A copy in memory of its own: a second handle would turn the next write in place into a copy.
+fn own(sum: &Option<Tensor<3>>) -> Option<Tensor<3>> {
+    sum.as_ref().map(|sum| sum.clone().mul_scalar(1.0))
 }

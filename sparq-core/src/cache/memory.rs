@@ -25,7 +25,7 @@ impl LayerCache {
             let shape = |capacity| [self.config.batch, kv_heads, capacity, head_dim];
             self.limits.check("the key cache", &shape(len), self.config.dtype)?;
             // Whole blocks where the device takes them.
-            let blocks = len.next_multiple_of(BLOCK).min(self.config.max_len);
+            let blocks = len.checked_next_multiple_of(BLOCK).unwrap_or(len).min(self.config.max_len);
             let fits = self.limits.check("the key cache", &shape(blocks), self.config.dtype).is_ok();
             self.grow(if fits { blocks } else { len });
         }
@@ -98,6 +98,7 @@ impl LayerCache {
         };
         self.k = Some(rows(self.k.take()));
         self.v = Some(rows(self.v.take()));
+        self.drop_copies();
         if self.keeps_plain_index() {
             let new = Tensor::zeros([batch, kv_heads, head_dim, capacity], options);
             self.k_index = Some(match self.k_index.take() {
@@ -116,6 +117,16 @@ impl LayerCache {
             self.v_sum = Some(Tensor::zeros([batch, kv_heads, head_dim], options));
         }
         self.capacity = capacity;
+    }
+
+    /// Gives copies of the keys back that nobody asks for any more.
+    pub(crate) fn drop_copies(&mut self) {
+        if !self.keeps_plain_index() {
+            self.k_index = None;
+        }
+        if !self.extras.k_index || self.extras.index.bits().is_none() {
+            self.quantized = None;
+        }
     }
 
     pub(super) fn grow_quantized(&mut self, capacity: usize, used: usize, bits: usize) {

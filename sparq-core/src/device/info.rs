@@ -32,11 +32,11 @@ impl Limits {
     /// [`Error::TooLarge`] with its name, its size and the limit.
     pub fn check(&self, tensor: &str, shape: &[usize], dtype: DType) -> Result<()> {
         let bytes = shape.iter().fold(dtype.size() as u64, |bytes, &size| bytes.saturating_mul(size as u64));
-        match self.largest_tensor {
-            Some(limit) if bytes > limit => {
-                Err(Error::TooLarge { tensor: tensor.into(), shape: shape.to_vec(), bytes, limit })
-            }
-            _ => Ok(()),
+        // No memory of any computer is larger, and sizes beyond wrap around.
+        let limit = self.largest_tensor.unwrap_or(u64::MAX).min(isize::MAX as u64);
+        match bytes > limit {
+            true => Err(Error::TooLarge { tensor: tensor.into(), shape: shape.to_vec(), bytes, limit }),
+            false => Ok(()),
         }
     }
 }

@@ -20,6 +20,14 @@ impl DecodeMethod for Dense {
         "dense"
     }
 
+    fn truncate(&mut self, _cache: &LayerCache) -> Result<()> {
+        Ok(()) // it remembers nothing
+    }
+
+    fn fork(&self) -> Option<Box<dyn DecodeMethod>> {
+        Some(Box::new(*self))
+    }
+
     fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
         ops::check_queries(&q, cache.config(), 1)?;
         let step = DenseStep { spans: cache.spans(), softcap: cache.config().layer.softcap };

@@ -122,8 +122,8 @@ impl ChannelStatistics {
     }
 
     /// The `rank` most important components of each sequence and KV head, `[batch, kv_heads, rank]`.
-    fn best(&self, rank: usize) -> Option<Tensor<3, Int>> {
-        self.sum.clone().map(|sum| parts::top(sum, rank))
+    fn best(&self, rank: usize) -> Result<Option<Tensor<3, Int>>> {
+        self.sum.clone().map(|sum| parts::top(sum, rank)).transpose()
     }
 }
 
@@ -153,7 +153,7 @@ impl DoubleSparsity {
         let rank = self.config.rank;
         let channels = if self.config.channels.is_empty() {
             let missing = "a prompt to find label channels from, and the configuration has none";
-            self.statistics.best(rank).ok_or(Error::MissingInCache { missing })?
+            self.statistics.best(rank)?.ok_or(Error::MissingInCache { missing })?
         } else {
             let lists = self.config.channels.iter();
             let values: Vec<i64> = lists.flat_map(|list| list[..rank].iter().map(|&c| c as i64)).collect();
@@ -201,13 +201,19 @@ impl DecodeMethod for DoubleSparsity {
     }
 
     fn truncate(&mut self, cache: &LayerCache) -> Result<()> {
-        // Channels found from tokens that are gone stay in use: they are statistics of the model more
-        // than of the text. An empty cache starts again.
-        if self.config.channels.is_empty() && cache.lens().iter().all(|&len| len == 0) {
+        // What each token added to the statistics is not recorded.
+        if self.config.channels.is_empty() {
+            if cache.lens().iter().any(|&len| len > 0) {
+                return Err(Error::CannotGoBack { method: self.name() });
+            }
             self.statistics = ChannelStatistics::default();
             self.channels = None;
         }
         Ok(())
+    }
+
+    fn fork(&self) -> Option<Box<dyn DecodeMethod>> {
+        self.resume(&Method::DoubleSparsity(self.config.clone()))
     }
 
     fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
@@ -223,11 +229,13 @@ impl DecodeMethod for DoubleSparsity {
         let wide = channels.clone().unsqueeze_dim::<4>(2).expand([batch, kv_heads, shape.group(), rank]);
         let labels = parts::index_rows(cache, &channels)?; // [batch, kv_heads, rank, len]
         let scores = q.clone().gather(3, wide).matmul(labels);
-        let scores = parts::sum_group(parts::mask_dead(scores, &spans));
+        let scores = parts::mask_dead(scores, &spans);
+        let every = scores.clone();
+        let scores = parts::sum_group(scores);
         let scores = parts::force_last(scores, &spans, self.config.local_window);
-        let attended = parts::attend(q, cache, parts::top(scores, self.config.top_k))?;
+        let attended = parts::attend(q, cache, parts::top(scores, self.config.top_k)?)?;
         Ok(Decoded {
-            output: attended.output,
+            output: parts::unless_overflowed(attended.output, every),
             transfer: self.transfer(cache),
             selection: Some(Selection {
                 positions: attended.positions,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{DecodeMethod, Decoded, Method, Selection, check, parts};
 use crate::{
     cache::LayerCache,
-    error::Result,
+    error::{Error, Result},
     ops,
     spans::AppendPlan,
     transfer::{Part, Transfer},
@@ -86,10 +86,10 @@ impl H2o {
     }
 
     /// The living after evictions: recent tokens and those with the highest scores.
-    fn evict(&self, living: Living, cache: &LayerCache) -> Living {
+    fn evict(&self, living: Living, cache: &LayerCache) -> Result<Living> {
         let H2oConfig { top_k, local_window } = self.config;
         if living.len() <= top_k {
-            return living;
+            return Ok(living);
         }
         let spans = cache.spans();
         let positions = parts::live_only(living.positions, &spans);
@@ -98,8 +98,8 @@ impl H2o {
         let recent = positions.clone().greater_equal(recent.expand(positions.dims()));
         let dead = positions.clone().lower_elem(0);
         let rank = living.scores.clone().mask_fill(recent, f32::MAX).mask_fill(dead, parts::MASKED);
-        let kept = parts::top(rank, top_k);
-        Living { positions: positions.gather(2, kept.clone()), scores: living.scores.gather(2, kept) }
+        let kept = parts::top(rank, top_k)?;
+        Ok(Living { positions: positions.gather(2, kept.clone()), scores: living.scores.gather(2, kept) })
     }
 
     fn transfer(&self, cache: &LayerCache) -> Transfer {
@@ -149,16 +149,17 @@ impl DecodeMethod for H2o {
     }
 
     fn truncate(&mut self, cache: &LayerCache) -> Result<()> {
-        // What later queries added to the scores of the tokens that remain stays there, and tokens
-        // that they evicted stay dead: neither is recorded.
-        self.living = match self.living.take() {
-            Some(living) if cache.lens().iter().any(|&len| len > 0) => {
-                let positions = parts::live_only(living.positions, &cache.spans());
-                Some(Living { positions, ..living })
-            }
-            _ => None,
-        };
+        // What later queries added to the scores of the tokens that remain is in them, and tokens that
+        // they evicted are gone: neither is recorded.
+        if cache.lens().iter().any(|&len| len > 0) {
+            return Err(Error::CannotGoBack { method: self.name() });
+        }
+        self.living = None;
         Ok(())
+    }
+
+    fn fork(&self) -> Option<Box<dyn DecodeMethod>> {
+        self.resume(&Method::H2o(self.config))
     }
 
     fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
@@ -169,8 +170,8 @@ impl DecodeMethod for H2o {
         let current = current.expand([batch, shape.kv_heads, 1]);
         self.admit(current, Tensor::zeros([batch, shape.kv_heads, 1], (&device, DType::F32)));
         let living = match self.living.take() {
-            Some(living) => self.evict(living, cache),
-            None => return Err(crate::Error::MissingInCache { missing: "a cached token" }),
+            Some(living) => self.evict(living, cache)?,
+            None => return Err(Error::MissingInCache { missing: "a cached token" }),
         };
         let attended = parts::attend(parts::grouped(q, &shape), cache, living.positions)?;
         let added = attended.weights.clone().mean_dim(2).squeeze_dim(2);
@@ -210,7 +211,8 @@ fn received_weights(q: &Tensor<4>, cache: &LayerCache, plan: &AppendPlan) -> Res
             .collect();
         let shape = [batch, kv_heads, group, count, len];
         let hidden = parts::bools(hidden, [batch, 1, 1, count, len], &device).expand(shape);
-        let logits = logits.reshape(shape).mask_fill(hidden.clone(), parts::MASKED);
+        let logits = parts::overflow_to_nan(logits).reshape(shape);
+        let logits = logits.mask_fill(hidden.clone(), parts::MASKED);
         // Rows of padding see nothing: filling again takes their even weights away.
         let weights = softmax(logits, 4).mask_fill(hidden, 0.0);
         let of_queries = weights.sum_dim(3).reshape([batch, kv_heads, group, len]);

@@ -71,6 +71,14 @@ impl DecodeMethod for Local {
         "local"
     }
 
+    fn truncate(&mut self, _cache: &LayerCache) -> Result<()> {
+        Ok(()) // it remembers nothing
+    }
+
+    fn fork(&self) -> Option<Box<dyn DecodeMethod>> {
+        Some(Box::new(*self))
+    }
+
     fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
         let spans = cache.spans();
         if spans.max_len() <= self.config.top_k {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Tensor, activation::softmax};
 
-use super::{DecodeMethod, Decoded, parts};
+use super::{DecodeMethod, Decoded, Method, parts};
 use crate::{
     cache::{CacheExtras, LayerCache},
     error::Result,
@@ -38,6 +38,11 @@ impl MassMeter {
     /// A meter around `inner` that adds to `record`.
     pub fn new(inner: Box<dyn DecodeMethod>, record: RetainedMass) -> Self {
         Self { inner, record }
+    }
+
+    /// A meter around another method that adds to the same record.
+    fn around(&self, inner: Box<dyn DecodeMethod>) -> Box<dyn DecodeMethod> {
+        Box::new(Self::new(inner, self.record.clone()))
     }
 }
 
@@ -94,6 +99,14 @@ impl DecodeMethod for MassMeter {
 
     fn truncate(&mut self, cache: &LayerCache) -> Result<()> {
         self.inner.truncate(cache)
+    }
+
+    fn fork(&self) -> Option<Box<dyn DecodeMethod>> {
+        Some(self.around(self.inner.fork()?))
+    }
+
+    fn resume(&self, method: &Method) -> Option<Box<dyn DecodeMethod>> {
+        Some(self.around(self.inner.resume(method)?))
     }
 
     fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {

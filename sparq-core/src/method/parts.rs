@@ -46,8 +46,8 @@ pub(super) fn by_head(x: Tensor<4>) -> Tensor<3> {
 pub(super) fn exact_logits(q: Tensor<4>, cache: &LayerCache) -> Result<Tensor<4>> {
     let spans = cache.spans();
     let k = cache.k()?.narrow(2, 0, spans.max_end()).cast(DType::F32);
-    let logits = scaled(q).matmul(k.swap_dims(2, 3));
-    Ok(mask_dead(soft_cap(logits, cache.config().layer.softcap), &spans))
+    let logits = soft_cap(scaled(q).matmul(k.swap_dims(2, 3)), cache.config().layer.softcap);
+    Ok(mask_dead(overflow_to_nan(logits), &spans))
 }
 
 /// Exact attention of grouped queries over `positions: [batch, kv_heads, kept]`, renormalised over
@@ -58,6 +58,7 @@ pub(super) fn attend(q: Tensor<4>, cache: &LayerCache, positions: Tensor<3, Int>
     let positions = live_only(positions, &cache.spans());
     let k = rows(cache.k()?, &positions, &cache.spans());
     let logits = soft_cap(scaled(q).matmul(k.swap_dims(2, 3)), cache.config().layer.softcap);
+    let logits = overflow_to_nan(logits);
     let dead = positions.clone().lower_elem(0).unsqueeze_dim::<4>(2).expand([batch, kv_heads, group, kept]);
     let weights = softmax(logits.mask_fill(dead, MASKED), 3);
     let v = rows(cache.v()?, &positions, &cache.spans());
@@ -84,14 +85,46 @@ pub(super) fn live_only(positions: Tensor<3, Int>, spans: &Spans) -> Tensor<3, I
 
 /// The `k` positions that score highest: `scores: [batch, kv_heads, len]` to
 /// `[batch, kv_heads, min(k, len)]`, best first.
-pub(super) fn top(scores: Tensor<3>, k: usize) -> Tensor<3, Int> {
-    let [_, _, len] = scores.dims();
+///
+/// # Errors
+/// [`Error::ReadBack`] where the device fails.
+pub(super) fn top(scores: Tensor<3>, k: usize) -> Result<Tensor<3, Int>> {
+    let [batch, kv_heads, len] = scores.dims();
     let k = k.min(len);
-    // As in `ops::oracle`: top-k of a Cube backend is compiled in time with the square of k.
-    match ["wgpu", "cuda"].contains(&describe(&scores.device()).as_str()) {
-        true => scores.argsort_descending(2).narrow(2, 0, k),
-        false => scores.topk_with_indices(k, 2).1,
+    let device = scores.device();
+    // Elsewhere a sort, since top-k of a Cube backend is compiled in time with the square of k.
+    if !["flex", "ndarray", "libtorch"].contains(&describe(&device).as_str()) {
+        return Ok(scores.argsort_descending(2).narrow(2, 0, k));
     }
+    let scores: Vec<f32> = scores.into_data().try_to_vec().map_err(read_back)?;
+    let mut best = Vec::with_capacity(batch * kv_heads * k);
+    let mut order: Vec<u32> = vec![];
+    for row in scores.chunks_exact(len.max(1)) {
+        let better = |&a: &u32, &b: &u32| row[b as usize].total_cmp(&row[a as usize]).then(a.cmp(&b));
+        order.clear();
+        order.extend(0..len as u32);
+        if k < len {
+            order.select_nth_unstable_by(k, better);
+        }
+        order[..k].sort_unstable_by(better);
+        best.extend(order[..k].iter().map(|&position| i64::from(position)));
+    }
+    Ok(ints(best, [batch, kv_heads, k], &device))
+}
+
+/// Scores that overflowed as NaN, as in [`crate::ops::oracle`]: no softmax may hide them.
+pub(super) fn overflow_to_nan(scores: Tensor<4>) -> Tensor<4> {
+    scores.clone() + scores.mul_scalar(0.0)
+}
+
+/// `output: [batch, heads, 1, head_dim]`, NaN where the scores `[batch, kv_heads, g, n]` that a choice
+/// was made by are not all finite.
+pub(super) fn unless_overflowed(output: Tensor<4>, scores: Tensor<4>) -> Tensor<4> {
+    let [batch, heads, _, head_dim] = output.dims();
+    let [_, kv_heads, _, _] = scores.dims();
+    let zeros = scores.mul_scalar(0.0).sum_dim(3).sum_dim(2);
+    let of_heads = zeros.expand([batch, kv_heads, heads / kv_heads, head_dim]);
+    output + of_heads.reshape([batch, heads, 1, head_dim])
 }
 
 /// Sums group scores `[batch, kv_heads, g, len]` to `[batch, kv_heads, len]`.

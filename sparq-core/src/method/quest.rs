@@ -66,8 +66,12 @@ impl Quest {
         Ok(Self { config, bounds: None, covered: vec![] })
     }
 
-    /// Brings the bounds up to date: recomputes the pages from the first uncovered token on.
+    /// Brings the bounds up to date: recomputes the pages from the first uncovered token on. While the
+    /// budget holds all tokens, none is read and none is made: pages may be larger than any cache.
     fn refresh(&mut self, cache: &LayerCache) -> Result<()> {
+        if cache.spans().max_len() <= self.config.top_k {
+            return Ok(());
+        }
         let lens = cache.lens();
         self.covered.resize(lens.len(), 0);
         let mut bounds = self.grown(cache)?;
@@ -138,7 +142,7 @@ impl Quest {
     }
 
     /// The positions in the chosen pages, `[batch, kv_heads, pages · page]`.
-    fn choose(&self, q: Tensor<4>, bounds: &Bounds, spans: &Spans) -> Tensor<3, Int> {
+    fn choose(&self, q: Tensor<4>, bounds: &Bounds, spans: &Spans) -> Result<Tensor<3, Int>> {
         let page = self.config.page;
         let pages = spans.max_end().div_ceil(page);
         let part = |x: &Tensor<4>| x.clone().narrow(2, 0, pages).cast(DType::F32).swap_dims(2, 3);
@@ -149,12 +153,12 @@ impl Quest {
         let scores = parts::mark(scores, spans, parts::MASKED, dead);
         let current = |span: Span, p: usize| p == (span.end - 1) / page;
         let scores = parts::mark(scores, spans, f32::MAX, current).squeeze_dim(2);
-        let chosen = parts::top(scores, self.config.pages());
+        let chosen = parts::top(scores, self.config.pages())?;
         let [batch, kv_heads, count] = chosen.dims();
         let offsets = Tensor::arange(0..page as i64, &chosen.device()).reshape([1, 1, 1, page]);
         let firsts = chosen.mul_scalar(page as i64).unsqueeze_dim::<4>(3);
         let wide = [batch, kv_heads, count, page];
-        (firsts.expand(wide) + offsets.expand(wide)).reshape([batch, kv_heads, count * page])
+        Ok((firsts.expand(wide) + offsets.expand(wide)).reshape([batch, kv_heads, count * page]))
     }
 
     /// Counts two bounds per page, the rows of the chosen pages, and the bounds of the current page
@@ -199,11 +203,15 @@ impl DecodeMethod for Quest {
     }
 
     fn truncate(&mut self, cache: &LayerCache) -> Result<()> {
-        // Bounds of a page that lost tokens are recomputed when the next token joins it.
+        // Bounds are those of the keys alone. A page that lost tokens gets new ones when a token joins it.
         for (covered, len) in self.covered.iter_mut().zip(cache.lens()) {
             *covered = (*covered).min(*len);
         }
         Ok(())
+    }
+
+    fn fork(&self) -> Option<Box<dyn DecodeMethod>> {
+        self.resume(&Method::Quest(self.config))
     }
 
     fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
@@ -214,7 +222,7 @@ impl DecodeMethod for Quest {
             return Dense.decode(q, cache);
         };
         let q = parts::grouped(q, &cache.config().layer.shape);
-        let positions = self.choose(q.clone(), bounds, &spans);
+        let positions = self.choose(q.clone(), bounds, &spans)?;
         let attended = parts::attend(q, cache, positions)?;
         Ok(Decoded {
             output: attended.output,

@@ -69,6 +69,14 @@ impl DecodeMethod for Sparq {
         CacheExtras { k_index: true, index: self.config.index, mean_value: self.config.mean_value }
     }
 
+    fn truncate(&mut self, _cache: &LayerCache) -> Result<()> {
+        Ok(()) // it remembers nothing
+    }
+
+    fn fork(&self) -> Option<Box<dyn DecodeMethod>> {
+        Some(Box::new(*self))
+    }
+
     fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
         let spans = cache.spans();
         if self.runs_dense(spans.max_len()) {

@@ -66,9 +66,7 @@ impl SparqMass {
         let of_group = parts::force_last(of_group, &spans, sparq.local_window);
         let [batch, kv_heads, len] = of_group.dims();
         let kept = sparq.top_k.min(len);
-        // Sorted on every backend, which a top-k is not.
-        let order = of_group.sort_descending_with_indices(2).1.narrow(2, 0, kept);
-        let order = parts::live_only(order, &spans);
+        let order = parts::live_only(parts::top(of_group, kept)?, &spans);
         let scores = parts::at(s_hat, &order);
         let filler = order.clone().lower_elem(0).unsqueeze_dim::<4>(2).expand(scores.dims());
         let scores = scores.mask_fill(filler, 0.0);
@@ -105,6 +103,14 @@ impl DecodeMethod for SparqMass {
         CacheExtras { k_index: true, index, mean_value }
     }
 
+    fn truncate(&mut self, _cache: &LayerCache) -> Result<()> {
+        Ok(()) // it remembers nothing
+    }
+
+    fn fork(&self) -> Option<Box<dyn DecodeMethod>> {
+        Some(Box::new(*self))
+    }
+
     fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
         let spans = cache.spans();
         if self.runs_dense(spans.max_len()) {
@@ -127,7 +133,7 @@ impl DecodeMethod for SparqMass {
             &spans,
             sparq.rank,
         ));
-        let (positions, alpha, kept) = self.select(logits, cache)?;
+        let (positions, alpha, kept) = self.select(logits.clone(), cache)?;
         let attended = parts::attend(q, cache, positions)?;
         let [batch, _, group, _] = alpha.dims();
         let output = match sparq.mean_value {
@@ -143,7 +149,7 @@ impl DecodeMethod for SparqMass {
         let size = cache.config().dtype.size();
         let elements = kept * head_dim;
         Ok(Decoded {
-            output,
+            output: parts::unless_overflowed(output, logits),
             transfer: Transfer {
                 k_index: cache.index_part(parts::live(&spans) * kv_heads * sparq.rank),
                 k: Part::new(elements, size),

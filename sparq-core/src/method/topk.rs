@@ -62,6 +62,14 @@ impl DecodeMethod for Topk {
         }
     }
 
+    fn truncate(&mut self, _cache: &LayerCache) -> Result<()> {
+        Ok(()) // it remembers nothing
+    }
+
+    fn fork(&self) -> Option<Box<dyn DecodeMethod>> {
+        Some(Box::new(*self))
+    }
+
     fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
         let spans = cache.spans();
         if spans.max_len() <= self.config.top_k {
@@ -71,7 +79,7 @@ impl DecodeMethod for Topk {
         let q = parts::grouped(q, &cache.config().layer.shape);
         let weights = softmax(parts::exact_logits(q.clone(), cache)?, 3);
         let of_group = parts::sum_group(parts::mask_dead(weights.clone(), &spans));
-        let positions = parts::live_only(parts::top(of_group, self.config.top_k), &spans);
+        let positions = parts::live_only(parts::top(of_group, self.config.top_k)?, &spans);
         let kept = parts::at(weights, &positions);
         let [_, _, _, width] = kept.dims();
         let filler = positions.clone().lower_elem(0).unsqueeze_dim::<4>(2).expand(kept.dims());

@@ -14,7 +14,7 @@ use burn::{
         Backend, TensorMetadata, get_or_init_device_settings,
         tensor::{BoolTensor, Device, FloatTensor, IntTensor},
     },
-    tensor::{FloatDType, IntDType, Shape, Slice, TensorData},
+    tensor::{BoolDType, FloatDType, IntDType, Shape, Slice, TensorData},
 };
 
 pub use append::{accumulate, append_columns, append_rows};
@@ -22,7 +22,9 @@ pub use append::{accumulate, append_columns, append_rows};
 pub(super) use attention::{Block, prefill_with};
 pub use attention::{decode_dense, prefill};
 pub use quantized::{append_quantized, decode_sparq_quantized, dequantize, linear_quantized};
-pub use sparq::{approximate_scores, attend_selected, decode_sparq, reallocate_to_mean, select_tokens};
+pub use sparq::{
+    approximate_scores, attend_selected, decode_sparq, overflow_of, reallocate_to_mean, select_tokens,
+};
 
 use crate::spans::Spans;
 
@@ -73,6 +75,10 @@ pub(super) fn int_dtype<B: Backend>(device: &Device<B>) -> IntDType {
     get_or_init_device_settings::<B>(device).int_dtype
 }
 
+fn bool_dtype<B: Backend>(device: &Device<B>) -> BoolDType {
+    get_or_init_device_settings::<B>(device).bool_dtype
+}
+
 fn bools<B: Backend, const D: usize>(
     values: Vec<bool>,
     shape: [usize; D],
@@ -104,6 +110,19 @@ fn mask_dead<B: Backend>(scores: FloatTensor<B>, spans: &Spans) -> FloatTensor<B
     let dead = |span: crate::spans::Span, s: usize| s < span.start || s >= span.end;
     let mask = position_mask::<B>(spans, dims(&scores), &scores.device(), dead);
     B::float_mask_fill(scores, mask, MASKED.into())
+}
+
+/// Scores that overflowed become NaN, so that a softmax shows them: one of minus infinity would have no
+/// weight. Others stay as they are.
+fn overflow_to_nan<B: Backend>(scores: FloatTensor<B>) -> FloatTensor<B> {
+    // What is not finite times zero is not a number.
+    B::float_add(scores.clone(), B::float_mul_scalar(scores, 0.0f32.into()))
+}
+
+/// `rows` in the storage dtype of a cache, where what is infinite becomes NaN: such a key might have no
+/// weight, and nobody would see that it overflowed.
+fn cached<B: Backend>(rows: FloatTensor<B>, dtype: FloatDType) -> FloatTensor<B> {
+    overflow_to_nan::<B>(B::float_cast(rows, dtype))
 }
 
 /// `cap · tanh(x / cap)`, where there is a cap.

@@ -65,11 +65,12 @@ impl<'r, 'e> Run<'r, 'e> {
         for chunk in ids.chunks(PREFILL_CHUNK) {
             // Only the last chunk's last token needs the output projection.
             if done + chunk.len() == ids.len() {
-                logits = Some(forward::read(forward::prefill_last(model, chunk, &mut self.held.state)?)?);
+                let last = forward::prefill_last(model, chunk, &mut self.held.state)?;
+                logits = Some(forward::read_finite(last, &self.held.state)?);
             } else {
                 forward::prefill(model, chunk, &mut self.held.state)?;
             }
-            self.held.tokens.extend(chunk);
+            self.held.push(chunk);
             done += chunk.len();
             self.send(Event::Prefill { done, total: ids.len() });
             if self.finish.is_some() {
@@ -130,15 +131,18 @@ impl<'r, 'e> Run<'r, 'e> {
     /// Logits after one more token.
     fn step(&mut self, id: u32) -> Result<Vec<f32>> {
         self.tell_length(self.history.len());
-        let (model, Held { state, methods, tokens }) = (self.model.model(), &mut *self.held);
-        if !state.suits(model, tokens.len() + 1) {
-            state.begin_again(model, methods)?;
-            state.expect(tokens.len() + 1);
-            tokens.chunks(PREFILL_CHUNK).try_for_each(|chunk| forward::prefill(model, chunk, state))?;
+        let model = self.model.model();
+        let held = &mut *self.held;
+        if !held.state.suits(model, held.tokens().len() + 1) {
+            held.begin_again(model)?;
+            let tokens = held.tokens().to_vec();
+            tokens
+                .chunks(PREFILL_CHUNK)
+                .try_for_each(|chunk| forward::prefill(model, chunk, &mut held.state))?;
         }
-        let logits = forward::decode(model, &[id], state)?;
-        tokens.push(id);
-        forward::read(logits)
+        let logits = forward::decode(model, &[id], &mut held.state)?;
+        held.push(&[id]);
+        forward::read_finite(logits, &held.state)
     }
 
     /// Writes the text that is complete with one more token.

@@ -125,7 +125,7 @@ fn an_edited_text_costs_what_follows_the_edit() {
 }
 
 #[test]
-fn another_method_begins_anew_and_other_sizes_do_not() {
+fn a_method_that_lacks_something_begins_anew_and_other_sizes_do_not() {
     let model = model();
     let ids = model.tokenizer().encode(&FIRST.repeat(3), true).unwrap();
     let mut session = Session::new(&model, None);
@@ -140,8 +140,12 @@ fn another_method_begins_anew_and_other_sizes_do_not() {
     });
     assert_eq!(cached(&mut session, &wider), ids.len() - 1);
     assert_eq!(cached(&mut session, &sparq(true)), 0, "the mean value was not kept");
-    assert_eq!(cached(&mut session, &Attention::Dense), 0);
-    assert_eq!(cached(&mut session, &Attention::Dense), ids.len() - 1);
+    assert_eq!(
+        cached(&mut session, &Attention::Dense),
+        ids.len() - 1,
+        "it needs nothing but keys and values"
+    );
+    assert_eq!(cached(&mut session, &sparq(true)), 0, "the values were not summed");
     session.clear();
     assert!(session.cached_tokens().is_empty());
 }

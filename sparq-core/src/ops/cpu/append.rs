@@ -32,7 +32,7 @@ pub(in crate::ops) fn append_rows<E: Element>(
     each_row(rows, plan, sizes, |head, row, position| {
         let first = (head * sizes.capacity + position) * sizes.head_dim;
         for (stored, &value) in cache[first..].iter_mut().zip(row) {
-            *stored = E::narrow(value);
+            *stored = E::cached(value);
         }
     });
 }
@@ -73,7 +73,7 @@ fn append_head_columns<E: Element>(
         let (first, count) = (at + block * BLOCK, rows.len() / head_dim);
         for (c, channel) in index.chunks_exact_mut(capacity).enumerate() {
             for (t, stored) in channel[first..first + count].iter_mut().enumerate() {
-                *stored = E::narrow(rows[t * head_dim + c]);
+                *stored = E::cached(rows[t * head_dim + c]);
             }
         }
     }
@@ -150,6 +150,12 @@ pub(in crate::ops) fn append_quantized<E: Element>(
 /// `round_ties_even` is a call of the C library on processors of the baseline.
 const ROUND: f32 = 12_582_912.0;
 
+/// The larger magnitude; not a number where one of them is none, so that a block with such a key has no
+/// scale either, and none of its scores is a number.
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b || a.is_nan() { a } else { b }
+}
+
 /// Codes of one KV head.
 struct HeadCodes<'a, E> {
     /// `[head_dim, capacity · bits / 8]`
@@ -172,7 +178,7 @@ impl<E: Element> HeadCodes<'_, E> {
             let wanted = self.k[at * self.head_dim + channel].wide().abs() / self.largest();
             let scale = &mut self.scales[channel * blocks + block];
             let before = if at == first { 0.0 } else { *scale };
-            *scale = before.max(wanted);
+            *scale = larger(before, wanted);
             let from = if *scale > before { first } else { at };
             self.quantize_channel(channel, from, at + 1);
         }
@@ -185,7 +191,7 @@ impl<E: Element> HeadCodes<'_, E> {
             let end = end.min(first + BLOCK);
             for channel in 0..self.head_dim {
                 let column = (first..end).map(|p| self.k[p * self.head_dim + channel].wide().abs());
-                self.scales[channel * blocks + first / BLOCK] = column.fold(0.0, f32::max) / self.largest();
+                self.scales[channel * blocks + first / BLOCK] = column.fold(0.0, larger) / self.largest();
             }
             for channel in 0..self.head_dim {
                 self.quantize_channel(channel, first, end);

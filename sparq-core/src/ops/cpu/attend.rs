@@ -289,6 +289,9 @@ pub(super) fn pad_rows(rows: &[f32], len: usize, scale: f32, padded: &mut Vec<La
 
 /// Adds logits to a running maximum and a sum of weights relative to it; leaves the weights in their
 /// place where they are to be kept.
+///
+/// Minus infinity has no weight. Logits that overflowed upwards or are not numbers make a sum that is
+/// not a number; where all are minus infinity it is zero, and the maximum is the least number there is.
 #[inline(always)]
 pub(super) fn log_sum_exp<S: Simd, const KEEP: bool>(
     s: S,
@@ -301,7 +304,8 @@ pub(super) fn log_sum_exp<S: Simd, const KEEP: bool>(
         largest = s.max(largest, s.load(x));
     }
     let before = *maximum;
-    *maximum = before.max(s.largest(largest));
+    // Never infinite itself: what follows would not be a number for masked logits either.
+    *maximum = before.max(s.largest(largest)).max(f32::MIN);
     let minus_maximum = s.splat(-*maximum);
     let mut added = s.splat(0.0);
     for x in logits {
@@ -339,7 +343,8 @@ impl Partial {
     }
 
     /// Writes the attention output `[group, head_dim]` over all positions that `parts` have seen. A
-    /// head that saw none is left at zero.
+    /// head that saw none is left at zero; one that saw only logits of minus infinity, or any that
+    /// overflowed upwards, becomes NaN.
     pub(super) fn merge<'a>(parts: impl Iterator<Item = &'a Self> + Clone, head_dim: usize, out: &mut [f32]) {
         for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
             out.fill(0.0);
@@ -348,6 +353,7 @@ impl Partial {
                 continue;
             }
             let share = |part: &Self| (part.maxima[head] - maximum).exp();
+            // Zero where all logits are minus infinity: no weight is a number then.
             let sum: f32 = parts.clone().map(|part| share(part) * part.sums[head]).sum();
             for part in parts.clone() {
                 let stride = part.out.len() / part.maxima.len();

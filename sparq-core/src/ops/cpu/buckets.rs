@@ -22,32 +22,45 @@ const NOTHING: Best = Best {
 
 /// The buckets of a head, or of a part of its positions.
 #[derive(Debug, Default)]
-pub(super) struct Buckets(Vec<Best>);
+pub(super) struct Buckets {
+    best: Vec<Best>,
+    /// Sums of all scores, lane by lane: not a number where a score is none.
+    sums: Lanes,
+}
 
 impl Buckets {
     /// Starts over, with `count` buckets, a multiple of [`LANES`].
     pub(super) fn reset(&mut self, count: usize) {
-        self.0.clear();
-        self.0.resize(count / LANES, NOTHING);
+        self.best.clear();
+        self.best.resize(count / LANES, NOTHING);
+        self.sums = [0.0; LANES];
+    }
+
+    /// Whether a score was not a number, or some are infinite upwards and others downwards.
+    pub(super) fn has_nan(&self) -> bool {
+        self.sums.iter().any(|sum| sum.is_nan())
     }
 
     /// Takes the first `count` scores, of the positions from `first` on, a multiple of [`LANES`]. Of equal
     /// scores the first stays.
     #[inline(always)]
     pub(super) fn push<S: Simd>(&mut self, s: S, scores: &[Lanes], count: usize, first: usize) {
-        let sets = self.0.len();
+        let sets = self.best.len();
         if sets == 0 {
             return;
         }
         let whole = &scores[..count / LANES];
         let start = first / LANES;
-        for (set, best) in self.0.iter_mut().enumerate() {
+        let mut sums = s.load(&self.sums);
+        for (set, best) in self.best.iter_mut().enumerate() {
             // The first vector of the block that falls into this set.
             let offset = (set + sets - start % sets) % sets;
             let mut state = State::load(s, best);
             let mut j = offset;
             while j < whole.len() {
-                state.take(s, s.load(&whole[j]), s.splat((start + j) as f32));
+                let scores = s.load(&whole[j]);
+                sums = s.add(sums, scores);
+                state.take(s, scores, s.splat((start + j) as f32));
                 j += sets;
             }
             state.store(s, best);
@@ -57,16 +70,20 @@ impl Buckets {
             let mut last = [f32::NEG_INFINITY; LANES];
             last[..rest].copy_from_slice(&scores[whole.len()][..rest]);
             let at = start + whole.len();
-            let best = &mut self.0[at % sets];
+            let best = &mut self.best[at % sets];
             let mut state = State::load(s, best);
             state.take(s, s.load(&last), s.splat(at as f32));
             state.store(s, best);
+            last[rest..].fill(0.0);
+            sums = s.add(sums, s.load(&last));
         }
+        s.store(sums, &mut self.sums);
     }
 
     /// Takes what another one has found, at later positions.
     pub(super) fn append(&mut self, other: &Self) {
-        for (best, other) in self.0.iter_mut().zip(&other.0) {
+        self.sums.iter_mut().zip(&other.sums).for_each(|(sum, other)| *sum += other);
+        for (best, other) in self.best.iter_mut().zip(&other.best) {
             for lane in 0..LANES {
                 best.insert(lane, other.score[lane], other.place[lane]);
                 best.insert(lane, other.second_score[lane], other.second_place[lane]);
@@ -76,7 +93,7 @@ impl Buckets {
 
     /// The best two of every bucket: scores and positions.
     pub(super) fn found(&self) -> impl Iterator<Item = (f32, usize)> + '_ {
-        self.0.iter().flat_map(|best| {
+        self.best.iter().flat_map(|best| {
             (0..LANES).flat_map(move |lane| {
                 [(best.score[lane], best.place[lane]), (best.second_score[lane], best.second_place[lane])]
                     .into_iter()

@@ -14,6 +14,11 @@ pub(in crate::ops) trait Element: burn::tensor::Element + bytemuck::Pod + Send +
 
     /// Rounds to the storage type.
     fn narrow(value: f32) -> Self;
+
+    /// Rounds to the storage type for a cache: what is infinite there is stored as NaN. A softmax would
+    /// give a key of minus infinity no weight, and nobody would see that it overflowed; NaN reaches the
+    /// output of every step that reads it.
+    fn cached(value: f32) -> Self;
 }
 
 impl Element for f32 {
@@ -30,6 +35,11 @@ impl Element for f32 {
     #[inline(always)]
     fn narrow(value: f32) -> Self {
         value
+    }
+
+    #[inline(always)]
+    fn cached(value: f32) -> Self {
+        value + value * 0.0 // what is not finite times zero is not a number
     }
 }
 
@@ -48,6 +58,12 @@ impl Element for f16 {
     fn narrow(value: f32) -> Self {
         Self::from_f32(value)
     }
+
+    #[inline(always)]
+    fn cached(value: f32) -> Self {
+        let stored = Self::from_f32(value);
+        if stored.is_infinite() { Self::NAN } else { stored }
+    }
 }
 
 impl Element for bf16 {
@@ -64,6 +80,12 @@ impl Element for bf16 {
     #[inline(always)]
     fn narrow(value: f32) -> Self {
         Self::from_f32(value)
+    }
+
+    #[inline(always)]
+    fn cached(value: f32) -> Self {
+        let stored = Self::from_f32(value);
+        if stored.is_infinite() { Self::NAN } else { stored }
     }
 }
 
@@ -103,6 +125,11 @@ impl Element for i8 {
     fn narrow(value: f32) -> Self {
         (value * I8_UNIT).round_ties_even() as Self
     }
+
+    #[inline(always)]
+    fn cached(value: f32) -> Self {
+        Self::narrow(value) // no cache stores these, and none of them is infinite
+    }
 }
 
 /// The values behind the last whole vector of `row`, filled up with zeros; `None` where there are none.
@@ -135,6 +162,22 @@ mod tests {
         round_trip::<f32>();
         round_trip::<f16>();
         round_trip::<bf16>();
+    }
+
+    #[test]
+    fn a_cache_holds_no_infinity() {
+        fn check<E: Element>(largest: f32) {
+            for x in [0.0, -0.0, 1.5, -3e-5, largest, -largest] {
+                assert_eq!(E::cached(x).wide().to_bits(), E::narrow(x).wide().to_bits(), "{x}");
+            }
+            for x in [largest * 1.01, -largest * 1.01, f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+                assert!(E::cached(x).wide().is_nan(), "{x} beyond {largest}");
+            }
+        }
+        check::<f32>(f32::MAX);
+        check::<f16>(65504.0);
+        check::<bf16>(bf16::MAX.to_f32());
+        assert_eq!(f16::cached(65519.0).to_f32(), 65504.0, "rounds down");
     }
 
     #[test]

@@ -164,7 +164,8 @@ impl<E: Element> Problem<'_, E> {
         }
         for (row, from) in sums_of_values.chunks_exact(head_dim).enumerate() {
             let to = (row / count * self.columns + row % count) * head_dim;
-            let share = if sums[row] > 0.0 { 1.0 / sums[row] } else { 0.0 };
+            // Where all scores are minus infinity the sum is zero, and nothing is a number.
+            let share = if spans[row % count].is_empty() { 0.0 } else { 1.0 / sums[row] };
             out[to..to + head_dim].iter_mut().zip(from).for_each(|(y, x)| *y = x * share);
         }
     }

@@ -61,13 +61,17 @@ pub(in crate::ops) trait Simd: Copy + Send + Sync {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a · b + c`
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger one; not a number where `b` is none. Where only `a` is none, levels differ.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller one, as [`Simd::max`].
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// `2ⁿ` for whole numbers `-127 ≤ n ≤ 127`; zero for -127.
     fn pow2(self, n: Self::V) -> Self::V;
 
     /// Bit `i` is set where `a[i] > b[i]`.
     fn greater(self, a: Self::V, b: Self::V) -> u32;
+    /// Bit `i` is set where `a[i] > b[i]`, and where one of them is not a number.
+    fn greater_or_nan(self, a: Self::V, b: Self::V) -> u32;
     /// `x[i]` where `a[i] > b[i]`, else `y[i]`.
     fn choose(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// Sum of the lanes.
@@ -83,7 +87,8 @@ pub(in crate::ops) trait Simd: Copy + Send + Sync {
     /// Starts to bring `row` into the cache.
     fn prefetch<T>(self, row: &[T]);
 
-    /// `eˣ`, within 2 units in the last place; 0 below -88.
+    /// `eˣ`, within 2 units in the last place; 0 below -88. What is not a number stays none: a softmax
+    /// over scores that overflowed must show it.
     #[inline(always)]
     fn exp(self, x: Self::V) -> Self::V {
         // Adding 1.5 · 2²³ and taking it away again rounds to a whole number.
@@ -93,7 +98,7 @@ pub(in crate::ops) trait Simd: Copy + Send + Sync {
         // Cephes' polynomial for (eʳ - 1 - r) / r² on |r| ≤ ln 2 / 2.
         const POLYNOMIAL: [f32; 6] =
             [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
-        let x = self.min(self.max(x, self.splat(-88.029_69)), self.splat(88.0));
+        let x = self.min(self.splat(88.0), self.max(self.splat(-88.029_69), x));
         let n = self.mul_add(x, self.splat(std::f32::consts::LOG2_E), self.splat(ROUND));
         let n = self.add(n, self.splat(-ROUND));
         let mut r = x;

@@ -178,6 +178,11 @@ fn finish<E: Element, I: Index>(
     out: &mut [f32],
 ) {
     let head_dim = scoring.sizes.head_dim;
+    if parts.iter().any(Part::has_nan) {
+        // What such a position would have weighed is not known: it must not be left out in silence.
+        out.fill(f32::NAN);
+        return;
+    }
     Partial::merge(parts.iter().map(|part| &part.attended), head_dim, out);
     let span = scoring.span(head);
     // The sum is over all values: it says nothing about those that a window leaves.

@@ -21,6 +21,8 @@ pub(super) struct TopK {
     count: usize,
     /// Where scores compete in buckets instead.
     buckets: Option<Buckets>,
+    /// A score was not a number.
+    has_nan: bool,
 }
 
 impl TopK {
@@ -33,6 +35,7 @@ impl TopK {
         self.wanted = wanted;
         self.threshold = if wanted == 0 { f32::INFINITY } else { f32::NEG_INFINITY };
         self.count = 0;
+        self.has_nan = false;
         self.limit = (2 * wanted).max(wanted + 64);
         self.keys.resize(self.keys.len().max(self.limit + LANES), 0);
     }
@@ -48,13 +51,16 @@ impl TopK {
         let mut threshold = s.splat(self.threshold);
         let mut found = self.count;
         for (j, block) in scores[..count.div_ceil(LANES)].iter().enumerate() {
-            let mut above = s.greater(s.load(block), threshold);
+            let mut above = s.greater_or_nan(s.load(block), threshold);
             if above == 0 {
                 continue;
             }
             if (j + 1) * LANES > count {
                 above &= (1 << (count % LANES)) - 1;
             }
+            let numbers = above & s.greater(s.load(block), threshold);
+            self.has_nan |= numbers != above;
+            above = numbers;
             // Into room that is there: a call that makes room would put the threshold into memory each time.
             let room = &mut self.keys[found..][..LANES];
             let mut here = 0;
@@ -77,10 +83,16 @@ impl TopK {
 
     /// Takes what another one has collected, of later positions.
     pub(super) fn append(&mut self, other: &Self) {
+        self.has_nan |= other.has_nan;
         self.take(other.keys[..other.count].iter().copied());
         if let (Some(buckets), Some(others)) = (&mut self.buckets, &other.buckets) {
             buckets.append(others);
         }
+    }
+
+    /// Whether a score was not a number. Such positions are not among the best.
+    pub(super) fn has_nan(&self) -> bool {
+        self.has_nan || self.buckets.as_ref().is_some_and(Buckets::has_nan)
     }
 
     /// Takes further candidates.
@@ -196,6 +208,32 @@ mod tests {
         let mut found = Vec::new();
         top.finish((10, 18), &mut found);
         assert_eq!(found, [15, 10, 11]);
+        assert!(top.has_nan());
+    }
+
+    #[test]
+    fn a_score_that_is_not_a_number_is_noticed() {
+        for buckets in [None, Some(16)] {
+            for (at, count) in [(0, 40), (21, 40), (39, 40), (40, 40), (15, 16)] {
+                let mut scores = [[0.5; LANES]; 3];
+                scores[0][1] = f32::NEG_INFINITY;
+                scores.as_flattened_mut()[at] = f32::NAN;
+                let mut top = TopK::default();
+                top.reset(4, buckets);
+                with_simd!(s => top.push(s, &scores, count, 0));
+                assert_eq!(top.has_nan(), at < count, "{at} of {count}, {buckets:?}");
+                let mut all = TopK::default();
+                all.reset(4, buckets);
+                all.append(&top);
+                assert_eq!(all.has_nan(), at < count);
+                all.reset(4, buckets);
+                assert!(!all.has_nan());
+            }
+        }
+        let mut nothing = TopK::default();
+        nothing.reset(0, None);
+        with_simd!(s => nothing.push(s, &[[f32::NAN; LANES]], 3, 0));
+        assert!(nothing.has_nan());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use cubecl::{cube, ir::ElemType, prelude::*};
 use super::{
     bind, elem,
     spans::{Table, growing, word},
+    team::nan_where,
 };
 use crate::spans::AppendPlan;
 
@@ -22,6 +23,8 @@ struct Targets {
     /// Only for one row per sequence: no two units add to the same element then.
     v_sum: bool,
     alike: bool,
+    /// Bits of the least magnitude that the cache stores as NaN.
+    beyond: u32,
 }
 
 /// A part of a cache.
@@ -87,6 +90,7 @@ pub(super) fn append<const N: usize>(
         k_index: parts.contains(&Part::Index),
         v_sum: width == 1 && sum.is_some(),
         alike: table.alike,
+        beyond: beyond(stored.dtype),
     };
     // Where there is nothing to write, another of the written buffers is bound and left alone.
     let target = |part| bind(find(part).unwrap_or(stored));
@@ -117,6 +121,23 @@ pub(super) fn append<const N: usize>(
         );
     }
     cache
+}
+
+/// Bits of the least magnitude that is infinite in a dtype, rounded to the nearest: it is stored as NaN, so
+/// that no softmax hides it.
+fn beyond(dtype: DType) -> u32 {
+    match dtype {
+        DType::F16 => 65520.0f32.to_bits(),
+        DType::BF16 => 0x7f7f_8000,
+        _ => 0x7f80_0000,
+    }
+}
+
+/// A number as the cache stores it.
+#[cube]
+fn cached<F: Float>(x: f32, #[comptime] beyond: u32) -> F {
+    let magnitude = u32::reinterpret(x) & 0x7fff_ffffu32;
+    F::cast_from(nan_where(magnitude >= beyond, x))
 }
 
 /// Cubes for one unit per element, on two axes where one would be too long.
@@ -162,10 +183,10 @@ fn write<F: Float>(
         let from = unit as usize;
         let to = ((of_head * capacity + at + t - skip) * head_dim + c) as usize;
         if comptime!(targets.k) {
-            k_cache[to] = F::cast_from(k[from]);
+            k_cache[to] = cached::<F>(k[from], targets.beyond);
         }
         if comptime!(targets.v) {
-            v_cache[to] = F::cast_from(v[from]);
+            v_cache[to] = cached::<F>(v[from], targets.beyond);
         }
         if comptime!(targets.v_sum) {
             v_sum[(of_head * head_dim + c) as usize] += v[from];
@@ -177,7 +198,8 @@ fn write<F: Float>(
         let c = unit / width % head_dim;
         if t >= skip && t < skip + take {
             let from = ((of_head * width + t) * head_dim + c) as usize;
-            k_index[((of_head * head_dim + c) * capacity + at + t - skip) as usize] = F::cast_from(k[from]);
+            k_index[((of_head * head_dim + c) * capacity + at + t - skip) as usize] =
+                cached::<F>(k[from], targets.beyond);
         }
     }
 }

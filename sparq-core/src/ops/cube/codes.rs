@@ -120,16 +120,19 @@ fn quantize<F: Float>(
     let count = u32::min(end - first, comptime!(BLOCK as u32));
     let from = (kv_head * capacity + first) * head_dim + c;
 
-    let mut magnitude = 0.0f32;
+    // Magnitudes as bits order as they do, and what is not a number comes out on top: its block has no
+    // scale, and none of its scores is a number.
+    let mut magnitude = 0u32;
     for turn in 0..comptime!((BLOCK / LOADS) as u32) {
         #[unroll]
         for u in 0..LOADS {
             // Beyond the last row it is read again.
             let t = u32::min(turn * comptime!(LOADS as u32) + comptime!(u as u32), count - 1u32);
-            magnitude = f32::max(magnitude, f32::abs(f32::cast_from(k[(from + t * head_dim) as usize])));
+            let key = f32::cast_from(k[(from + t * head_dim) as usize]);
+            magnitude = u32::max(magnitude, u32::reinterpret(f32::abs(key)));
         }
     }
-    let scale = magnitude / largest;
+    let scale = f32::reinterpret(magnitude) / largest;
     // A block of zeros has the scale 0: any divisor gives the code 0.
     let divisor = f32::max(scale, comptime!(f32::MIN_POSITIVE));
     let row = kv_head * head_dim + c;

@@ -11,7 +11,7 @@ use super::{
     empty,
     limits::Team,
     spans::{Table, span},
-    team::{LOWEST, merged},
+    team::{LOWEST, is_overflow, merged, nan_where},
 };
 
 /// Parts whose weights are in shared memory at a time.
@@ -76,10 +76,11 @@ pub(super) fn write_partial<N: Size>(
     }
 }
 
-/// `1 / sum`, zero for the sum of nothing.
+/// `1 / sum`, zero for the sum of nothing. NaN stays NaN.
 #[cube]
 pub(super) fn inverse(sum: f32) -> f32 {
-    select(sum > 0.0f32, 1.0f32 / f32::max(sum, 1e-37f32), 0.0f32)
+    let inverse = select(sum > 0.0f32, 1.0f32 / f32::max(sum, 1e-37f32), 0.0f32);
+    nan_where(is_overflow(sum), inverse)
 }
 
 /// Merges `splits` parts of each head of `output: [batch, heads, 1, head_dim]`.

@@ -9,6 +9,7 @@ use super::{
     append::{UNITS, cubes},
     bind,
     spans::{Table, growing, word},
+    team::{is_overflow, nan_where},
 };
 use crate::ops::{
     PrefillStep,
@@ -80,7 +81,11 @@ fn mask(
     let position = start + unit % len;
     let end = select(t < skip, 0u32, at + u32::min(u32::max(t, skip) - skip + 1u32, take));
     let visible = position < end && end - u32::min(position, end) <= window;
+    let score = scores[unit as usize];
     if !visible {
         scores[unit as usize] = MASKED;
+    } else if is_overflow(score) {
+        // Minus infinity would have no weight.
+        scores[unit as usize] = nan_where(true, score);
     }
 }

@@ -6,7 +6,7 @@ use super::{
     components::choose,
     scores::{GROUP, HEADER, ScorePlan, base_of, candidates_end},
     spans::span,
-    states::{best_candidate, softmax_state, write_best},
+    states::{best_candidate, overflow_first, softmax_state, write_best},
 };
 use crate::index::BLOCK;
 
@@ -171,6 +171,7 @@ fn score_with<F: Numeric, M: Size, N: Size>(
             }
         }
         if comptime!(!plan.softmax) {
+            let total = overflow_first::<N>(total, plan);
             scores[kv_head * stride + place] = total;
             let candidates = candidates_end(start, end, sizes.local);
             let best = best_candidate::<N>(total, first, start, candidates, plan);

@@ -5,7 +5,7 @@ use cubecl::{cube, prelude::*};
 use super::{
     block::{self, Block},
     scores::{GROUP, HEADER, ScorePlan, base_of, candidates_end},
-    team::{LOWEST, soft_cap},
+    team::{LOWEST, is_overflow, soft_cap},
 };
 
 /// Maximum and sum of exponentials of the cube's live logits, capped.
@@ -37,6 +37,19 @@ pub(super) fn softmax_state<N: Size>(
         sum += select(live, f32::exp(capped[e] - maximum), 0.0f32);
     }
     (maximum, block::reduce(sum, scratch, false, comptime!(plan.block())))
+}
+
+/// Scores by which positions are chosen, those that overflowed as the largest number: attention over the
+/// chosen positions shows what they come to.
+#[cube]
+pub(super) fn overflow_first<N: Size>(scores: Vector<f32, N>, #[comptime] plan: ScorePlan) -> Vector<f32, N> {
+    let mut finite = Vector::<f32, N>::new(0.0f32);
+    #[unroll]
+    for e in 0..plan.vector {
+        let score = scores.extract(e);
+        finite.insert(e, select(is_overflow(score), f32::MAX, score));
+    }
+    finite
 }
 
 /// The best of a unit's scores that are chosen among.
@@ -154,6 +167,7 @@ pub(super) fn softmax_scores<N: Size>(
         }
         total += weights;
     }
+    let total = overflow_first::<N>(total, plan);
     scores[kv_head * stride as usize + place] = total;
     let best = best_candidate::<N>(total, first, start, candidates_end(start, end, local), plan);
     write_best(best, stats, kv_head * words as usize, CUBE_POS_X, &mut scratch, plan);

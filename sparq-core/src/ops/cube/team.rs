@@ -69,6 +69,19 @@ pub(super) fn team_sum(value: f32, exchange: &mut Shared<[f32]>, #[comptime] tea
     sum
 }
 
+/// Whether `x` is infinite or not a number. By its bits: compilers of shaders may take it that no number is.
+#[cube]
+pub(super) fn is_overflow(x: f32) -> bool {
+    (u32::reinterpret(x) & 0x7fff_ffffu32) >= 0x7f80_0000u32
+}
+
+/// NaN where `overflowed`, else `x`.
+#[cube]
+pub(super) fn nan_where(overflowed: bool, x: f32) -> f32 {
+    let bits = u32::reinterpret(x);
+    f32::reinterpret(select(overflowed, bits | 0x7fff_ffffu32, bits))
+}
+
 /// `cap · tanh(x / cap)`. The form with eˣ never overflows; near zero it cancels, and the series
 /// takes over, whose first term left out is below the rounding there.
 #[cube]
@@ -88,7 +101,8 @@ pub(super) fn soft_cap(x: f32, cap: f32, #[comptime] capped: bool) -> f32 {
 
 /// Attends to [`ROWS`] rows: `rows[u]` is the first vector of row `u` in `k` and `v`, and only the
 /// first `live` of them count. Rows that do not count must still lie in the cache, on live positions
-/// if there are any. All units of the cube must come here.
+/// if there are any. A score that overflows makes the sum of weights NaN. All units of the cube must come
+/// here.
 #[cube]
 pub(super) fn feed<F: Float, N: Size>(
     online: &mut Online<N>,
@@ -146,6 +160,7 @@ pub(super) fn feed<F: Float, N: Size>(
         #[unroll]
         for u in 0..ROWS {
             let weight = select((u as u32) < live, f32::exp(logits[u] - maximum), 0.0f32);
+            let weight = nan_where(is_overflow(logits[u]), weight);
             sum += weight;
             #[unroll]
             for i in 0..per_lane {

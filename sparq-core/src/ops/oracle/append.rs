@@ -5,7 +5,7 @@ use burn::{
     tensor::FloatDType,
 };
 
-use super::{dims, f32, narrow, reshape, slice};
+use super::{cached, dims, f32, narrow, reshape, slice};
 use crate::spans::{Append, AppendPlan};
 
 /// See [`crate::ops::append_rows`].
@@ -18,7 +18,7 @@ pub fn append_rows<B: Backend>(
     let dtype = FloatDType::from(cache.dtype());
     each_block::<B>(cache, rows, plan, |cache, block, sequences, append| {
         let place = [sequences, slice(0, kv_heads), slice(append.at, append.take), slice(0, head_dim)];
-        B::float_slice_assign(cache, &place, B::float_cast(block, dtype))
+        B::float_slice_assign(cache, &place, cached::<B>(block, dtype))
     })
 }
 
@@ -32,7 +32,7 @@ pub fn append_columns<B: Backend>(
     let dtype = FloatDType::from(index.dtype());
     each_block::<B>(index, rows, plan, |index, block, sequences, append| {
         let place = [sequences, slice(0, kv_heads), slice(0, head_dim), slice(append.at, append.take)];
-        let columns = B::float_swap_dims(B::float_cast(block, dtype), 2, 3);
+        let columns = B::float_swap_dims(cached::<B>(block, dtype), 2, 3);
         B::float_slice_assign(index, &place, columns)
     })
 }

@@ -5,7 +5,7 @@ use burn::{
     tensor::Shape,
 };
 
-use super::{MASKED, bools, dims, f32, mask_dead, narrow, reshape, soft_cap};
+use super::{MASKED, bools, dims, f32, mask_dead, narrow, overflow_to_nan, reshape, soft_cap};
 use crate::ops::{DenseStep, PrefillStep};
 
 /// Scores that one prefill chunk may hold at a time (elements; 64 MiB in f32).
@@ -27,7 +27,8 @@ pub fn decode_dense<B: Backend>(
     let q = reshape::<B, 4>(q, [batch, kv_heads, heads / kv_heads, head_dim]);
     let k = f32::<B>(narrow::<B>(k, 2, 0, len));
     let v = f32::<B>(narrow::<B>(v, 2, 0, len));
-    let scores = mask_dead::<B>(scores::<B>(q, k, step.softcap), &step.spans);
+    let scores = overflow_to_nan::<B>(scores::<B>(q, k, step.softcap));
+    let scores = mask_dead::<B>(scores, &step.spans);
     reshape::<B, 4>(B::float_matmul(B::softmax(scores, 3), v), [batch, heads, 1, head_dim])
 }
 
@@ -39,7 +40,7 @@ pub fn prefill<B: Backend>(
     v: FloatTensor<B>,
     step: &PrefillStep,
 ) -> FloatTensor<B> {
-    prefill_with::<B>(q, k, v, step, |scores, block| hide::<B>(scores, step, block))
+    prefill_with::<B>(q, k, v, step, |scores, block| hide::<B>(overflow_to_nan::<B>(scores), step, block))
 }
 
 /// A part of the scores of a prefill.
@@ -52,7 +53,8 @@ pub(in crate::ops) struct Block {
 }
 
 /// [`prefill`] with `limit`, which is given capped scores `[batch, kv_heads, g · columns, positions]`
-/// of a block and fills those that a column does not see with [`MASKED`].
+/// of a block, fills those that a column does not see with [`MASKED`], and makes others that are not
+/// finite NaN.
 pub(in crate::ops) fn prefill_with<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,

@@ -8,7 +8,7 @@ use burn::{
     tensor::{FloatDType, IntDType, Shape},
 };
 
-use super::{dims, expand, f32, narrow, reshape, slice};
+use super::{bool_dtype, dims, expand, f32, narrow, reshape, slice};
 use crate::{
     index::{self, BLOCK},
     ops::SparqStep,
@@ -72,11 +72,16 @@ fn bits<B: Backend>(words: &IntTensor<B>, scales: &FloatTensor<B>) -> usize {
 fn quantize<B: Backend>(columns: FloatTensor<B>, bits: usize) -> (IntTensor<B>, FloatTensor<B>) {
     let shape @ [count, kv_heads, head_dim, blocks, _] = dims::<5>(&columns);
     let largest = (1i32 << (bits - 1)) - 1;
+    // A block with a key that is not a number has no scale either, and none of its scores is a number.
+    let overflow = B::float_sum_dim(B::float_mul_scalar(columns.clone(), 0.0f32.into()), 4);
+    let bad = B::float_is_nan(columns.clone(), bool_dtype::<B>(&columns.device()));
+    let columns = B::float_mask_fill(columns, bad, 0.0f32.into());
     let magnitude = B::float_max_dim(B::float_abs(columns.clone()), 4);
     let scales = B::float_div_scalar(magnitude, (largest as f32).into());
     // A block of zeros has the scale 0: any divisor gives the code 0.
     let divisor = B::float_clamp_min(scales.clone(), f32::MIN_POSITIVE.into());
     let codes = B::float_round(B::float_div(columns, expand::<B, 5>(divisor, shape)));
+    let scales = B::float_add(scales, overflow);
     let codes = B::float_clamp(codes, (-largest as f32).into(), (largest as f32).into());
     let per_word = 32 / bits;
     let words = blocks * BLOCK / per_word;

@@ -9,8 +9,8 @@ use burn::{
 };
 
 use super::{
-    MASKED, bools, dims, expand, f32, int_dtype, mask_dead, narrow, position_mask, reshape, select_rows,
-    slice, soft_cap,
+    MASKED, bool_dtype, bools, dims, expand, f32, int_dtype, mask_dead, narrow, overflow_to_nan,
+    position_mask, reshape, select_rows, slice, soft_cap,
 };
 use crate::{
     config::GroupScores,
@@ -33,20 +33,29 @@ pub fn decode_sparq<B: Backend>(
     let q = reshape::<B, 4>(q, [batch, kv_heads, heads / kv_heads, head_dim]);
 
     let logits = approximate_scores::<B>(q.clone(), k_index, spans, config.rank);
+    let overflow = overflow_of::<B>(logits.clone());
     let (positions, mass) = select_tokens::<B>(logits, step);
     let (output, positions) = attend_selected::<B>(q, k, v, positions, step);
     let output = match config.mean_value {
         true => reallocate_to_mean::<B>(output, v_sum, mass.clone(), spans),
         false => output,
     };
+    let output = B::float_add(output.clone(), expand::<B, 4>(overflow, dims(&output)));
     (reshape::<B, 4>(output, [batch, heads, 1, head_dim]), positions, reshape::<B, 2>(mass, [batch, heads]))
+}
+
+/// 0 for each group whose logits `[batch, kv_heads, g, len]` are finite, else NaN, `[batch, kv_heads, 1, 1]`:
+/// what a position would have weighed whose score overflowed is not known, so none may be left out.
+pub fn overflow_of<B: Backend>(logits: FloatTensor<B>) -> FloatTensor<B> {
+    let zeros = B::float_mul_scalar(logits, 0.0f32.into());
+    B::float_sum_dim(B::float_sum_dim(zeros, 3), 2)
 }
 
 /// Step 1: `q[i1] · K[:, i1]ᵀ / τ` with `i1` the `rank` components where the group's `Σ|q|` is
 /// largest and `τ = √(d · ‖q[i1]‖₁ / ‖q‖₁)` per head.
 ///
 /// `q: [batch, kv_heads, g, head_dim]`, `k_index: [batch, kv_heads, head_dim, capacity]`; returns
-/// logits `[batch, kv_heads, g, len]`, masked where a position is not live.
+/// logits `[batch, kv_heads, g, len]`, masked where a position is not live, NaN where one overflowed.
 pub fn approximate_scores<B: Backend>(
     q: FloatTensor<B>,
     k_index: FloatTensor<B>,
@@ -74,7 +83,7 @@ pub fn approximate_scores<B: Backend>(
     let rows = select_rows::<B>(rows, B::int_reshape(i1, Shape::new([batch * kv_heads, rank])));
     let rows = f32::<B>(narrow::<B>(rows, 2, 0, len));
     let rows = reshape::<B, 4>(rows, [batch, kv_heads, rank, len]);
-    mask_dead::<B>(B::float_matmul(q_hat, rows), spans)
+    mask_dead::<B>(overflow_to_nan::<B>(B::float_matmul(q_hat, rows)), spans)
 }
 
 /// Step 2, first half: the `top_k` positions `[batch, kv_heads, kept]` that the whole group reads,
@@ -171,7 +180,8 @@ pub fn attend_selected<B: Backend>(
         f32::<B>(reshape::<B, 4>(rows, [batch, kv_heads, kept, head_dim]))
     };
     let q = B::float_mul_scalar(q, (1.0 / (head_dim as f32).sqrt()).into());
-    let mut logits = soft_cap::<B>(B::float_matmul(q, B::float_swap_dims(pick(k), 2, 3)), step.softcap);
+    let logits = soft_cap::<B>(B::float_matmul(q, B::float_swap_dims(pick(k), 2, 3)), step.softcap);
+    let mut logits = overflow_to_nan::<B>(logits);
     let mut positions = positions;
     if !spans.is_full() {
         let live = |span: Span, s: usize| s >= span.start && s < span.end;
@@ -214,8 +224,4 @@ pub fn reallocate_to_mean<B: Backend>(
     let windowed: Vec<bool> = spans.as_slice().iter().map(|span| span.start > 0).collect();
     let windowed = bools::<B, 4>(windowed, [batch, 1, 1, 1], &device);
     B::float_mask_where(mixed, B::bool_expand(windowed, Shape::new(shape)), output)
-}
-
-fn bool_dtype<B: Backend>(device: &burn::backend::tensor::Device<B>) -> burn::tensor::BoolDType {
-    burn::backend::get_or_init_device_settings::<B>(device).bool_dtype
 }

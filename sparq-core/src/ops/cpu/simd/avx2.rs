@@ -193,6 +193,16 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn greater_or_nan(self, a: Self::V, b: Self::V) -> u32 {
+        // SAFETY: the processor has AVX; the instructions work on registers alone.
+        unsafe {
+            let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NLE_UQ>(a[0], b[0]));
+            let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NLE_UQ>(a[1], b[1]));
+            low as u32 | (high as u32) << 8
+        }
+    }
+
+    #[inline(always)]
     fn choose(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
         // SAFETY: the processor has AVX; the instructions work on registers alone.
         unsafe {

@@ -171,6 +171,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn greater_or_nan(self, a: Self::V, b: Self::V) -> u32 {
+        // SAFETY: as for `add`.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(a, b).into() }
+    }
+
+    #[inline(always)]
     fn choose(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
         // SAFETY: as for `add`.
         unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), y, x) }

@@ -110,12 +110,12 @@ impl Simd for Neon {
 
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
-        from_fn(|i| register!(vmaxnmq_f32(a[i], b[i])))
+        from_fn(|i| register!(vmaxq_f32(a[i], b[i])))
     }
 
     #[inline(always)]
     fn min(self, a: Self::V, b: Self::V) -> Self::V {
-        from_fn(|i| register!(vminnmq_f32(a[i], b[i])))
+        from_fn(|i| register!(vminq_f32(a[i], b[i])))
     }
 
     #[inline(always)]
@@ -135,6 +135,16 @@ impl Simd for Neon {
         let bits = unsafe { vld1q_u32(BITS.as_ptr()) };
         let mask = |i: usize| register!(vaddvq_u32(vandq_u32(vcgtq_f32(a[i], b[i]), bits)));
         (0..4).fold(0, |all, i| all | mask(i) << (4 * i))
+    }
+
+    #[inline(always)]
+    fn greater_or_nan(self, a: Self::V, b: Self::V) -> u32 {
+        const BITS: [u32; 4] = [1, 2, 4, 8];
+        // SAFETY: NEON is part of the architecture, and four values may be read at `BITS`.
+        let bits = unsafe { vld1q_u32(BITS.as_ptr()) };
+        // The bits of those that are at most as large; the others are wanted.
+        let mask = |i: usize| register!(vaddvq_u32(vandq_u32(vcleq_f32(a[i], b[i]), bits)));
+        !(0..4).fold(0, |all, i| all | mask(i) << (4 * i)) & ((1 << LANES) - 1)
     }
 
     #[inline(always)]

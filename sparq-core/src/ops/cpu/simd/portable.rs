@@ -95,6 +95,12 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn greater_or_nan(self, a: Self::V, b: Self::V) -> u32 {
+        let differs = |i: usize| a[i] > b[i] || a[i].is_nan() || b[i].is_nan();
+        (0..LANES).fold(0, |bits, i| bits | u32::from(differs(i)) << i)
+    }
+
+    #[inline(always)]
     fn choose(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
         from_fn(|i| if a[i] > b[i] { x[i] } else { y[i] })
     }

@@ -59,6 +59,15 @@ fn arithmetic<S: Simd>(s: S) {
     let above = (0..LANES).filter(|&i| a[i] > b[i]).fold(0, |bits, i| bits | 1 << i);
     assert_eq!(s.greater(x, y), above);
     assert_eq!(s.greater(s.splat(f32::NAN), y), 0);
+    assert_eq!(s.greater_or_nan(x, y), above);
+    let mut some = a;
+    (some[2], some[LANES - 1]) = (f32::NAN, -f32::NAN);
+    assert_eq!(s.greater_or_nan(s.load(&some), y), above | 1 << 2 | 1 << (LANES - 1));
+    assert_eq!(s.greater_or_nan(x, s.splat(f32::NAN)), (1 << LANES) - 1);
+    let [nan, infinite] = [f32::NAN, f32::INFINITY].map(|x| s.splat(x));
+    for v in [s.max(x, nan), s.min(x, nan), s.max(infinite, nan), s.min(infinite, nan)] {
+        assert!(stored(s, v).iter().all(|x| x.is_nan()), "the second decides");
+    }
     s.prefetch(&a);
 }
 
@@ -89,6 +98,11 @@ fn exponentials<S: Simd>(s: S) {
     assert_eq!(stored(s, s.exp(s.splat(f32::NEG_INFINITY))), [0.0; LANES]);
     assert_eq!(stored(s, s.exp(s.splat(-100.0))), [0.0; LANES]);
     assert_eq!(stored(s, s.exp(s.splat(0.0))), [1.0; LANES]);
+    let mut some = [1.0; LANES];
+    (some[3], some[LANES - 2]) = (f32::NAN, -f32::NAN);
+    for (x, y) in some.into_iter().zip(stored(s, s.exp(s.load(&some)))) {
+        assert_eq!(x.is_nan(), y.is_nan(), "e^{x} = {y}");
+    }
 }
 
 fn caps<S: Simd>(s: S) {
@@ -99,6 +113,9 @@ fn caps<S: Simd>(s: S) {
             let error = (f64::from(capped) - exact).abs();
             assert!(error <= 4e-7 * exact.abs(), "{x} under {cap}: {capped}, expected {exact}");
         }
+        let [above, ..] = stored(s, s.soft_cap(s.splat(f32::INFINITY), cap));
+        assert_eq!(above, cap, "tanh of infinity is one");
+        assert!(stored(s, s.soft_cap(s.splat(f32::NAN), cap)).iter().all(|x| x.is_nan()));
     }
     let above = stored(s, s.choose(s.load(&numbers(1.3)), s.splat(0.5), s.splat(1.0), s.splat(2.0)));
     assert_eq!(above, numbers(1.3).map(|x| if x > 0.5 { 1.0 } else { 2.0 }));

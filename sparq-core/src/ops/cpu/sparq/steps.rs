@@ -29,6 +29,11 @@ pub(super) struct Part {
 }
 
 impl Part {
+    /// Whether a score of the part, or of those that were added to its candidates, is not a number.
+    pub(super) fn has_nan(&self) -> bool {
+        self.top.has_nan()
+    }
+
     /// Offers the scores of the block from `first` on, but for the first `lead` and those from `count`
     /// on.
     #[inline(always)]
@@ -100,11 +105,14 @@ impl<I: Index> Scoring<'_, I> {
         let per_head = self.is_per_head();
         let span = self.span(head);
         let Range { base, start, end } = self.range(span, chunk);
-        part.top.reset(config.top_k - config.local_window, config.buckets());
+        match span.len() <= config.top_k {
+            true => part.top.reset(0, None), // all are kept
+            false => part.top.reset(config.top_k - config.local_window, config.buckets()),
+        }
         if per_head {
             part.logits.reset(self.sizes.group, end - base);
         } else if span.len() <= config.top_k {
-            return; // all are kept
+            return;
         }
         query.prepare(self.q(head), self.sizes.head_dim, config.rank, per_head);
         let Query { components, weights, .. } = &*query;
@@ -140,7 +148,7 @@ impl<I: Index> Scoring<'_, I> {
             let heads = || parts.iter().map(|part| part.logits.of_head(head));
             let maximum = heads().map(|(maximum, _)| maximum).fold(f32::NEG_INFINITY, f32::max);
             let share =
-                |(of_part, sum): (f32, f32)| if sum > 0.0 { sum * (of_part - maximum).exp() } else { 0.0 };
+                |(of_part, sum): (f32, f32)| if sum == 0.0 { 0.0 } else { sum * (of_part - maximum).exp() };
             let log_sum = maximum + heads().map(share).sum::<f32>().ln();
             parts.iter_mut().for_each(|part| part.logits.set_log_sum(head, log_sum));
         }

@@ -29,18 +29,18 @@ extern "C" __global__ void __launch_bounds__(APPEND_THREADS) append(AppendArgs a
     size_t from = ((size_t)group * a.width + skip + first) * HEAD_DIM;
     size_t to = ((size_t)group * a.capacity + at + first) * HEAD_DIM;
     for (int i = threadIdx.x; i < count * HEAD_DIM; i += APPEND_THREADS) {
-        if (a.k) a.k[to + i] = narrow(a.k_rows[from + i]);
-        if (a.v) a.v[to + i] = narrow(a.v_rows[from + i]);
+        if (a.k) a.k[to + i] = cached(a.k_rows[from + i]);
+        if (a.v) a.v[to + i] = cached(a.v_rows[from + i]);
     }
     if (a.index && count > 0) {
         scalar* columns = a.index + (size_t)group * HEAD_DIM * a.capacity + at + first;
         if (count == 1) {
             for (int c = threadIdx.x; c < HEAD_DIM; c += APPEND_THREADS)
-                columns[(size_t)c * a.capacity] = narrow(a.k_rows[from + c]);
+                columns[(size_t)c * a.capacity] = cached(a.k_rows[from + c]);
         } else {
             int t = threadIdx.x % TOKENS;
             for (int c = threadIdx.x / TOKENS; c < HEAD_DIM; c += APPEND_THREADS / TOKENS)
-                if (t < count) columns[(size_t)c * a.capacity + t] = narrow(a.k_rows[from + t * HEAD_DIM + c]);
+                if (t < count) columns[(size_t)c * a.capacity + t] = cached(a.k_rows[from + t * HEAD_DIM + c]);
         }
     }
     if (a.v_sum && blockIdx.x == 0 && take > 0) {

@@ -73,7 +73,9 @@ __device__ __forceinline__ float online(
     float highest = top;
 #pragma unroll
     for (int u = 0; u < ATTEND_ROWS; u++) {
-        score[u] = live[u] ? soft_cap(score[u], softcap) * LOG2E : NEG_INF;
+        // A score that overflowed, downwards too, makes the sum NaN: infinity times zero is no number.
+        float x = soft_cap(score[u], softcap) * LOG2E;
+        score[u] = live[u] ? x + x * 0.f : NEG_INF;
         highest = fmaxf(highest, score[u]);
     }
     float base = highest > NEG_INF ? highest : 0.f;
@@ -348,7 +350,7 @@ attend_dense(AttendArgs a, Spans spans) {
         a.k + rows * HEAD_DIM, a.v + rows * HEAD_DIM, in_order, n, exact, nullptr, a.softcap, share);
     finish<false>(a, share, merge, group, tile, [&](int h, int c, const Sums& all, float value) {
         size_t head = (size_t)group * GROUP + tile * HEADS + h;
-        a.out[head * HEAD_DIM + c] = all.sum > 0.f ? value / all.sum : 0.f;
+        a.out[head * HEAD_DIM + c] = all.sum == 0.f ? 0.f : value / all.sum; // NaN stays NaN
     });
 }
 #endif

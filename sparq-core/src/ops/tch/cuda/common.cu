@@ -80,6 +80,19 @@ __device__ __forceinline__ scalar narrow(float x) {
 #endif
 }
 
+// As the cache stores it: what is infinite there becomes NaN. A softmax would give a key of minus
+// infinity no weight, and nobody would see that it overflowed.
+__device__ __forceinline__ scalar cached(float x) {
+    scalar y = narrow(x);
+#if SCALAR == 0
+    return y + y * 0.f;
+#elif SCALAR == 1
+    return (y & 0x7fffu) == 0x7c00u ? (u16)(y | 0x0200u) : y;
+#else
+    return (y & 0x7fffu) == 0x7f80u ? (u16)(y | 0x0040u) : y;
+#endif
+}
+
 __device__ __forceinline__ void unpack_word(u32 word, float* out) {
 #if SCALAR == 1
     u16 low, high;

@@ -45,8 +45,10 @@ __device__ __forceinline__ int chunks_of(int2 span) {
     return (span.y - span.x / BUCKET * BUCKET + CHUNK - 1) / CHUNK;
 }
 
+// Scores that overflowed come first: attention over the chosen rows shows what they come to.
 __device__ __forceinline__ u32 order_key(float x) {
     u32 bits = __float_as_uint(x + 0.f); // -0 and 0 are one score
+    if ((bits & 0x7fffffffu) >= 0x7f800000u) return 0xffffffffu;
     return max(bits & 0x80000000u ? ~bits : bits | 0x80000000u, 1u);
 }
 

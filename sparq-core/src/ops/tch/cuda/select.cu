@@ -270,7 +270,7 @@ struct SelectArgs {
 __device__ __forceinline__ float mixed(
     const SelectArgs& b, const Sums& all, float value, float2 total, size_t head, int c, int2 span,
     const float* mean) {
-    float y = all.sum > 0.f ? value / all.sum : 0.f;
+    float y = all.sum == 0.f ? 0.f : value / all.sum; // NaN stays NaN
     if (MASS) {
         float alpha = share_factor(all.approx_top, total.x) * all.approx_sum / total.y;
         alpha = total.y > 0.f ? fminf(alpha, 1.f) : 1.f;
