@@ -92,9 +92,11 @@ pub(super) fn top(scores: Tensor<3>, k: usize) -> Result<Tensor<3, Int>> {
     let [batch, kv_heads, len] = scores.dims();
     let k = k.min(len);
     let device = scores.device();
-    // Elsewhere a sort, since top-k of a Cube backend is compiled in time with the square of k.
-    if !["flex", "ndarray", "libtorch"].contains(&describe(&device).as_str()) {
-        return Ok(scores.argsort_descending(2).narrow(2, 0, k));
+    match describe(&device).as_str() {
+        "flex" | "ndarray" | "libtorch" => {}
+        // Top-k of a Cube backend is compiled in time with the square of k.
+        "wgpu" | "cuda" => return Ok(scores.argsort_descending(2).narrow(2, 0, k)),
+        _ => return Ok(scores.topk_with_indices(k, 2).1),
     }
     let scores: Vec<f32> = scores.into_data().try_to_vec().map_err(read_back)?;
     let mut best = Vec::with_capacity(batch * kv_heads * k);
