@@ -82,6 +82,7 @@ impl LayerCache {
     }
 
     fn grow(&mut self, capacity: usize) {
+        self.drop_copies();
         let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
         let batch = self.config.batch;
         let options = (&self.device, self.config.dtype);
@@ -98,7 +99,6 @@ impl LayerCache {
         };
         self.k = Some(rows(self.k.take()));
         self.v = Some(rows(self.v.take()));
-        self.drop_copies();
         if self.keeps_plain_index() {
             let new = Tensor::zeros([batch, kv_heads, head_dim, capacity], options);
             self.k_index = Some(match self.k_index.take() {

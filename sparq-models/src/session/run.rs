@@ -27,7 +27,7 @@ pub(super) struct Limits {
 /// A generation under way.
 pub(super) struct Run<'r, 'e> {
     model: &'r TextModel,
-    held: &'r mut Held,
+    pub(super) held: &'r mut Held,
     events: &'e mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     told_length: &'r mut bool,
     /// Prompt and answer.

@@ -7,6 +7,7 @@ use crate::{
     attention::{SparqOptions, SparqSize},
     checkpoint::Checkpoint,
     forward,
+    state::ModelState,
 };
 
 /// The small trained model that ships with the program.
