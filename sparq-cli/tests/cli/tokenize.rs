@@ -21,7 +21,7 @@ fn stdout(args: &[&str]) -> String {
 #[test]
 fn ids_and_pieces_are_listed() {
     let list = stdout(&["Once upon\na <|pad|>"]);
-    let lines: Vec<Vec<&str>> = list.lines().map(|line| line.split("  ").map(str::trim).collect()).collect();
+    let lines: Vec<Vec<&str>> = list.lines().map(|line| line.trim().split("  ").collect()).collect();
     assert_eq!(lines[0], ["0", "\"<|begin_of_text|>\"", "special"]);
     assert!(list.contains("\"\\n\"\n") && list.contains("2  \"<|pad|>\"  special\n"), "{list}");
     let ids: Vec<&str> = list.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
