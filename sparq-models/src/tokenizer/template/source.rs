@@ -43,7 +43,7 @@ impl ChatTemplates {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], [`Error::Template`] for a file that is not UTF-8, [`Error::Json`], and
+    /// [`Error::Io`], [`Error::Template`] for a file that is not UTF-8, [`Error::File`], and
     /// [`Error::Config`] for a field of another form.
     pub fn read(dir: &Path, config: Option<&Value>) -> Result<Self> {
         let files = Self::files(dir)?;
