@@ -61,7 +61,7 @@ fn a_template_comes_from_where_transformers_finds_it() {
         "none of the chat templates is called `rag`; there are default, tool_use",
     );
     sparq()
-        .arg("inspect")
+        .args(["inspect", "-m"])
         .arg(model.path())
         .assert()
         .success()
@@ -77,7 +77,7 @@ fn a_template_that_is_no_text_is_named() {
         contains("chat_template.jinja`, line 2: the file is not UTF-8")
             .and(contains("hint: save it as UTF-8")),
     );
-    sparq().arg("inspect").arg(model.path()).assert().success().stdout(contains("cannot be used"));
+    sparq().args(["inspect", "-m"]).arg(model.path()).assert().success().stdout(contains("cannot be used"));
     fs::write(&path, "{{ messages|wordwrap }}").unwrap();
     chat(model.path(), &[]).code(1).stderr(
         contains("line 1, `wordwrap`: unknown filter")
