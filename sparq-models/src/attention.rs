@@ -141,7 +141,7 @@ impl Attention {
         Ok(match self {
             Self::Dense => Method::Dense,
             Self::Sparq(options) => Method::Sparq(options.resolve(&layer.shape, live)?),
-            Self::Method(spec) => spec.resolve(layer, seq_len, COMPRESSION)?,
+            Self::Method(spec) => spec.resolve(layer, seq_len, spec.name.default_compression())?,
             Self::DenseFirst { rest, .. } => rest.resolve(layer, seq_len)?,
             Self::Profile(profile) => {
                 return Err(Error::ProfileLayers { profile: profile.layers.len(), model: 1 });

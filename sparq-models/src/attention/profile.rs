@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sparq_core::{AttentionLayer, Method};
 
-use super::{COMPRESSION, MethodSpec};
+use super::MethodSpec;
 use crate::error::{Error, Result};
 
 /// The method of one layer in a profile.
@@ -92,7 +92,7 @@ impl Profile {
             return Err(self.in_file("`layers`".to_owned(), error));
         }
         let method = |(entry, layer): (&LayerMethod, &AttentionLayer)| match entry {
-            LayerMethod::Notation(spec) => spec.resolve(layer, seq_len, COMPRESSION),
+            LayerMethod::Notation(spec) => spec.resolve(layer, seq_len, spec.name.default_compression()),
             LayerMethod::Method(method) => {
                 method.for_layer(&layer.shape)?;
                 Ok(method.clone())

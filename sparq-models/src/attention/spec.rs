@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use sparq_core::{Choice, GroupScores, IndexDtype, Method, SparqConfig};
 
+use super::COMPRESSION;
 use crate::error::{Error, Result};
 
 /// Names of the decode methods, as they are written.
@@ -43,6 +44,15 @@ impl MethodName {
         Self::Quest,
         Self::DoubleSparsity,
     ];
+
+    /// The compression ratio where none is stated: [`COMPRESSION`]. Exact top-k, which reads every key and
+    /// so moves more than a half, reads the values of as large a part of the positions.
+    pub fn default_compression(self) -> f64 {
+        match self {
+            Self::ExactTopk => 2.0 / (1.0 + 1.0 / COMPRESSION),
+            _ => COMPRESSION,
+        }
+    }
 
     /// As it is written: `double-sparsity`.
     pub fn as_str(self) -> &'static str {

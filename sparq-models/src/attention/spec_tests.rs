@@ -92,6 +92,17 @@ fn every_method_moves_what_the_ratio_asks() {
 }
 
 #[test]
+fn every_method_runs_without_a_size() {
+    let layer = AttentionLayer::from(SHAPE);
+    for name in MethodName::ALL {
+        crate::attention::Attention::Method(name.into()).resolve(&layer, 4096).unwrap();
+    }
+    let exact = MethodSpec::from(MethodName::ExactTopk);
+    let method = exact.resolve(&layer, 4096, exact.name.default_compression()).unwrap();
+    assert!(matches!(method, Method::ExactTopk(c) if c.top_k == 512), "an eighth of the values: {method:?}");
+}
+
+#[test]
 fn what_is_stated_stays_and_the_rest_is_fitted() {
     let layer = AttentionLayer::from(SHAPE);
     let resolve = |text: &str| MethodSpec::parse(text).unwrap().resolve(&layer, 1024, 4.0);

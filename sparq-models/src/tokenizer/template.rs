@@ -21,6 +21,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
 };
 
@@ -28,7 +29,7 @@ use jiff::Zoned;
 use minijinja::{
     Environment, ErrorKind, Output, State, Value,
     syntax::SyntaxConfig,
-    value::{Rest, Serde, ValueOrKwargs},
+    value::{Object, ObjectRepr, Rest, Serde, ValueOrKwargs},
 };
 use serde::Serialize;
 
@@ -156,8 +157,20 @@ fn environment(text: &str) -> std::result::Result<Environment<'static>, minijinj
     operators::register(&mut environment);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
+    // Jinja2 always has it; its blocks are the engine's own.
+    environment.add_global("self", Value::from_object(TemplateReference));
     environment.add_template_owned(NAME, text.to_owned())?;
     Ok(environment)
+}
+
+/// What Jinja2 calls `self`: the template that is running.
+#[derive(Debug)]
+struct TemplateReference;
+
+impl Object for TemplateReference {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
 }
 
 /// Writes a value as Python does.

@@ -46,6 +46,13 @@ fn conversations_read_as_transformers_writes_them() {
 }
 
 #[test]
+fn a_template_knows_itself() {
+    let rendered =
+        template("{{ self is defined }}{% if self %}, true{% endif %}").render(&[say("user", "a")], false);
+    assert_eq!(rendered.unwrap(), "True, true");
+}
+
+#[test]
 fn pieces_of_templates_do_what_jinja2_does() {
     let expected: Value = serde_json::from_str(&read("expected.json")).unwrap();
     let messages = messages(&expected["messages"]);
