@@ -29,7 +29,7 @@ pub(crate) enum EvalCommand {
 #[derive(Debug, Args)]
 pub(crate) struct EvalRunArgs {
     /// Tasks to run, as NAME, or NAME=FILE for those that read a file [default: all that read none]
-    #[arg(value_name = "TASK")]
+    #[arg(value_name = "TASK", value_parser = task)]
     pub(crate) tasks: Vec<String>,
 
     #[command(flatten)]
@@ -105,6 +105,14 @@ fn ratio(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "it must be a number of at least 1".to_owned())
 }
 
+/// A task as it is typed; a file without a name would only be found missing once the model is loaded.
+fn task(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((name, "")) => Err(format!("no file stands behind `{name}=`")),
+        _ => Ok(text.to_owned()),
+    }
+}
+
 impl EvalRunArgs {
     /// Names and files of the tasks that were typed.
     pub(crate) fn tasks(&self) -> Vec<(String, Option<PathBuf>)> {
@@ -143,7 +151,7 @@ mod tests {
     fn subcommands_stand_alone() {
         assert!(matches!(parse("list").unwrap().command, Some(EvalCommand::List)));
         assert!(matches!(parse("report x.json -o d").unwrap().command, Some(EvalCommand::Report(_))));
-        for words in ["--compression 0.5", "--methods magic"] {
+        for words in ["--compression 0.5", "--methods magic", "squad="] {
             assert_eq!(parse(words).unwrap_err().exit_code(), 2, "{words}");
         }
         assert_eq!(parse("report").unwrap_err().exit_code(), 2);
