@@ -142,5 +142,6 @@ fn key(layer: &AttentionLayer, config: &SparqConfig, device: &Device, dtype: DTy
     )
 }
 
-#[cfg(all(test, feature = "flex"))]
+#[cfg(test)]
+#[cfg(feature = "flex")]
 mod tests;

@@ -47,6 +47,6 @@ fn a_file_changes_at_the_end_and_nothing_lies_beside_it() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "one two");
     write(&file, "new").unwrap();
     assert_eq!(fs::read_to_string(&file).unwrap(), "new");
-    assert_eq!(names(), [file.clone()]);
+    assert_eq!(names(), std::slice::from_ref(&file));
     assert!(Sink::replaces(&file) && !Sink::replaces(Path::new("/dev/null")));
 }
