@@ -176,7 +176,7 @@ impl TextModel {
     /// done and bytes in all.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for an unknown architecture, a bad configuration, weights that do not fit, or a
+    /// [`Error`] for an unknown architecture, a bad configuration, weights that do not fit, or a
     /// missing tokenizer.
     pub fn load(
         checkpoint: &Checkpoint,
@@ -215,7 +215,7 @@ impl TextModel {
     /// Continues `prompt`. `events` sees progress and text as they come and may end the run.
     ///
     /// # Errors
-    /// [`Error::PromptTooLong`](crate::Error::PromptTooLong) for a prompt that does not fit, [`Error::EmptyPrompt`](crate::Error::EmptyPrompt) for one
+    /// [`Error::PromptTooLong`] for a prompt that does not fit, [`Error::EmptyPrompt`] for one
     /// without tokens, and errors of the options.
     pub fn generate(
         &self,
