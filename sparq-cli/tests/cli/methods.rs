@@ -42,10 +42,10 @@ fn a_ratio_sizes_any_method() {
     // Half of what is dense at the end of the run; the shorter contexts before it are covered more.
     assert!((50.0..85.0).contains(&share(&figures)), "{figures}");
     sparq()
-        .args(["generate", "Once", "--attention", "exact-topk"])
+        .args(["generate", "Once", "--attention", "exact-topk", "--compression-ratio", "8"])
         .assert()
         .code(1)
-        .stderr(contains("exact-topk cannot move one part in 8").and(contains("hint: ")));
+        .stderr(contains("exact-topk@8 cannot move one part in 8").and(contains("hint: ")));
 }
 
 #[test]
