@@ -224,12 +224,17 @@ pub enum Error {
     },
 
     /// The prompt does not fit into the context.
-    #[error("the prompt has {tokens} tokens, the longest context is {max_seq_len}")]
+    #[error(
+        "the prompt has {tokens} tokens, the longest context is {max_seq_len} \
+         (max_position_embeddings = {of_model})"
+    )]
     PromptTooLong {
         /// Tokens of the prompt, with special tokens.
         tokens: usize,
         /// The longest context, prompt included.
         max_seq_len: usize,
+        /// The model's own limit.
+        of_model: usize,
     },
 
     /// Numbers of the model stopped to be finite.

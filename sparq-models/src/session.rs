@@ -103,7 +103,11 @@ impl<'a> Session<'a> {
             },
         )?;
         if ids.len() > self.max_seq_len {
-            return Err(Error::PromptTooLong { tokens: ids.len(), max_seq_len: self.max_seq_len });
+            return Err(Error::PromptTooLong {
+                tokens: ids.len(),
+                max_seq_len: self.max_seq_len,
+                of_model: self.model.model().max_position_embeddings(),
+            });
         }
         let last = ids.len().checked_sub(1).ok_or(Error::EmptyPrompt)?;
         let run_len = self.max_len.min(run_len(ids, options));
