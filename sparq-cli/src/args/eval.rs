@@ -80,6 +80,10 @@ pub(crate) struct EvalRunArgs {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
+    /// Replace the results of a run with other settings in the file of -o
+    #[arg(long, requires = "output")]
+    pub(crate) force: bool,
+
     /// Print no table
     #[arg(short, long)]
     pub(crate) quiet: bool,

@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context;
 use burn::tensor::DType;
 use sparq_models::{
-    eval::{Chosen, Evaluation, Journal, Names, Progress, Results, Variant, journal_path, tasks},
+    eval::{Chosen, Evaluation, Journal, Names, Progress, Results, Source, Variant, journal_path, tasks},
     generate::TextModel,
     models::CausalModel,
 };
@@ -50,9 +50,17 @@ fn evaluate(args: &EvalRunArgs) -> anyhow::Result<ExitCode> {
     // What was typed is checked before the model is loaded.
     let tasks = chosen(args)?;
     let mut variants = Variant::all(&args.methods, &args.compression);
-    for path in &args.profile {
-        variants.push(Variant::profile(path)?);
+    for path in once(args.profile.clone()) {
+        variants.push(Variant::profile(&path)?);
     }
+    // The same notation may be typed in two ways.
+    let mut labels = vec![];
+    variants.retain(|variant| {
+        let label = (variant.name(), variant.compression);
+        let is_new = !labels.contains(&label) || !matches!(variant.source, Source::Method(_));
+        labels.push(label);
+        is_new
+    });
     let sink = args.output.as_deref().map(|path| Sink::open(Some(path))).transpose()?;
 
     let mut bars = output::EvalProgress::new(args.no_progress || args.quiet);
@@ -79,6 +87,9 @@ fn evaluate(args: &EvalRunArgs) -> anyhow::Result<ExitCode> {
     for variant in evaluation.left_out().iter().filter(|_| !args.quiet) {
         let ratio = variant.compression.unwrap_or(1.0);
         output::say(format!("left out: {} cannot move as little as 1/{ratio}", variant.name()));
+    }
+    if let (Some(path), Some(true), false) = (&args.output, sink.as_ref().map(Sink::is_file), args.force) {
+        evaluation.settings().check_results(path)?;
     }
     let mut journal = match (&args.output, &sink) {
         (Some(path), Some(sink)) if sink.is_file() => {
@@ -118,7 +129,18 @@ fn chosen(args: &EvalRunArgs) -> sparq_models::Result<Vec<Chosen>> {
         let own = tasks::tasks().iter().filter(|task| task.file.is_none());
         return own.map(|task| Chosen::new(task.name, None)).collect();
     }
-    args.tasks().into_iter().map(|(name, file)| Chosen::new(&name, file)).collect()
+    once(args.tasks()).into_iter().map(|(name, file)| Chosen::new(&name, file)).collect()
+}
+
+/// Each of them once, in the order in which they come.
+fn once<T: PartialEq>(all: Vec<T>) -> Vec<T> {
+    let mut kept: Vec<T> = vec![];
+    for one in all {
+        if !kept.contains(&one) {
+            kept.push(one);
+        }
+    }
+    kept
 }
 
 fn lengths(args: &EvalRunArgs, context: usize) -> Vec<usize> {

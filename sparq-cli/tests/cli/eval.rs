@@ -9,7 +9,7 @@ use std::{
 };
 
 use assert_cmd::cargo::cargo_bin;
-use predicates::str::contains;
+use predicates::{prelude::*, str::contains};
 use sparq_models::eval::Results;
 use tempfile::TempDir;
 
@@ -35,6 +35,27 @@ const RUN: &[&str] = &[
     "-q",
     "-o",
 ];
+
+#[test]
+fn finished_results_are_replaced_by_the_same_run_only() {
+    let folder = TempDir::new().unwrap();
+    let output = folder.path().join("r.json");
+    let run = |words: &[&str]| {
+        let common =
+            ["eval", "passkey", "passkey", "--methods", "h2o,h2o,dense,dense", "--compression", "4,4"];
+        let sizes = ["--lengths", "128", "--depths", "1", "--batch", "1", "-q", "-o"];
+        sparq().args(common).args(sizes).arg(&output).args(words).assert()
+    };
+    run(&["--limit", "1"]).success();
+    let found = Results::read(&output).unwrap();
+    assert_eq!((found.settings.methods.len(), found.tasks.len()), (2, 1), "each is run once");
+    run(&["--limit", "1"]).success();
+    let other = run(&["--limit", "2"]).code(1);
+    other.stderr(contains("holds the results of a run with other settings (limit)").and(contains("--force")));
+    assert_eq!(Results::read(&output).unwrap(), found);
+    run(&["--limit", "2", "--force"]).success();
+    assert_eq!(Results::read(&output).unwrap().settings.plan.limit, 2);
+}
 
 fn run(output: &Path) -> Vec<u8> {
     sparq().args(RUN).arg(output).assert().success().stdout("").stderr("");

@@ -71,6 +71,15 @@ pub enum EvalError {
         difference: String,
     },
 
+    /// The output holds the results of a run with other settings.
+    #[error("`{}` holds the results of a run with other settings ({difference})", path.display())]
+    OtherResults {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        difference: String,
+    },
+
     /// A file of results cannot be read.
     #[error("`{}` holds no results of `sparq eval`: {message}", path.display())]
     Results {
@@ -96,6 +105,9 @@ impl EvalError {
                 "repeat that run's options to go on with it, or delete `{}` to begin anew",
                 path.display()
             ),
+            Self::OtherResults { .. } => {
+                "write to another file with -o, remove this one, or replace it with --force".into()
+            }
             Self::TaskFile { .. } | Self::Setting { .. } | Self::Results { .. } => {
                 return None;
             }

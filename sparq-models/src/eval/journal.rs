@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     EvalError,
-    results::{SampleResult, Settings},
+    results::{Results, SampleResult, Settings},
 };
 use crate::error::{Error, Result};
 
@@ -166,6 +166,24 @@ impl Journal {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(Error::Write { path: self.path.clone(), source })
             }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Settings {
+    /// Refuses to write over the results of a run with other settings; a file that holds no results, or
+    /// none that is there, is no concern.
+    ///
+    /// # Errors
+    /// [`EvalError::OtherResults`] that says what differs.
+    pub fn check_results(&self, path: &Path) -> Result<()> {
+        match Results::read(path) {
+            Ok(results) if results.settings != *self => Err(EvalError::OtherResults {
+                path: path.to_owned(),
+                difference: difference(&results.settings, self),
+            }
+            .into()),
             _ => Ok(()),
         }
     }

@@ -6,6 +6,8 @@ use std::fmt::Write;
 
 use sparq_models::eval::{Results, results::TaskResults, summary::Average};
 
+use crate::output;
+
 /// Columns of a table: methods that move about the same number of bytes, dense attention first.
 struct Group {
     title: String,
@@ -110,16 +112,16 @@ pub(super) fn page(results: &Results, charts: &[(String, String)]) -> String {
     let mut text = String::from("# Decode methods compared\n\n");
     let _ = writeln!(
         text,
-        "{} ({}) in {} on {}; {} samples per task, lengths {} tokens, {} depths, seed {}; sparq {}, Burn {}.\n\
+        "{} ({}) in {} on {}; {} per task, lengths {} tokens, {}, seed {}; sparq {}, Burn {}.\n\
          Contexts are prefilled densely; questions and answers go through the method under test, token by \
          token.\n",
         settings.model,
         settings.architecture,
         settings.dtype,
         settings.device,
-        plan.limit,
+        output::counted(plan.limit, "sample"),
         list(&plan.lengths),
-        plan.depths,
+        output::counted(plan.depths, "depth"),
         plan.seed,
         settings.sparq_version,
         settings.burn_version,
