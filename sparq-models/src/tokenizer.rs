@@ -1,6 +1,7 @@
 //! Text to token ids and back, by `tokenizer.json`.
 
 mod config;
+mod level;
 mod normal;
 mod special;
 mod stream;
@@ -18,6 +19,7 @@ pub use stream::TokenStream;
 pub use template::{ChatTemplate, ChatTemplates, TemplateOptions, TemplateSource, TemplateValue};
 
 use crate::{
+    checkpoint::parse_json,
     error::{Error, Result},
     guard::guard,
 };
@@ -69,7 +71,8 @@ pub struct Piece {
     pub id: u32,
     /// Its spelling in the vocabulary; empty for an id that the vocabulary lacks.
     pub token: String,
-    /// Its text, as far as it has one of its own; else its spelling.
+    /// Its text, as far as it has one of its own: parts of a character are written as `<0xF0>`. Else its
+    /// spelling.
     pub text: String,
     /// Whether it is special, so that it has no text in an answer.
     #[serde(rename = "special")]
@@ -105,11 +108,16 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenizer`] if it is no tokenizer.
+    /// [`Error::File`] for something else than JSON, [`Error::Tokenizer`] if it is no tokenizer.
     pub fn with_config(path: impl Into<PathBuf>, bytes: &[u8], config: &TokenizerConfig) -> Result<Self> {
         let path = path.into();
+        let read = Inner::from_bytes(bytes);
+        if read.is_err() {
+            // What is no JSON is told by what it is instead.
+            parse_json(&path, bytes)?;
+        }
         let (inner, bos_id) = call(&path, || {
-            let mut inner = Inner::from_bytes(bytes)?;
+            let mut inner = read?;
             // Some files carry the settings of their training, which would cut or pad every prompt.
             inner.with_truncation(None)?;
             inner.with_padding(None);
@@ -197,7 +205,10 @@ impl Tokenizer {
             // A part of a character has no text of its own.
             Some(Bytes::Level) => {
                 let text = call(&self.path, || self.inner.decode(&[id], false))?;
-                if text.contains(char::REPLACEMENT_CHARACTER) { token.clone() } else { text }
+                match text.contains(char::REPLACEMENT_CHARACTER) {
+                    true => level::spelled(&token).unwrap_or_else(|| token.clone()),
+                    false => text,
+                }
             }
             _ => token.replace('▁', " "),
         };

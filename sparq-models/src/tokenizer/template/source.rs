@@ -152,7 +152,12 @@ impl ChatTemplates {
             let names: Vec<&str> = self.iter().map(|(name, _)| name).collect();
             let names = names.join(", ");
             let message = match name {
-                Some(name) => format!("none of the chat templates is called `{name}`; there are {names}"),
+                Some(name) if name.contains(['/', '\\']) => {
+                    return Err(Error::FileNotFound { path: name.into() });
+                }
+                Some(name) => format!(
+                    "none of the chat templates is called `{name}`, nor is there such a file; there are {names}"
+                ),
                 None => format!(
                     "none of the chat templates is the default; --chat-template chooses one of {names}"
                 ),
