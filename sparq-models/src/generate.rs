@@ -130,6 +130,8 @@ pub struct Stats {
     pub cache_bytes: usize,
     /// The method that ran, sizes filled in; layers with a sliding window may have run smaller ones.
     pub method: Method,
+    /// The method of each layer.
+    pub methods: Vec<Method>,
     /// Why it ended.
     pub finish: Finish,
     /// How tokens were chosen.

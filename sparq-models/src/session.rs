@@ -141,6 +141,7 @@ impl<'a> Session<'a> {
             decode_steps: held.tokens().len().saturating_sub(ids.len()),
             cache_bytes: held.state.bytes(),
             method: self.widest(held.methods()),
+            methods: held.methods().to_vec(),
             finish: finish.unwrap_or(Finish::MaxNewTokens),
             sampler: options.sampler.clone(),
         };

@@ -88,6 +88,8 @@ impl MethodSpec {
                 let top_k = open.top_k(part, 2.0 * head_dim / rank as f64)?;
                 SparqSize::Explicit { rank, top_k: top_k.max(self.min_top_k.unwrap_or(1)) }
             }
+            // What covers all positions is dense, whatever the rank.
+            (None, Some(top_k)) if top_k >= live => SparqSize::Explicit { rank: 1, top_k },
             (None, Some(top_k)) => {
                 let rank = 2.0 * head_dim * (1.0 / open.ratio - top_k as f64 / open.live);
                 if rank < 0.5 {
@@ -128,6 +130,8 @@ impl Open<'_> {
     }
 
     fn out_of_reach(&self, least: f64) -> Error {
-        Error::Compression { method: self.spec.to_string(), ratio: self.ratio, least }
+        // The smallest k plays no part in it.
+        let method = MethodSpec { min_top_k: None, ..self.spec.clone() }.to_string();
+        Error::Compression { method, ratio: self.ratio, least }
     }
 }

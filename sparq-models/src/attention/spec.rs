@@ -264,7 +264,24 @@ impl MethodSpec {
             spec.set(key, value)
                 .ok_or_else(|| bad(format!("`{value}` is no value of `{key}`: {}", range(key))))?;
         }
+        if let Some(ratio) = ratio.filter(|_| spec.is_sized()) {
+            return Err(bad(format!("`@{ratio}` has no effect beside the sizes that are stated")));
+        }
+        if spec.min_top_k.is_some() && spec.top_k.is_some() {
+            return Err(bad("`min-k` has no effect beside `k`".to_owned()));
+        }
         Ok(spec)
+    }
+
+    /// Whether it states all that a ratio would choose.
+    pub fn is_sized(&self) -> bool {
+        self.top_k.is_some() && (self.rank.is_some() || !self.name.keys().contains(&"r"))
+    }
+
+    /// Whether it states the value of a key.
+    pub fn states(&self, key: &str) -> bool {
+        let text = self.to_string();
+        text.split(':').skip(1).any(|part| part.split_once('=').is_some_and(|(name, _)| name == key))
     }
 
     /// Reads several, separated by commas.

@@ -116,7 +116,7 @@ fn what_is_stated_stays_and_the_rest_is_fitted() {
     assert!(matches!(resolve("sparq:r=64"), Err(Error::Compression { .. })));
     assert!(matches!(resolve("sparq:k=256"), Err(Error::Compression { .. })));
     assert!(matches!(resolve("quest@16"), Err(Error::Compression { .. })));
-    assert!(matches!(resolve("quest@16:k=64"), Ok(Method::Quest(_))));
+    assert!(matches!(resolve("quest:k=64"), Ok(Method::Quest(_))));
     assert!(matches!(resolve("sparq:r=65:k=4"), Err(Error::Core(_))));
     assert!(matches!(resolve("local:k=4:i=4"), Err(Error::Core(_))));
     // A window counts as the length.
