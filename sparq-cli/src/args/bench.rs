@@ -105,6 +105,10 @@ pub(crate) struct BenchModelArgs {
     /// How to write the results
     #[arg(short, long, value_enum, default_value_t = Format::Md)]
     pub(crate) output: Format,
+
+    /// Show no progress bars (they are shown on a terminal only)
+    #[arg(long)]
+    pub(crate) no_progress: bool,
 }
 
 /// Lists are separated by commas; every combination is measured, dense attention first.

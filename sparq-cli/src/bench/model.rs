@@ -61,13 +61,15 @@ struct Run {
 
 /// `sparq bench`.
 pub(crate) fn bench_model(args: &BenchModelArgs) -> anyhow::Result<()> {
-    let mut progress = Progress::new(args.is_random());
+    let mut progress = Progress::new(args.no_progress);
     let (checkpoint, device, dtype) = open(args, &mut progress)?;
     check_room(args, &checkpoint, &device, dtype)?;
     let mut loaded = 0;
     let model = load_model(&checkpoint, &device, dtype, &mut |done, total| {
         loaded = done;
-        progress.load(done, total);
+        if !args.is_random() {
+            progress.load(done, total);
+        }
     })?;
     progress.clear();
     output::say(format!(
@@ -78,19 +80,47 @@ pub(crate) fn bench_model(args: &BenchModelArgs) -> anyhow::Result<()> {
     let meter = Meter::new(&device)?;
     let common = common(args, &checkpoint, meter.bandwidth()?, (dtype, loaded))?;
     let bench = Bench { args, model, device, common, dtype, meter };
+    note_context(args, bench.model.max_position_embeddings());
     let mut writer = Writer::new(io::stdout().lock(), args.output);
+    let (prompts, gens) = (measured(&args.n_prompt), measured(&args.n_gen));
+    let total = args.n_depth.len() * (prompts.len() + gens.len());
+    let mut done = 0..total;
     for &depth in &args.n_depth {
-        for &tokens in args.n_prompt.iter().filter(|&&tokens| tokens > 0) {
+        for &tokens in &prompts {
+            progress.tests(done.next().unwrap_or(total), total);
             // A prompt is attended densely under every method.
-            writer.write(&bench.prompt(depth, tokens)?)?;
+            let record = bench.prompt(depth, tokens)?;
+            progress.clear();
+            writer.write(&record)?;
         }
-        for &tokens in args.n_gen.iter().filter(|&&tokens| tokens > 0) {
-            for record in bench.generations(depth, tokens)? {
-                writer.write(&record)?;
-            }
+        for &tokens in &gens {
+            progress.tests(done.next().unwrap_or(total), total);
+            let records = bench.generations(depth, tokens)?;
+            progress.clear();
+            records.iter().try_for_each(|record| writer.write(record))?;
         }
     }
     writer.finish()
+}
+
+/// The lengths that are measured.
+fn measured(lengths: &[usize]) -> Vec<usize> {
+    lengths.iter().copied().filter(|&tokens| tokens > 0).collect()
+}
+
+/// Says which depths and lengths are beyond what the model was made for.
+fn note_context(args: &BenchModelArgs, context: usize) {
+    for &depth in args.n_depth.iter().filter(|&&depth| depth > context) {
+        output::say(format!("note: depth {depth} is beyond the model's {context}"));
+    }
+    let depth = args.n_depth.iter().copied().filter(|&depth| depth <= context).max().unwrap_or(0);
+    for (name, lengths) in [("prompt", &args.n_prompt), ("generation", &args.n_gen)] {
+        let is_beyond = |&&tokens: &&usize| tokens > 0 && depth.saturating_add(tokens) > context;
+        for &tokens in lengths.iter().filter(is_beyond) {
+            let place = if depth > 0 { format!(" at depth {depth}") } else { String::new() };
+            output::say(format!("note: a {name} of {tokens} tokens{place} is beyond the model's {context}"));
+        }
+    }
 }
 
 /// An error where the model, and the caches of all methods at the longest depth, do not fit into memory.
