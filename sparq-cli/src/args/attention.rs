@@ -9,6 +9,52 @@ use sparq_models::{
 
 use super::within;
 
+/// Names of the flags that a profile takes the place of.
+pub(crate) const FLAGS: [&str; 12] = [
+    "attention",
+    "compression-ratio",
+    "min-top-k",
+    "sparq-rank",
+    "sparq-top-k",
+    "local-window",
+    "no-mean-value",
+    "group-scores",
+    "dense-below",
+    "k-index",
+    "choice",
+    "dense-layers",
+];
+
+/// The key of the notation that a flag states; `@` for the ratio.
+fn key(flag: &str) -> Option<&'static str> {
+    Some(match flag {
+        "compression-ratio" => "@",
+        "sparq-rank" => "r",
+        "sparq-top-k" => "k",
+        "min-top-k" => "min-k",
+        "local-window" => "l",
+        "no-mean-value" => "mean",
+        "group-scores" => "group",
+        "dense-below" => "dense-below",
+        "k-index" => "index",
+        "choice" => "choice",
+        _ => return None,
+    })
+}
+
+/// Whether a flag can say something beside this notation. Dense attention ignores all of them.
+pub(crate) fn adds(spec: &MethodSpec, flag: &str) -> bool {
+    let Some(key) = key(flag).filter(|_| spec.name != MethodName::Dense) else { return true };
+    let takes = |key| spec.name.keys().contains(&key);
+    let is_open = spec.rank.is_none() && spec.top_k.is_none();
+    match key {
+        "@" => spec.compression.is_none() && !spec.is_sized(),
+        "r" | "k" => takes("r") && is_open && spec.compression.is_none() && spec.min_top_k.is_none(),
+        "min-k" => takes(key) && spec.min_top_k.is_none() && spec.top_k.is_none(),
+        _ => takes(key) && !spec.states(key),
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GroupScoresArg {
     Logits,
@@ -149,17 +195,36 @@ impl AttentionArgs {
         })
     }
 
-    /// Takes back what was said about the sizes of a method, but for the compression ratio.
-    pub(crate) fn forget_sizes(&mut self) {
-        self.min_top_k = None;
-        (self.sparq_rank, self.sparq_top_k) = (None, None);
-        self.local_window = None;
-        self.no_mean_value = false;
-        self.group_scores = None;
-        self.dense_below = None;
-        self.k_index = None;
-        self.choice = None;
-        self.profile = None;
+    /// What was said and has no effect on a model of so many layers.
+    pub(crate) fn notes(&self, layers: usize) -> Vec<String> {
+        let mut notes = vec![];
+        let is_dense = self.attention.name == MethodName::Dense;
+        if is_dense && self.profile.is_none() {
+            notes.extend(no_effect(&self.stated(), "with --attention dense"));
+        }
+        if !is_dense && layers > 0 && self.dense_layers >= layers {
+            let covered = format!("--dense-layers {} covers all {layers} layers", self.dense_layers);
+            notes.push(format!("{covered} of the model: all are attended densely"));
+        }
+        notes
+    }
+
+    /// The flags that were stated, but for `--attention` and `--profile`.
+    fn stated(&self) -> Vec<&'static str> {
+        let all = [
+            ("--compression-ratio", self.compression_ratio.is_some()),
+            ("--min-top-k", self.min_top_k.is_some()),
+            ("--sparq-rank", self.sparq_rank.is_some()),
+            ("--sparq-top-k", self.sparq_top_k.is_some()),
+            ("--local-window", self.local_window.is_some()),
+            ("--no-mean-value", self.no_mean_value),
+            ("--group-scores", self.group_scores.is_some()),
+            ("--dense-below", self.dense_below.is_some()),
+            ("--k-index", self.k_index.is_some()),
+            ("--choice", self.choice.is_some()),
+            ("--dense-layers", self.dense_layers > 0),
+        ];
+        all.into_iter().filter_map(|(flag, is_stated)| is_stated.then_some(flag)).collect()
     }
 
     /// The method of `--attention` with what the other flags say.
@@ -189,6 +254,22 @@ impl AttentionArgs {
         flags.set("--dense-below", "dense-below", &mut spec.dense_below, dense_below)?;
         flags.set("--k-index", "index", &mut spec.index, index)?;
         flags.set("--choice", "choice", &mut spec.choice, choice)?;
+        let said = spec.name != MethodName::Dense && (spec.is_sized() || spec.top_k.is_some());
+        if said && self.compression_ratio.is_some() && spec.is_sized() {
+            bail!(
+                "--compression-ratio has no effect with --attention {}, which states all sizes",
+                self.attention
+            );
+        }
+        if said && self.min_top_k.is_some() {
+            bail!("--min-top-k has no effect with --attention {}, which states k", self.attention);
+        }
+        if self.sparq_rank.is_some() && self.attention.compression.is_some() {
+            bail!(
+                "--sparq-rank and --sparq-top-k leave no effect to the ratio of --attention {}",
+                self.attention
+            );
+        }
         if spec.name.keys().contains(&"min-k") && spec.rank.is_none() && spec.top_k.is_none() {
             spec.min_top_k = spec.min_top_k.or(Some(match demo {
                 true => crate::demo::MIN_TOP_K,
@@ -197,6 +278,15 @@ impl AttentionArgs {
         }
         Ok(spec)
     }
+}
+
+/// `--a and --b have no effect WHERE`; `None` for no flags.
+pub(super) fn no_effect(flags: &[&str], where_: &str) -> Option<String> {
+    let (last, others) = flags.split_last()?;
+    Some(match others {
+        [] => format!("{last} has no effect {where_}"),
+        others => format!("{} and {last} have no effect {where_}", others.join(", ")),
+    })
 }
 
 /// Flags that add to the notation of a method.
@@ -212,7 +302,7 @@ impl Flags {
             return Ok(());
         }
         if key != "@" && !self.name.keys().contains(&key) {
-            bail!("{flag} says nothing about --attention {}", self.name);
+            bail!("{flag} has no effect with --attention {}", self.name);
         }
         if place.is_some() {
             bail!("{flag} and --attention both state `{key}`");
@@ -274,6 +364,26 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_effect_is_noted() {
+        let notes = |flags: &str| {
+            let words = ["sparq", "generate", "text"].into_iter().chain(flags.split_whitespace());
+            match Cli::try_parse_from(words).unwrap().command {
+                Command::Generate(args) => args.attention.notes(8),
+                _ => unreachable!("generate was typed"),
+            }
+        };
+        assert_eq!(
+            notes("--attention dense --sparq-rank 4 --sparq-top-k 8 --dense-layers 1"),
+            ["--sparq-rank, --sparq-top-k and --dense-layers have no effect with --attention dense"]
+        );
+        let one = notes("--attention dense --compression-ratio 8");
+        assert_eq!(one, ["--compression-ratio has no effect with --attention dense"]);
+        let all = notes("--dense-layers 99");
+        assert_eq!(all, ["--dense-layers 99 covers all 8 layers of the model: all are attended densely"]);
+        assert_eq!(notes("--dense-layers 7 --compression-ratio 8"), [""; 0]);
+    }
+
+    #[test]
     fn contradictions_are_usage_errors() {
         for flags in [
             "--compression-ratio 8 --sparq-rank 16 --sparq-top-k 64",
@@ -292,6 +402,10 @@ mod tests {
             "--attention sparq@8 --compression-ratio 4",
             "--attention sparq:r=4:k=8 --sparq-rank 4 --sparq-top-k 8",
             "--attention h2o --no-mean-value",
+            "--attention sparq:r=4:k=8 --compression-ratio 4",
+            "--attention h2o:k=8 --compression-ratio 4",
+            "--attention sparq:k=8 --min-top-k 4",
+            "--attention sparq@8 --sparq-rank 4 --sparq-top-k 8",
             "--attention quest --local-window 3",
             "--profile no-such-file.json",
         ] {

@@ -6,6 +6,8 @@ use sparq_models::{
     sampling::{SamplerConfig, TokenRules},
 };
 
+use super::attention::no_effect;
+
 /// Flags that are not given take the checkpoint's `generation_config.json`, and else turn the
 /// filter off.
 #[derive(Debug, Clone, Args)]
@@ -136,6 +138,26 @@ impl SamplingArgs {
         }
     }
 
+    /// Which flags have no effect, as the likeliest token is taken.
+    pub(crate) fn without_effect(&self, of_checkpoint: &GenerationConfig) -> Option<String> {
+        if self.resolve(of_checkpoint).temperature != 0.0 {
+            return None;
+        }
+        let flags = [
+            ("--top-k", self.top_k.is_some_and(|top_k| top_k > 0)),
+            ("--top-p", self.top_p.is_some_and(|top_p| top_p < 1.0)),
+            ("--min-p", self.min_p.is_some_and(|min_p| min_p > 0.0)),
+            ("--typical-p", self.typical_p.is_some_and(|typical_p| typical_p < 1.0)),
+            ("--seed", self.seed != 0),
+        ];
+        let stated = flags.into_iter().filter_map(|(flag, is_on)| is_on.then_some(flag));
+        let why = match self.temperature {
+            None => "without --temperature",
+            Some(_) => "at --temperature 0",
+        };
+        no_effect(&stated.collect::<Vec<_>>(), why)
+    }
+
     /// Says once what of the checkpoint's settings was left out or is not honoured.
     pub(crate) fn notes<'c>(&self, of_checkpoint: &'c GenerationConfig) -> &'c [String] {
         match self.ignore_generation_config {
@@ -190,6 +212,20 @@ mod tests {
         assert_eq!(args(&[]).resolve(&greedy).temperature, 0.0);
         let warm = args(&["--temperature", "1"]).resolve(&greedy);
         assert_eq!((warm.temperature, warm.top_k), (1.0, 40));
+    }
+
+    #[test]
+    fn filters_without_a_temperature_are_noted() {
+        let note = |flags: &[&str], file: &GenerationConfig| args(flags).without_effect(file);
+        let greedy = GenerationConfig::default();
+        let flags = ["--top-p", "0.9", "--seed", "3"];
+        assert_eq!(note(&flags, &greedy).unwrap(), "--top-p and --seed have no effect without --temperature");
+        assert_eq!(note(&["--min-p=0.1"], &greedy).unwrap(), "--min-p has no effect without --temperature");
+        let stated = ["--temperature=0", "--top-k=4", "--typical-p=0.5"];
+        let expected = "--top-k and --typical-p have no effect at --temperature 0";
+        assert_eq!(note(&stated, &file()).unwrap(), expected);
+        assert_eq!(note(&flags, &file()), None);
+        assert_eq!(note(&["--top-p=1", "--top-k=0", "--repetition-penalty=2"], &greedy), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
     room::{self, Need},
 };
 use conversation::{AnswerLost, Conversation, Next};
-use input::Input;
+use input::{Input, NoText};
 
 /// Runs the subcommand: a line in, an answer out, until the lines end or `/bye`. A mistake is reported and the
 /// conversation goes on; a script learns of it by the exit code.
@@ -31,10 +31,10 @@ pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
         true => ChatFormat::Plain,
         false => args.template.format(&checkpoint)?,
     };
-    let attention = args.settings.attention.resolve(args.model.is_demo())?;
+    let attention = args.settings.values.attention.resolve(args.model.is_demo())?;
     if let Some(need) = Need::of(&checkpoint, dtype, room::index_of(&attention)) {
         let longest = args.max_seq_len.or(need.context);
-        let limit = args.settings.limit(checkpoint.generation_config(), 0)?;
+        let limit = args.settings.values.limit(checkpoint.generation_config(), 0)?;
         need.check(room::free(&device), room::reserved(0, limit.tokens, longest))?;
     }
     let start = Instant::now();
@@ -53,12 +53,23 @@ pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
         output::say("Type a message, /help for the commands, or /bye.");
     }
     let defaults = checkpoint.generation_config().clone();
-    args.settings.sampling.notes(&defaults).iter().for_each(|note| output::say(format!("note: {note}")));
+    args.settings
+        .values
+        .sampling
+        .notes(&defaults)
+        .iter()
+        .for_each(|note| output::say(format!("note: {note}")));
     let mut conversation = Conversation::new(&model, format, args, defaults, load)?;
     let mut input = Input::open(terminal)?;
     let mut code = ExitCode::SUCCESS;
-    while let Some(typed) = input.next()? {
-        match conversation.act(&typed, &mut input, &mut progress) {
+    loop {
+        let acted = match input.next() {
+            Ok(Some(typed)) => conversation.act(&typed, &mut input, &mut progress),
+            Ok(None) => break,
+            Err(error) if error.is::<NoText>() => Err(error),
+            Err(error) => return Err(error),
+        };
+        match acted {
             Ok(Next::Line) => {}
             Ok(Next::End) => break,
             Err(error) if error.is::<AnswerLost>() => return Err(error),

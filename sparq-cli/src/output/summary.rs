@@ -4,14 +4,16 @@ use std::{fmt::Write, time::Duration};
 
 use burn::tensor::DType;
 use sparq_models::{
-    attention::MethodSpec,
-    core::{Choice, Method, SparqConfig, Traffic},
+    attention::{Attention, MethodSpec},
+    core::{Choice, GroupScores, Method, SparqConfig, Traffic},
     crossover::Crossover,
     generate::{Finish, Stats},
 };
 
 use crate::{args::TokenLimit, crossover::Known};
 
+/// Different methods of a profile that are shown.
+const GROUPS: usize = 6;
 /// Characters of a stop text that are shown.
 const SHOWN: usize = 40;
 
@@ -23,6 +25,7 @@ pub(crate) fn summary(
     dtype: DType,
     known: &Known,
     limit: &TokenLimit,
+    attention: &Attention,
 ) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -48,7 +51,7 @@ pub(crate) fn summary(
         None => writeln!(text, "decode     0 tokens; {finish}"),
     };
     let _ = writeln!(text, "sampling   {}", stats.sampler.in_words());
-    let _ = writeln!(text, "attention  {}", method(&stats.method, known));
+    let _ = writeln!(text, "attention  {}", attention_line(attention, stats, known));
     if let Some((moved, dense)) = stats.kv_bytes_per_token() {
         let _ = writeln!(
             text,
@@ -59,7 +62,9 @@ pub(crate) fn summary(
             bytes(stats.cache_bytes as f64),
         );
         let Traffic { moved, dense, .. } = stats.traffic;
-        if stats.method != Method::Dense && (moved.k, moved.v) == (dense.k, dense.v) {
+        if stats.methods.iter().any(|method| *method != Method::Dense)
+            && (moved.k, moved.v) == (dense.k, dense.v)
+        {
             let _ = writeln!(text, "           all steps ran dense: {}", why_dense(stats, known));
         }
     }
@@ -77,7 +82,7 @@ fn why_dense(stats: &Stats, known: &Known) -> String {
     };
     match (known, top_k) {
         (_, Some(top_k)) if context <= top_k => {
-            format!("its top-k of {top_k} covers the whole context of {context} tokens")
+            format!("the method's top-k of {top_k} covers the whole context of {context} tokens")
         }
         (Known::Found(Crossover { tokens, measured_tokens, estimated: true }), _) if context < *tokens => {
             format!(
@@ -95,6 +100,78 @@ fn why_dense(stats: &Stats, known: &Known) -> String {
     }
 }
 
+/// Attention as it was asked for.
+pub(crate) fn attention_in_words(attention: &Attention) -> String {
+    match attention {
+        Attention::Dense => "dense".to_owned(),
+        Attention::Sparq(_) => "sparq".to_owned(),
+        Attention::Method(spec) => spec.to_string(),
+        Attention::DenseFirst { layers, rest } => {
+            format!("{}, {}", attention_in_words(rest), first_dense(*layers))
+        }
+        Attention::Profile(profile) => match &profile.file {
+            Some(file) => format!("profile {}", file.display()),
+            None => "profile".to_owned(),
+        },
+    }
+}
+
+fn first_dense(layers: usize) -> String {
+    match layers {
+        1 => "the first layer dense".to_owned(),
+        layers => format!("the first {layers} layers dense"),
+    }
+}
+
+/// The methods that ran, each with the number of its layers where there are several.
+fn attention_line(attention: &Attention, stats: &Stats, known: &Known) -> String {
+    if let Attention::Profile(_) = attention {
+        return format!("{}: {}", attention_in_words(attention), grouped(&stats.methods));
+    }
+    let first = match attention {
+        Attention::DenseFirst { layers, .. } => (*layers).min(stats.methods.len()),
+        _ => 0,
+    };
+    let rest = &stats.methods[first..];
+    // The layers that see the most may be among the dense ones.
+    let Some(shown) = rest.iter().find(|method| **method == stats.method).or(rest.first()) else {
+        return method(&Method::Dense, known);
+    };
+    let others: Vec<Method> = rest.iter().filter(|method| *method != shown).cloned().collect();
+    let mut line = method(shown, known);
+    if !others.is_empty() {
+        let count = counted(rest.len() - others.len(), "layer");
+        line += &format!(" ({count}); {}", grouped(&others));
+    }
+    if first > 0 {
+        line += &format!(", {}", first_dense(first));
+    }
+    line
+}
+
+/// Different methods, each once: `dense (2 layers), sparq r=8 k=32 (6 layers)`.
+fn grouped(methods: &[Method]) -> String {
+    let mut groups: Vec<(&Method, usize)> = vec![];
+    for method in methods {
+        match groups.iter_mut().find(|(known, _)| *known == method) {
+            Some((_, count)) => *count += 1,
+            None => groups.push((method, 1)),
+        }
+    }
+    let shown = groups.iter().take(GROUPS).map(|(method, count)| {
+        let words = MethodSpec::from(*method).to_string().replace(':', " ");
+        format!("{words} ({})", counted(*count, "layer"))
+    });
+    let more: usize = groups.iter().skip(GROUPS).map(|(_, count)| count).sum();
+    let more = (more > 0).then(|| format!("others ({})", counted(more, "layer")));
+    shown.chain(more).collect::<Vec<_>>().join(", ")
+}
+
+/// `1 layer`, `2 layers`.
+pub(crate) fn counted(count: usize, name: &str) -> String {
+    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
+}
+
 fn method(method: &Method, known: &Known) -> String {
     match method {
         Method::Sparq(SparqConfig {
@@ -102,13 +179,18 @@ fn method(method: &Method, known: &Known) -> String {
             top_k,
             local_window,
             mean_value,
+            group_scores,
             dense_below,
             index,
             choice,
             ..
         }) => format!(
-            "sparq, rank r = {rank}, top-k = {top_k}, local window = {local_window}, mean value {}{}{}{}",
+            "sparq, rank r = {rank}, top-k = {top_k}, local window = {local_window}, mean value {}{}{}{}{}",
             if *mean_value { "on" } else { "off" },
+            match group_scores {
+                GroupScores::ScaledLogits => "",
+                GroupScores::Softmax => ", group scores softmax",
+            },
             index.bits().map_or(String::new(), |bits| format!(", index int{bits}")),
             match choice {
                 Choice::Exact => "",

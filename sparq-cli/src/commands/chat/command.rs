@@ -8,13 +8,14 @@ pub(super) const HELP: &str = "\
 /retry                 answer the last message again
 /undo                  take back the last message and its answer
 /clear                 forget the conversation, but for the instructions
-/set [NAME VALUE …]    change settings for the answers to come, or list them; a value with blanks in \"…\"
+/set [NAME VALUE …]    change settings for the answers to come, or list them; a value with blanks in \"…\";
+                       the value default takes a setting back
 /prompt [TEXT]         what the model sees next, as text and token ids; with TEXT as if it was typed
 /stats                 figures of the last answer, and how much of the context is used
 /save [--force] FILE   write the conversation to a file: JSON for *.json, else text
 /load FILE             go on with a conversation that /save wrote as JSON
-/help                  this
-/bye                   end (so does Ctrl-D); Ctrl-C stops an answer
+/help                  this; so does /?
+/bye                   end; so do /exit, /quit and Ctrl-D; Ctrl-C stops an answer
 //…                    a message that begins with a slash
 \"\"\"…\"\"\"              a message of several lines; so is one whose lines end in a backslash";
 
@@ -82,7 +83,7 @@ impl<'a> Command<'a> {
             "bye" => Self::Bye,
             _ => {
                 let forced = (name == "save").then(|| without_force(rest)).flatten();
-                let file = forced.unwrap_or(rest);
+                let file = unquoted(forced.unwrap_or(rest));
                 match (file, name) {
                     ("", _) => bail!("/{name} needs the name of a file"),
                     (file, "save") => Self::Save { file, force: forced.is_some() },
@@ -91,6 +92,12 @@ impl<'a> Command<'a> {
             }
         })
     }
+}
+
+/// A text without the pair of quotation marks around it.
+pub(super) fn unquoted(text: &str) -> &str {
+    let inner = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    inner.filter(|inner| !inner.contains('"')).unwrap_or(text)
 }
 
 /// The file of `--force FILE`; `None` for one without the flag.
@@ -141,6 +148,9 @@ mod tests {
         assert_eq!(parse("save --force my talk.txt"), Command::Save { file: "my talk.txt", force: true });
         assert_eq!(parse("save --forced"), Command::Save { file: "--forced", force: false });
         assert_eq!(parse("load a.json"), Command::Load("a.json"));
+        assert_eq!(parse("load \"a b.json\""), Command::Load("a b.json"));
+        assert_eq!(parse("save --force \"a.json\""), Command::Save { file: "a.json", force: true });
+        assert_eq!(parse("save \"a\" \"b\""), Command::Save { file: "\"a\" \"b\"", force: false });
     }
 
     #[test]
@@ -156,6 +166,7 @@ mod tests {
             ("save", "needs the name of a file"),
             ("save --force", "needs the name of a file"),
             ("load ", "needs the name of a file"),
+            ("load \"\"", "needs the name of a file"),
         ] {
             let error = Command::parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

@@ -3,6 +3,7 @@
 mod answer;
 
 use std::{
+    io::{self, IsTerminal},
     path::Path,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -11,6 +12,7 @@ use std::{
 use anyhow::{Context, bail};
 use signal_hook::{consts::SIGINT, flag};
 use sparq_models::{
+    attention::Attention,
     chat::{ChatFormat, Message, Role},
     config::GenerationConfig,
     generate::{Stats, TextModel},
@@ -18,15 +20,15 @@ use sparq_models::{
 };
 
 use super::{
-    command::{Command, HELP},
+    command::{Command, HELP, unquoted},
     fit,
     input::{Input, Typed},
     transcript,
 };
 use crate::{
-    args::{ChatArgs, ChatSettings, TokenLimit},
+    args::{ChatArgs, ChatSettings, Settings, TokenLimit},
     crossover::Known,
-    output::{self, Progress, Sink, summary},
+    output::{self, Progress, Sink, attention_in_words, counted, summary},
 };
 
 pub(super) use answer::AnswerLost;
@@ -46,9 +48,7 @@ pub(super) struct Conversation<'a> {
     session: Session<'a>,
     format: ChatFormat,
     args: &'a ChatArgs,
-    settings: ChatSettings,
-    /// What `/set` changed in them.
-    set: Vec<String>,
+    settings: Settings,
     /// What the checkpoint recommends for sampling.
     defaults: GenerationConfig,
     messages: Vec<Message>,
@@ -56,8 +56,8 @@ pub(super) struct Conversation<'a> {
     dropped: usize,
     /// How often the last message was answered anew.
     retries: u64,
-    /// The last answer, and how many tokens it might have had.
-    last: Option<(Stats, TokenLimit)>,
+    /// The last answer, how many tokens it might have had, and its attention as it was asked for.
+    last: Option<(Stats, TokenLimit, Attention)>,
     /// Where the length below which it attended densely comes from.
     known: Known,
     load: Duration,
@@ -82,15 +82,16 @@ impl<'a> Conversation<'a> {
         flag::register_conditional_shutdown(SIGINT, INTERRUPTED, Arc::clone(&interrupted))
             .and_then(|_| flag::register(SIGINT, Arc::clone(&interrupted)))
             .context("cannot listen for Ctrl-C")?;
+        // As `/system ""`: none at all.
+        let instructions = args.system.iter().filter(|text| !text.is_empty());
         let conversation = Self {
             model,
             session: Session::new(model, args.max_seq_len),
             format,
             args,
             settings: args.settings.clone(),
-            set: vec![],
             defaults,
-            messages: args.system.iter().map(|text| Message::new(Role::System, text)).collect(),
+            messages: instructions.map(|text| Message::new(Role::System, text)).collect(),
             dropped: 0,
             retries: 0,
             last: None,
@@ -98,7 +99,8 @@ impl<'a> Conversation<'a> {
             load,
             interrupted,
         };
-        conversation.check(&conversation.settings)?;
+        conversation.check(&conversation.settings.values)?;
+        conversation.notes().iter().for_each(|note| output::say(format!("note: {note}")));
         Ok(conversation)
     }
 
@@ -121,7 +123,7 @@ impl<'a> Conversation<'a> {
             Some(command) => match Command::parse(command)? {
                 Command::Bye => return Ok(Next::End),
                 Command::Retry => self.retry(progress)?,
-                Command::System(text) => self.system(text)?,
+                Command::System(text) => self.system(text, typed.block)?,
                 Command::Undo => self.undo()?,
                 Command::Clear => self.clear(),
                 Command::Set(words) => self.set(&words)?,
@@ -141,9 +143,11 @@ impl<'a> Conversation<'a> {
         (self.dropped, self.retries, self.last) = (0, 0, None);
     }
 
-    fn system(&mut self, text: &str) -> anyhow::Result<()> {
+    /// Shows the instructions, or changes them to a text; one that was not typed as a `block` may stand
+    /// in quotation marks.
+    fn system(&mut self, text: &str, block: bool) -> anyhow::Result<()> {
         let current = self.messages.first().filter(|message| message.role == Role::System);
-        if text.is_empty() {
+        if text.is_empty() && !block {
             match current {
                 Some(message) => output::say(&message.content),
                 None => output::say("there are no instructions; /system TEXT gives some"),
@@ -151,7 +155,8 @@ impl<'a> Conversation<'a> {
             return Ok(());
         }
         let rest = self.messages.iter().skip(usize::from(current.is_some())).cloned();
-        let new = (text != "\"\"").then(|| Message::new(Role::System, text));
+        let text = if block { text } else { unquoted(text) };
+        let new = (!text.is_empty()).then(|| Message::new(Role::System, text));
         let messages: Vec<Message> = new.into_iter().chain(rest).collect();
         // A template that refuses instructions does so with any message behind them.
         let mut probe = messages.clone();
@@ -159,6 +164,7 @@ impl<'a> Conversation<'a> {
         self.format.encode(self.model.tokenizer(), &probe)?;
         self.messages = messages;
         self.dropped = 0;
+        self.confirm(if text.is_empty() { "the instructions are gone" } else { "the instructions are set" });
         Ok(())
     }
 
@@ -168,7 +174,7 @@ impl<'a> Conversation<'a> {
         let mut messages = std::mem::take(&mut self.messages);
         let taken = messages.split_off(asked);
         self.replace(messages);
-        output::say(format!("took back {} messages", taken.len()));
+        output::say(format!("took back {}", counted(taken.len(), "message")));
         Ok(())
     }
 
@@ -176,6 +182,14 @@ impl<'a> Conversation<'a> {
         self.session.clear();
         self.messages.retain(|message| message.role == Role::System);
         self.replace(self.messages.clone());
+        self.confirm("the conversation is forgotten, but for the instructions");
+    }
+
+    /// Says what was done, to whoever sits at a terminal.
+    fn confirm(&self, done: &str) {
+        if io::stdin().is_terminal() {
+            output::say(done);
+        }
     }
 
     fn ends_with(&self, role: Role) -> bool {
@@ -185,15 +199,45 @@ impl<'a> Conversation<'a> {
     /// Changes settings, or lists them for no words.
     fn set(&mut self, words: &[&str]) -> anyhow::Result<()> {
         if words.is_empty() {
-            output::say(format!("{}\n\nset: {}", ChatSettings::help(), self.set.join(" ")));
+            output::say(self.in_force()?);
             return Ok(());
         }
-        let mut settings = self.settings.clone();
-        settings.set(words)?;
-        self.check(&settings)?;
+        let (settings, mut notes) = self.settings.with(words)?;
+        self.check(&settings.values)?;
+        let before = self.notes();
         self.settings = settings;
-        self.set.push(words.join(" "));
+        notes.extend(self.notes().into_iter().filter(|note| !before.contains(note)));
+        notes.iter().for_each(|note| output::say(format!("note: {note}")));
         Ok(())
+    }
+
+    /// What was set and what follows from it.
+    fn in_force(&self) -> anyhow::Result<String> {
+        let values = &self.settings.values;
+        let stated = match self.settings.stated().join("\n           ") {
+            none if none.is_empty() => "nothing".to_owned(),
+            stated => stated,
+        };
+        let sampling = values.sampling.resolve(&self.defaults).in_words();
+        let attention = attention_in_words(&values.attention.resolve(self.args.model.is_demo())?);
+        let limit = match values.limit(&self.defaults, 0) {
+            Ok(limit) => format!("{} tokens at most", limit.tokens),
+            Err(error) => error.to_string(),
+        };
+        let names = Settings::names().join(", ");
+        Ok(format!(
+            "set        {stated}\nsampling   {sampling}\nattention  {attention}\nanswers    {limit}\n\n\
+             settings: {names}\n/set NAME VALUE changes one, /set NAME default takes it back; \
+             `sparq chat --help` says what they do"
+        ))
+    }
+
+    /// What of the settings has no effect.
+    fn notes(&self) -> Vec<String> {
+        let values = &self.settings.values;
+        let mut notes = values.attention.notes(self.model.model().attention_layers().len());
+        notes.extend(values.sampling.without_effect(&self.defaults));
+        notes
     }
 
     /// Whether the model can run with these settings.
@@ -219,12 +263,12 @@ impl<'a> Conversation<'a> {
     }
 
     fn stats(&self) -> anyhow::Result<String> {
-        let Some((stats, limit)) = &self.last else {
+        let Some((stats, limit, attention)) = &self.last else {
             return Ok("there is no answer yet".to_owned());
         };
         let prompt = self.prompt(&self.messages)?;
         let (device, dtype) = (&self.args.model.device, self.model.dtype());
-        let figures = summary(stats, self.load, device, dtype, &self.known, limit);
+        let figures = summary(stats, self.load, device, dtype, &self.known, limit, attention);
         let dropped = match prompt.dropped {
             0 => String::new(),
             turns => format!("; {} dropped", oldest_turns(turns)),
@@ -246,7 +290,8 @@ impl<'a> Conversation<'a> {
             }
         }
         output::write(path, &transcript::write(&self.messages, path)?)?;
-        output::say(format!("saved {} messages to `{}`", self.messages.len(), path.display()));
+        let saved = counted(self.messages.len(), "message");
+        output::say(format!("saved {saved} to `{}`", path.display()));
         Ok(())
     }
 
@@ -258,7 +303,8 @@ impl<'a> Conversation<'a> {
         }
         self.replace(messages);
         let unanswered = if self.ends_with(Role::User) { "; /retry answers the last one" } else { "" };
-        output::say(format!("loaded {} messages from `{}`{unanswered}", self.messages.len(), path.display()));
+        let loaded = counted(self.messages.len(), "message");
+        output::say(format!("loaded {loaded} from `{}`{unanswered}", path.display()));
         Ok(())
     }
 }

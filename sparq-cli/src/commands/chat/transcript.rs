@@ -26,6 +26,7 @@ pub(super) fn write(messages: &[Message], path: &Path) -> anyhow::Result<String>
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Message>> {
     let name = format!("`{}`", path.display());
     let metadata = fs::metadata(path).with_context(|| format!("cannot read {name}"))?;
+    ensure!(!metadata.is_dir(), "{name} is a folder, not a file");
     ensure!(metadata.is_file(), "{name} is no file");
     let bytes = fs::read(path).with_context(|| format!("cannot read {name}"))?;
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
@@ -128,7 +129,7 @@ mod tests {
             assert!(error.contains(expected) && error.contains("talk.json"), "{error}");
         }
         assert!(error(b"\xff\xfe[\0").contains("no conversation that /save wrote"));
-        assert!(format!("{:#}", read(folder.path()).unwrap_err()).contains("is no file"));
+        assert!(format!("{:#}", read(folder.path()).unwrap_err()).contains("is a folder, not a file"));
         let missing = format!("{:#}", read(&folder.path().join("none.json")).unwrap_err());
         assert!(missing.contains("cannot read") && missing.contains("none.json"), "{missing}");
     }

@@ -50,7 +50,7 @@ impl Conversation<'_> {
         }
         if old.is_some() {
             self.retries += 1;
-            if self.settings.sampling.resolve(&self.defaults).temperature == 0.0 {
+            if self.settings.values.sampling.resolve(&self.defaults).temperature == 0.0 {
                 output::say(
                     "note: at temperature 0 an answer comes out as before; `/set temperature 0.7` lets it vary",
                 );
@@ -69,7 +69,7 @@ impl Conversation<'_> {
         let longest = match self.args.context_full {
             // With room for an answer.
             ContextFull::Drop => {
-                let answer = self.settings.limit(&self.defaults, 0).map_or(0, |limit| limit.tokens);
+                let answer = self.settings.values.limit(&self.defaults, 0).map_or(0, |limit| limit.tokens);
                 context - answer.min(context / 4).max(1).min(context)
             }
             ContextFull::Stop => usize::MAX,
@@ -80,13 +80,13 @@ impl Conversation<'_> {
     /// Writes an answer to the messages, and keeps it as the last one.
     fn answer(&mut self, progress: &mut Progress) -> anyhow::Result<()> {
         let prompt = self.prompt(&self.messages)?;
-        let limit = self.settings.limit(&self.defaults, prompt.ids.len())?;
+        let limit = self.settings.values.limit(&self.defaults, prompt.ids.len())?;
         let generation = self.write(&prompt, limit.tokens, progress)?;
         let content = self.content(&generation)?;
         self.messages.push(Message::new(Role::Assistant, content));
         let context = self.session.max_seq_len();
         match generation.stats.finish {
-            Finish::MaxNewTokens if self.settings.max_new_tokens.is_some() => {
+            Finish::MaxNewTokens if self.settings.values.max_new_tokens.is_some() => {
                 output::say(format!("(cut off at max-new-tokens = {})", limit.tokens));
             }
             Finish::MaxNewTokens => {
@@ -103,7 +103,8 @@ impl Conversation<'_> {
             Finish::Cancelled => output::say("(stopped)"),
             Finish::Eos(_) | Finish::Stop(_) => {}
         }
-        self.last = Some((generation.stats, limit));
+        let attention = self.settings.values.attention.resolve(self.args.model.is_demo())?;
+        self.last = Some((generation.stats, limit, attention));
         Ok(())
     }
 
@@ -189,13 +190,13 @@ impl Conversation<'_> {
     }
 
     fn options(&mut self, max_new_tokens: usize) -> anyhow::Result<GenerateOptions> {
-        let sampling = &self.settings.sampling;
-        let mut stop = sampling.stops(&self.settings.stop, &self.defaults);
+        let sampling = &self.settings.values.sampling;
+        let mut stop = sampling.stops(&self.settings.values.stop, &self.defaults);
         stop.extend(self.format.stops());
         let is_demo = self.args.model.is_demo();
-        let mut attention = self.settings.attention.resolve(is_demo)?;
+        let mut attention = self.settings.values.attention.resolve(is_demo)?;
         self.known = Known::default();
-        if self.settings.attention.measures_crossover(is_demo) {
+        if self.settings.values.attention.measures_crossover(is_demo) {
             let run_len = self.session.cached_tokens().len().saturating_add(max_new_tokens);
             let run_len = run_len.min(self.session.max_seq_len());
             (attention, self.known) =

@@ -46,7 +46,7 @@ impl Block {
                 true => drop(self.text.pop()),
                 false => self.text += end,
             }
-            let typed = Typed { text: format!("{head}{}", self.text), literal: head.is_empty() };
+            let typed = Typed { text: format!("{head}{}", self.text), literal: head.is_empty(), block: true };
             *self = Self::default();
             return Some(typed);
         }
@@ -57,7 +57,7 @@ impl Block {
             return None;
         }
         let text = std::mem::take(&mut self.text) + line;
-        Some(Typed { text, literal: false })
+        Some(Typed { text, literal: false, block: false })
     }
 
     /// Ends the lines.
@@ -69,7 +69,7 @@ impl Block {
         if head.is_some() {
             bail!("the text that {MARK} begins has no end: {MARK} ends it");
         }
-        Ok((!text.is_empty()).then_some(Typed { text, literal: false }))
+        Ok((!text.is_empty()).then_some(Typed { text, literal: false, block: false }))
     }
 }
 
