@@ -7,6 +7,7 @@ mod eval;
 mod model;
 mod prompt;
 mod sampling;
+mod settings;
 mod template;
 mod tokenize;
 mod tune;
@@ -22,11 +23,12 @@ pub(crate) use attention::{AttentionArgs, KeyIndexArg};
 pub(crate) use bench::{
     BenchArgs, BenchAttentionArgs, BenchCommand, BenchLinearArgs, BenchModelArgs, Format,
 };
-pub(crate) use chat::{ChatArgs, ChatSettings, ContextFull};
+pub(crate) use chat::{ChatArgs, ContextFull};
 pub(crate) use eval::{EvalArgs, EvalCommand, EvalReportArgs, EvalRunArgs};
 pub(crate) use model::{DtypeArg, ModelArgs, WeightsArg, open};
-pub(crate) use prompt::PromptArgs;
+pub(crate) use prompt::{PromptArgs, without_break, without_mark};
 pub(crate) use sampling::{SamplingArgs, TokenLimit};
+pub(crate) use settings::{ChatSettings, Settings};
 pub(crate) use template::TemplateArgs;
 pub(crate) use tokenize::TokenizeArgs;
 pub(crate) use tune::TuneArgs;

@@ -22,16 +22,40 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{
+    CommandFactory, FromArgMatches,
+    error::{ContextKind, ErrorKind},
+};
 
 use args::{Cli, Command};
 
 #[global_allocator]
 static ALLOCATOR: memory::LargePages = memory::LargePages;
 
+/// The command with arguments that take negative numbers for numbers: what reads them says what is allowed.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    });
+    command.mut_subcommands(with_negative_numbers)
+}
+
+/// The next step for a word too many: where a model is meant, the option that names it.
+fn usage_hint(usage: &clap::Error) -> Option<String> {
+    let takes_model = ["inspect", "chat", "bench", "verify", "tune"];
+    let command = std::env::args().nth(1).filter(|command| takes_model.contains(&command.as_str()));
+    let word = usage.get(ContextKind::InvalidArg).filter(|_| usage.kind() == ErrorKind::UnknownArgument)?;
+    let word = word.to_string();
+    (command.is_some() && !word.starts_with('-')).then(|| format!("-m names a model: -m {word}"))
+}
+
 /// Prints what there is to say instead of running: help, the version, or what is wrong with the words typed.
 fn said(usage: &clap::Error) -> ExitCode {
     let printed = usage.print().and_then(|()| io::stdout().flush());
+    if let Some(hint) = usage_hint(usage) {
+        output::say(format!("\n  hint: {hint}"));
+    }
     match printed.context("cannot write to standard output") {
         Err(error) if !usage.use_stderr() && !output::is_broken_pipe(&error) => {
             output::report(&error);
@@ -42,7 +66,10 @@ fn said(usage: &clap::Error) -> ExitCode {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let mut command = with_negative_numbers(Cli::command());
+    let typed = command.try_get_matches_from_mut(std::env::args_os());
+    let cli = match typed.and_then(|typed| Cli::from_arg_matches(&typed).map_err(|e| e.format(&mut command)))
+    {
         Ok(cli) => cli,
         Err(usage) => return said(&usage),
     };

@@ -13,12 +13,14 @@ pub(crate) use pieces::{pieces, prompt};
 pub(crate) use printable::{cell, json, printable};
 pub(crate) use progress::{EvalProgress, Progress};
 pub(crate) use sink::{Sink, write};
-pub(crate) use summary::{bytes, summary};
+pub(crate) use summary::{attention_in_words, bytes, counted, summary};
 
 use std::{
     fmt::Display,
     io::{self, Write},
 };
+
+use anyhow::Context;
 
 use crate::hint::hint;
 use printable::{limited, with_short_names};
@@ -33,6 +35,16 @@ const HINT_BYTES: usize = 2_000;
 pub(crate) fn say(text: impl Display) {
     let line = printable(&text.to_string()) + "\n";
     let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// Writes a text to standard output at once.
+///
+/// # Errors
+/// Where standard output is full or closed.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.context("cannot write to standard output")
 }
 
 /// Prints an error with its causes on one line, and what to do about it on the next.

@@ -306,6 +306,9 @@ impl Error {
             Error::FolderNotFound { path } if path.is_file() => {
                 Some("give the folder that holds config.json, not a file in it".into())
             }
+            Error::FolderNotFound { path } if name_of_page(path).is_some() => {
+                name_of_page(path).map(|name| format!("write it as {name}"))
+            }
             Error::FolderNotFound { .. } => Some(
                 "a model is a folder with config.json, tokenizer.json and model.safetensors, or a name on the \
                  hub: ORG/NAME"
@@ -318,6 +321,12 @@ impl Error {
             Error::File(error) => Some(error.hint()),
             Error::MethodSpec { .. } => {
                 Some("write NAME[@RATIO][:KEY=VALUE]…, such as sparq@8, sparq:r=16:k=64 or h2o:k=64".into())
+            }
+            Error::Compression { method, .. } if method.contains(":k=") => {
+                Some("state a smaller k, or r as well, or ask for a smaller ratio".into())
+            }
+            Error::Compression { method, .. } if method.contains(":r=") => {
+                Some("state a smaller r, or k as well, or ask for a smaller ratio".into())
             }
             Error::Compression { .. } => Some("ask for a smaller ratio, or state k".into()),
             Error::ProfileLayers { .. } => {
@@ -353,9 +362,9 @@ impl Error {
             Error::Hub(error) => Some(error.hint()),
             Error::Core(error) => error.hint(),
             Error::Eval(error) => error.hint(),
+            Error::Reference { .. } => Some("docs/models.md says what tensors and metadata it holds".into()),
             Error::EmptyPrompt
             | Error::ReadBack { .. }
-            | Error::Reference { .. }
             | Error::Io { .. }
             | Error::Write { .. }
             | Error::Profile { .. }
@@ -365,6 +374,21 @@ impl Error {
             | Error::InvalidOption { .. } => None,
         }
     }
+}
+
+/// `ORG/NAME[@REVISION]` of the address of a model's page on the hub.
+fn name_of_page(path: &Path) -> Option<String> {
+    let address = path.to_str()?;
+    let rest =
+        address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
+    let (host, rest) = rest.split_once('/')?;
+    let rest = ["huggingface.co", "www.huggingface.co", "hf.co"].contains(&host).then_some(rest)?;
+    let mut parts = rest.split(['/', '?', '#']).filter(|part| !part.is_empty());
+    let name = format!("{}/{}", parts.next()?, parts.next()?);
+    Some(match (parts.next(), parts.next()) {
+        (Some("tree"), Some(revision)) if revision != "main" => format!("{name}@{revision}"),
+        _ => name,
+    })
 }
 
 /// What to do about a missing `tokenizer.json`, going by the files that are there instead.
@@ -410,6 +434,22 @@ mod tests {
         assert!(
             tokenizer(&["vocab.json", "merges.txt"]).contains("found vocab.json, merges.txt: an older form")
         );
+    }
+
+    #[test]
+    fn a_page_of_the_hub_is_a_name() {
+        let hint = |path: &str| Error::FolderNotFound { path: path.into() }.hint().unwrap();
+        for page in [
+            "https://huggingface.co/org/name",
+            "huggingface.co/org/name/",
+            "https://hf.co/org/name/tree/main",
+        ] {
+            assert_eq!(hint(page), "write it as org/name");
+        }
+        assert_eq!(hint("https://huggingface.co/org/name/tree/v2?x=1"), "write it as org/name@v2");
+        for other in ["https://example.org/org/name", "huggingface.co/org", "a/b/c"] {
+            assert!(hint(other).starts_with("a model is a folder"));
+        }
     }
 
     #[test]

@@ -94,6 +94,11 @@ pub struct StoredFormat {
 }
 
 impl Inspection {
+    /// Whether the weights can be loaded as they are stored: else their memory is not known.
+    pub fn is_loadable(&self) -> bool {
+        self.supported && self.quantisation.is_none()
+    }
+
     /// Describes `checkpoint`.
     ///
     /// # Errors

@@ -2,7 +2,6 @@
 
 use std::{
     env,
-    io::{self, Write},
     process::{Command, ExitCode, Stdio},
 };
 
@@ -10,7 +9,10 @@ use sparq_core::device::{self, BACKENDS, BackendInfo, DeviceInfo, smoke_test};
 
 use crate::{
     args::DoctorArgs,
-    output::doctor::{BackendReport, DeviceReport, Report, Test, table},
+    output::{
+        self,
+        doctor::{BackendReport, DeviceReport, Report, Test, table},
+    },
 };
 
 /// Runs the subcommand: what is compiled in, what is there, and whether it computes right. Exit code
@@ -18,7 +20,7 @@ use crate::{
 pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     if let Some(name) = &args.only {
         let report = examine(name)?;
-        writeln!(io::stdout(), "{}", serde_json::to_string(&report)?)?;
+        output::print(&(serde_json::to_string(&report)? + "\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
     let report = Report {
@@ -27,11 +29,10 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         host_memory: host_memory(),
         backends: BACKENDS.iter().map(backend).collect(),
     };
-    let mut out = io::stdout().lock();
-    match args.json {
-        true => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
-        false => write!(out, "{}", table(&report))?,
-    }
+    output::print(&match args.json {
+        true => serde_json::to_string_pretty(&report)? + "\n",
+        false => table(&report),
+    })?;
     let failed =
         report.backends.iter().flat_map(|backend| &backend.devices).any(|device| !device.test.passed);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

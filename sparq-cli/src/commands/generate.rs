@@ -41,6 +41,9 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let model = TextModel::load(&checkpoint, &device, dtype, &mut |done, total| progress.load(done, total))?;
     let load = start.elapsed();
+    let layers = model.model().attention_layers().len();
+    let notes = args.attention.notes(layers).into_iter().chain(args.sampling.without_effect(defaults));
+    notes.for_each(|note| output::say(format!("note: {note}")));
     if args.show_prompt {
         progress.clear();
         let shown = output::prompt(model.tokenizer(), &model.tokenizer().encode(&prompt, true)?)?;
@@ -92,7 +95,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     sink.finish()?;
     if !args.quiet {
         let stats = &generation.stats;
-        output::say(summary(stats, load, &args.model.device, dtype, &known, &limit));
+        output::say(summary(stats, load, &args.model.device, dtype, &known, &limit, &options.attention));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,10 +1,8 @@
 //! `sparq inspect`.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
+use anyhow::bail;
 use burn::tensor::DType;
 use serde::Serialize;
 use sparq_models::inspect::{Formats, GenerationSummary, Inspection, Memory, TokenizerSummary};
@@ -28,7 +26,7 @@ pub(crate) struct Report {
     /// What its tokenizer is, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tokenizer: Option<TokenizerSummary>,
-    /// One entry per number format.
+    /// One entry per number format; none for a checkpoint that cannot be loaded.
     pub(crate) memory: Vec<Memory>,
 }
 
@@ -41,7 +39,12 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let context = args.max_seq_len.or(own_context).unwrap_or(FALLBACK_CONTEXT_TOKENS);
     let formats =
         |&dtype: &DType| Formats { dtype, weights: args.weights.format(), index: args.k_index.form() };
-    let memory = dtypes(args.dtype).iter().map(|dtype| inspection.memory(formats(dtype), context)).collect();
+    let dtypes = dtypes(args.dtype).iter().filter(|_| inspection.is_loadable());
+    let memory: Vec<Memory> = dtypes.map(|dtype| inspection.memory(formats(dtype), context)).collect();
+    let caches = || memory.iter().flat_map(|memory| [&memory.dense, &memory.sparq]).flatten();
+    if let Some(tokens) = args.max_seq_len.filter(|_| caches().any(|cache| cache.total_bytes == u64::MAX)) {
+        bail!("--max-seq-len is {tokens}: the bytes of such a cache are beyond what can be counted");
+    }
     let model = match &args.model {
         Some(folder) => folder.display().to_string(),
         None => "embedded model".to_owned(),
@@ -50,11 +53,10 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let report = Report { model, inspection, generation, tokenizer, memory };
 
     report.generation.notes.iter().for_each(|note| output::say(format!("note: {note}")));
-    let mut out = io::stdout().lock();
-    match args.json {
-        true => writeln!(out, "{}", output::json(&serde_json::to_string_pretty(&report)?))?,
-        false => write!(out, "{}", output::inspection(&report))?,
-    }
+    output::print(&match args.json {
+        true => output::json(&serde_json::to_string_pretty(&report)?) + "\n",
+        false => output::inspection(&report),
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

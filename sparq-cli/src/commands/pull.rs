@@ -1,13 +1,14 @@
 //! `sparq pull`.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use anyhow::bail;
 
-use crate::{args::PullArgs, hub, output::Progress};
+use crate::{
+    args::PullArgs,
+    hub,
+    output::{self, Progress},
+};
 
 /// Runs the subcommand: the model's folder goes to standard output.
 pub(crate) fn run(args: &PullArgs) -> anyhow::Result<ExitCode> {
@@ -18,6 +19,6 @@ pub(crate) fn run(args: &PullArgs) -> anyhow::Result<ExitCode> {
     if !folder.is_dir() {
         return Err(sparq_models::Error::FolderNotFound { path: folder }.into());
     }
-    writeln!(io::stdout(), "{}", folder.display())?;
+    output::print(&format!("{}\n", folder.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,9 +1,6 @@
 //! `sparq tokenize`.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use serde::Serialize;
 use sparq_models::tokenizer::Piece;
@@ -30,15 +27,14 @@ pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
     let ids = tokenizer.encode(&text, !args.no_special_tokens)?;
     let pieces = tokenizer.pieces(&ids)?;
 
-    let mut out = io::stdout().lock();
-    if args.json {
+    output::print(&if args.json {
         let tokens = Tokens { count: ids.len(), ids: &ids, pieces: &pieces };
-        writeln!(out, "{}", serde_json::to_string_pretty(&tokens)?)?;
+        serde_json::to_string_pretty(&tokens)? + "\n"
     } else if args.ids {
         let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
-        writeln!(out, "{}", ids.join(" "))?;
+        ids.join(" ") + "\n"
     } else {
-        write!(out, "{}", output::pieces(&pieces))?;
-    }
+        output::pieces(&pieces)
+    })?;
     Ok(ExitCode::SUCCESS)
 }

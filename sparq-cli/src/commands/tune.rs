@@ -1,11 +1,6 @@
 //! `sparq tune`.
 
-use std::{
-    fs,
-    io::{self, Write},
-    path::Path,
-    process::ExitCode,
-};
+use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
@@ -40,8 +35,9 @@ pub(crate) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     if let Some(need) = Need::of(&checkpoint, dtype, None) {
         need.check(room::free(&device), args.window.unwrap_or(1))?;
     }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let model = TextModel::load(&checkpoint, &device, dtype, &mut |done, total| progress.load(done, total))?;
-    let ids = model.tokenizer().encode(&text, true)?;
+    let ids = model.tokenizer().encode(text, true)?;
     let longest = model.model().max_position_embeddings();
     let len = args.window.unwrap_or(WINDOW.min(longest).min(ids.len()));
     if len > longest {
@@ -78,8 +74,7 @@ pub(crate) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     })?;
     progress.clear();
 
-    let mut out = io::stdout().lock();
-    write!(out, "{}", report(&tuned, target, &probe, len))?;
+    output::print(&report(&tuned, target, &probe, len))?;
     let Some(best) = &tuned.best else {
         bail!("no setting of the grid meets the target: give larger --ranks or --top-ks, or a looser target");
     };
@@ -146,8 +141,8 @@ fn write(profile: &Profile, mut sink: Sink, path: &Path) -> anyhow::Result<()> {
 fn report(tuned: &Tuned, target: Target, probe: &Probe<'_>, len: usize) -> String {
     let mut lines = vec![
         format!(
-            "{} windows of {len} tokens; settings that no other beats in traffic and quality:",
-            probe.windows()
+            "{} of {len} tokens; settings that no other beats in traffic and quality:",
+            output::counted(probe.windows(), "window")
         ),
         String::new(),
         format!(

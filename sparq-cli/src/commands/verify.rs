@@ -1,9 +1,6 @@
 //! `sparq verify`.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{fmt::Write, process::ExitCode};
 
 use anyhow::bail;
 use sparq_core::device;
@@ -15,6 +12,7 @@ use sparq_models::{
 
 use crate::{
     args::VerifyArgs,
+    hint::Advice,
     hub,
     output::{self, Progress},
     room::{self, Need},
@@ -34,11 +32,17 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     }
     let model = load_model(&checkpoint, &device, dtype, &mut |_, _| {})?;
     let file = args.expected.clone().unwrap_or_else(|| folder.join("expected.safetensors"));
+    if !file.is_file() {
+        let message = format!("there is no file of reference logits `{}`", file.display());
+        return Err(
+            Advice::new(message, "--expected FILE names one; docs/models.md says what it holds").into()
+        );
+    }
     let comparisons = verify(model.as_ref(), dtype, &file)?;
 
     let names: Vec<String> = comparisons.iter().map(|comparison| output::cell(&comparison.name)).collect();
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
-    let mut out = io::stdout().lock();
+    let mut out = String::new();
     for (name, comparison) in names.iter().zip(&comparisons) {
         let verdict = match comparison.outcome {
             Outcome::NotBuilt => "not built".to_owned(),
@@ -55,6 +59,7 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         };
         writeln!(out, "{name:width$}  {verdict}")?;
     }
+    output::print(&out)?;
     Ok(match comparisons.iter().all(|comparison| comparison.passes(args.tolerance)) {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,

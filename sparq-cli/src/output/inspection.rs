@@ -12,7 +12,10 @@ use sparq_models::{
     tokenizer::Bytes,
 };
 
-use super::{printable::cell, summary::bytes};
+use super::{
+    printable::{cell, printable},
+    summary::bytes,
+};
 use crate::commands::inspect::Report;
 
 /// What the model is, how it is stored, and the memory that it needs.
@@ -24,6 +27,8 @@ pub(crate) fn inspection(report: &Report) -> String {
             memory.context_tokens,
             memory_table(&report.memory)
         ));
+    } else {
+        parts.push("Memory is stated for checkpoints that can be loaded".to_owned());
     }
     parts.join("\n\n") + "\n"
 }
@@ -44,9 +49,9 @@ fn facts(report: &Report) -> String {
         table.add_row(["quantised".to_owned(), cell(&words)]);
     }
     if let Some(problem) = problem {
-        table.add_row(["problem".to_owned(), cell(problem)]);
+        table.add_row(["problem".to_owned(), printable(problem)]);
     }
-    table.add_row(["parameters".to_owned(), count(*parameters)]);
+    table.add_row(["parameters".to_owned(), count(*parameters) + &packed(&report.inspection)]);
     let rows = [
         ("layers", sizes.layers),
         ("hidden size", sizes.hidden_size),
@@ -78,6 +83,18 @@ fn facts(report: &Report) -> String {
     text(&table)
 }
 
+/// What is not counted: weights that are packed into whole numbers.
+fn packed(inspection: &Inspection) -> String {
+    let is_whole = |dtype: &str| matches!(dtype, "u8" | "i8" | "u16" | "i16" | "u32" | "i32");
+    let whole =
+        inspection.stored.iter().filter(|stored| is_whole(&stored.dtype) && !inspection.is_loadable());
+    let names: Vec<&str> = whole.map(|stored| stored.dtype.as_str()).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        names => format!(", without what is packed into {}", names.join(", ")),
+    }
+}
+
 /// What a run without flags goes by: `temperature 0.8, top_p 0.95, by generation_config.json`.
 fn sampling(generation: &GenerationSummary) -> String {
     let words = generation.settings.iter().map(|(name, value)| match (*name, value.as_f64()) {
@@ -97,7 +114,7 @@ fn add_tokenizer(table: &mut Table, tokenizer: &TokenizerSummary) {
     let vocabulary = match tokenizer {
         TokenizerSummary::Read(vocabulary) => vocabulary,
         TokenizerSummary::Failed { error } => {
-            table.add_row(["tokenizer".to_owned(), format!("cannot be read: {error}")]);
+            table.add_row(["tokenizer".to_owned(), format!("cannot be read: {}", printable(error))]);
             return;
         }
     };
@@ -122,7 +139,7 @@ fn templates(found: &[TemplateSummary]) -> Vec<(String, String)> {
     let row = |template: &TemplateSummary| {
         let file = template.file.as_deref().map(cell);
         let words = match (&template.error, file) {
-            (Some(error), _) => format!("cannot be used: {}", cell(error)),
+            (Some(error), _) => format!("cannot be used: {}", printable(error)),
             (None, file) => file.unwrap_or_default(),
         };
         (label(&template.name), words)

@@ -19,12 +19,12 @@ impl Progress {
 
     /// Bytes of weights.
     pub(crate) fn load(&mut self, done: u64, total: u64) {
-        self.update("load   ", "{bytes}/{total_bytes} {bytes_per_sec}", done, total);
+        self.update("load   ", "{decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}", done, total);
     }
 
     /// Tokens of the prompt.
     pub(crate) fn prefill(&mut self, done: usize, total: usize) {
-        self.update("prefill", "{pos}/{len} tokens {per_sec}", done as u64, total as u64);
+        self.update("prefill", "{pos}/{len} tokens", done as u64, total as u64);
     }
 
     /// Steps of a longer work, all of one kind.
@@ -33,10 +33,20 @@ impl Progress {
         self.update(name, &figures, done as u64, total as u64);
     }
 
+    /// Tests that are done, each of its own length, while the next one runs.
+    pub(crate) fn tests(&mut self, done: usize, total: usize) {
+        self.update("bench  ", "{pos}/{len} tests", done as u64, total as u64);
+    }
+
     /// Bytes of a file from the hub.
     #[cfg(feature = "hub")]
     pub(crate) fn download(&mut self, file: &str, done: u64, total: u64) {
-        self.update(&cell(file), "{bytes}/{total_bytes} {bytes_per_sec} {eta}", done, total);
+        self.update(
+            &cell(file),
+            "{decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",
+            done,
+            total,
+        );
     }
 
     /// Takes the bar off the screen.

@@ -87,7 +87,8 @@ fn commands_do_what_they_say() {
     let (_, notes) = chat(&["--system", "Be brief."], &lines);
     assert!(notes.contains("attention  dense") && notes.contains("/clear"), "{notes}");
     assert!(
-        notes.contains("--top-p <P>") && notes.contains("set: max-new-tokens 5 attention dense"),
+        notes.contains("dense-below 0\n           temperature 0\n           max-new-tokens 5\n           attention dense\n")
+            && notes.contains("\nsampling   greedy\nattention  dense\nanswers    5 tokens at most\n"),
         "{notes}"
     );
     assert!(notes.contains("(cut off at max-new-tokens = 5)"), "{notes}");
@@ -153,12 +154,13 @@ fn what_cannot_run_is_not_set() {
         "temperature is -1, expected 0 (likeliest token) or more",
         "top_p is 1.5, expected above 0 and at most 1 (off)",
         "rank = 9999 is out of range",
-        "says nothing about --attention h2o",
+        "has no effect with --attention h2o",
         "(cut off at max-new-tokens = 12)",
     ] {
         assert!(notes.contains(message), "{message} in {notes}");
     }
-    assert!(notes.lines().any(|line| line == "set: "), "{notes}");
+    assert!(notes.contains("set        max-new-tokens 12\n"), "{notes}");
+    assert!(notes.contains("sampling   greedy\n"), "{notes}");
 }
 
 #[test]
@@ -235,6 +237,91 @@ fn a_saved_conversation_is_loaded_again() {
     assert_eq!(saved(&first), messages);
     chat(&[], &format!("/save --force {path}\n"));
     assert_eq!(saved(&first), []);
+}
+
+#[test]
+fn a_new_method_takes_up_the_flags_before_it() {
+    let lines = "/set attention sparq:r=8:k=16\nHello\n/stats\n/set local-window 2 attention h2o:k=16\n/set\n\
+                 /set attention sparq:r=8:k=16\n/set compression-ratio 2\n/set sparq-rank 8\n";
+    let (_, notes) = chat_with_mistakes(&["--k-index", "int8", "--group-scores", "softmax"], lines);
+    for expected in [
+        "sparq, rank r = 8, top-k = 16, local window = 4, mean value on, group scores softmax, index int8, \
+         dense below 0 tokens",
+        "note: `k-index int8` no longer holds beside `attention h2o:k=16`",
+        "note: `dense-below 0` no longer holds beside `attention h2o:k=16`",
+        "attention  h2o:k=16:l=2",
+        "--compression-ratio has no effect with --attention sparq:r=8:k=16, which states all sizes",
+        "sparq-top-k <K> is needed as well",
+    ] {
+        assert!(notes.contains(expected), "{expected} in {notes}");
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_said() {
+    let lines = "/set top-p 0.9\n/set attention dense\n/set compression-ratio 2\n/set compression-ratio default\n\
+                 /set temperature 1\n/set\n";
+    let assert =
+        sparq().args(["chat", "-n", "3"]).arg("--temperature=0").write_stdin(lines).assert().success();
+    let notes = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    let said: Vec<&str> = notes.lines().filter(|line| line.contains("no effect")).collect();
+    assert_eq!(
+        said,
+        [
+            "note: --top-p has no effect at --temperature 0",
+            "note: --compression-ratio has no effect with --attention dense",
+        ]
+    );
+    assert!(
+        notes.contains("set        top-p 0.9\n           attention dense\n           temperature 1\n"),
+        "{notes}"
+    );
+    let folder = TempDir::new().unwrap();
+    let profile = folder.path().join("p.json");
+    fs::write(&profile, format!(r#"{{ "layers": [{}] }}"#, [r#""sparq:r=8:k=16""#; 8].join(","))).unwrap();
+    let lines = format!("/set profile {}\n/set compression-ratio 2\n", profile.display());
+    let (_, notes) = chat_with_mistakes(&[], &lines);
+    assert!(
+        notes.contains("cannot be used with '--compression-ratio <X>'")
+            || notes.contains("cannot be used with"),
+        "{notes}"
+    );
+    assert!(notes.contains("`dense-below 0` no longer holds beside `profile"), "{notes}");
+}
+
+#[test]
+fn names_and_texts_may_stand_in_quotation_marks() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("a talk.json");
+    let path = file.display();
+    let lines = format!(
+        "/system \"Be brief.\"\n/system\n/save \"{path}\"\n/load \"{path}\"\n\
+         /system \"\"\"\n\"Be kind.\"\n\"\"\"\n/save --force \"{path}\"\n"
+    );
+    let (_, notes) = chat(&[], &lines);
+    assert!(notes.contains("\nBe brief.\n") && notes.contains("loaded 1 message from"), "{notes}");
+    assert_eq!(saved(&file), [("system".to_owned(), "\"Be kind.\"".to_owned())]);
+    chat(&["--system", ""], &format!("/save --force {path}\n"));
+    assert_eq!(saved(&file), []);
+    let (_, notes) = chat_with_mistakes(&[], &format!("/load {}\n", folder.path().display()));
+    assert!(notes.contains("is a folder, not a file"), "{notes}");
+}
+
+#[test]
+fn a_line_that_is_no_text_is_left_out() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("talk.json");
+    let mut lines = b"\xef\xbb\xbfOne\r\nbad \xff\n\"\"\"\nworse \xfe\n/bye\n\"\"\"\nTwo\n".to_vec();
+    lines.extend(format!("/save {}\n", file.display()).bytes());
+    let assert = sparq().args(["chat", "-n", "2", "--dense-below", "0"]).write_stdin(lines).assert().code(1);
+    let notes = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    for line in [2, 4] {
+        let expected = format!("error: line {line} of standard input is not UTF-8, and is left out");
+        assert!(notes.contains(&expected), "{notes}");
+    }
+    let asked: Vec<String> =
+        saved(&file).into_iter().filter(|(role, _)| role == "user").map(|(_, text)| text).collect();
+    assert_eq!(asked, ["One", "Two"]);
 }
 
 /// Wants a system message first, if any, then a user and an assistant in turn.

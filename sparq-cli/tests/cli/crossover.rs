@@ -35,7 +35,7 @@ fn a_run_of_any_length_has_a_crossover() {
     assert!((16_384..=262_144).contains(&tokens), "{figures}");
     assert!(figures.contains("tokens (estimated)"), "{figures}");
     // The text is short: that is why, and not the length that was asked for.
-    assert!(figures.contains("all steps ran dense: its top-k of "), "{figures}");
+    assert!(figures.contains("all steps ran dense: the method's top-k of "), "{figures}");
     let file = cache.path().join("sparq-rs/crossover.json");
     let kept: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     let entry = kept.as_object().unwrap().values().next().unwrap();
@@ -53,7 +53,7 @@ fn the_reason_for_dense_steps_is_the_true_one() {
     assert!(figures.contains("dense below 0 tokens\n") && !figures.contains("ran dense"), "{figures}");
     let (figures, _) = run("400", &["-n", "8", "--ignore-eos", "--attention", "local:k=300"]);
     assert!(
-        figures.contains("all steps ran dense: its top-k of 300 covers the whole context of"),
+        figures.contains("all steps ran dense: the method's top-k of 300 covers the whole context of"),
         "{figures}"
     );
 }

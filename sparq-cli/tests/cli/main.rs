@@ -17,6 +17,8 @@ mod loading;
 mod memory;
 mod methods;
 #[cfg(unix)]
+mod newcomer;
+#[cfg(unix)]
 mod outputs;
 mod overflow;
 mod template;

@@ -46,6 +46,16 @@ fn a_ratio_sizes_any_method() {
         .assert()
         .code(1)
         .stderr(contains("exact-topk@8 cannot move one part in 8").and(contains("hint: ")));
+    let run = |words: &[&str]| {
+        sparq().args(["generate", "Once", "-n", "3", "--dense-below", "0"]).args(words).assert()
+    };
+    run(&["--compression-ratio", "1000"])
+        .code(1)
+        .stderr(contains("sparq@1000:dense-below=0 cannot move one part in 1000"));
+    // What covers everything is dense, with a stated rank or without.
+    run(&["--attention", "sparq:k=1000000"])
+        .success()
+        .stderr(contains("all steps ran dense: the method's top-k of 1000000"));
 }
 
 #[test]
@@ -59,7 +69,19 @@ fn layers_may_differ() {
     let path = profile.to_str().unwrap();
     let layers = [[r#""dense""#; 4], [r#"{ "local": { "top_k": 8, "initial": 2 } }"#; 4]].concat();
     fs::write(&profile, format!(r#"{{ "layers": [{}] }}"#, layers.join(","))).unwrap();
-    assert_eq!(share(&figures(&["--profile", path])), some);
+    let mixed = figures(&["--profile", path]);
+    assert_eq!(share(&mixed), some);
+    let line = format!("attention  profile {path}: dense (4 layers), local k=8 i=2 (4 layers)\n");
+    assert!(mixed.contains(&line), "{mixed}");
+    let first = figures(&["--attention", "local:k=8:i=2", "--dense-layers", "1"]);
+    assert!(first.contains("attention  local:k=8:i=2, the first layer dense\n"), "{first}");
+    let first = figures(&["--attention", "local:k=8:i=2", "--dense-layers", "3"]);
+    assert!(first.contains("attention  local:k=8:i=2, the first 3 layers dense\n"), "{first}");
+    let all = figures(&["--attention", "local:k=8:i=2", "--dense-layers", "99"]);
+    assert!(
+        all.contains("note: --dense-layers 99 covers all 8 layers") && all.contains("attention  dense\n"),
+        "{all}"
+    );
 
     fs::write(&profile, r#"{ "layers": ["dense", "h2o:k=0"] }"#).unwrap();
     let run = || sparq().args(["generate", "Once", "--profile", path]).assert().code(1);

@@ -110,7 +110,7 @@ impl fmt::Display for Content {
             Self::Empty => "is empty",
             Self::Zeros => "holds nothing but zero bytes",
             Self::Page => "is a web page (HTML or XML)",
-            Self::LfsPointer => "is a Git LFS pointer, not the file itself",
+            Self::LfsPointer => "is a Git LFS pointer",
             Self::Utf16 => "is text in UTF-16",
             Self::ByteOrderMark => "begins with a byte-order mark",
             Self::Gguf => "is a GGUF file",

@@ -212,7 +212,8 @@ impl HubError {
                  HF_HUB_OFFLINE"
             ),
             Self::Connection { .. } => {
-                "check the connection, HF_ENDPOINT and the proxy; --offline runs what is in the cache".into()
+                "check the connection, HF_ENDPOINT and the proxy; other commands run what is in the cache with --offline"
+                    .into()
             }
             Self::Interrupted { .. } => "run the same command again: it goes on where the download stopped".into(),
             Self::Locked { .. } => "wait for it, and run the same command again".into(),

@@ -63,7 +63,7 @@ impl SamplerConfig {
         };
         let Self { temperature, top_p, min_p, typical_p, top_h, repetition_penalty, .. } = *self;
         let is_valid = temperature.is_finite() && temperature >= 0.0;
-        check("temperature", temperature, is_valid, "0 (likeliest token) or more")?;
+        check("temperature", temperature, is_valid, "0 (likeliest token) or more, and finite")?;
         check("top_p", top_p, top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1 (off)")?;
         check("min_p", min_p, (0.0..=1.0).contains(&min_p), "from 0 (off) to 1")?;
         check("typical_p", typical_p, typical_p > 0.0 && typical_p <= 1.0, "above 0 and at most 1 (off)")?;
@@ -72,7 +72,7 @@ impl SamplerConfig {
         }
         check("top_h", top_h, (0.0..=1.0).contains(&top_h), "from 0 (off) to 1")?;
         let is_valid = repetition_penalty.is_finite() && repetition_penalty > 0.0;
-        check("repetition_penalty", repetition_penalty, is_valid, "above 0 (1 is off)")
+        check("repetition_penalty", repetition_penalty, is_valid, "above 0 (1 is off), and finite")
     }
 
     /// Whether something changes the logits before a token is chosen.

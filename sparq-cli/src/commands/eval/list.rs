@@ -1,16 +1,15 @@
 //! `sparq eval list`.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{fmt::Write, process::ExitCode};
 
 use sparq_models::eval::tasks::tasks;
+
+use crate::output;
 
 /// One line per task, then those that read a file with its form.
 pub(super) fn run() -> anyhow::Result<ExitCode> {
     let width = tasks().iter().map(|task| task.name.len()).max().unwrap_or(0);
-    let mut out = io::stdout().lock();
+    let mut out = String::new();
     writeln!(out, "Without a file:")?;
     for task in tasks().iter().filter(|task| task.file.is_none()) {
         writeln!(out, "  {:width$}  {}", task.name, task.about)?;
@@ -22,5 +21,6 @@ pub(super) fn run() -> anyhow::Result<ExitCode> {
             writeln!(out, "  {:width$}  {form}", "")?;
         }
     }
+    output::print(&out)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -68,7 +68,14 @@ fn beside(path: &Path) -> io::Result<signals::Temporary> {
         // What the umask takes away is taken away when the file is made.
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
-    signals::Temporary::make(|| builder.tempfile_in(folder))
+    signals::Temporary::make(|| builder.tempfile_in(folder)).map_err(without_path)
+}
+
+/// What the system says alone: the name of the temporary file is no concern of the user's.
+fn without_path(error: io::Error) -> io::Error {
+    let of_system = |cause: &io::Error| cause.raw_os_error();
+    let cause = error.get_ref().and_then(|inner| inner.source()?.downcast_ref()).and_then(of_system);
+    cause.map_or(error, io::Error::from_raw_os_error)
 }
 
 /// Whether a file has further names, which replacing one would leave with the old content.
