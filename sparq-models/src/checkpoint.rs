@@ -21,6 +21,7 @@ mod source;
 mod weights;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
@@ -39,22 +40,10 @@ pub use weights::TensorInfo;
 use crate::config::{self, ConfigFields, GenerationConfig};
 use crate::error::{Error, Result};
 use crate::models;
-use crate::tokenizer::{Tokenizer, TokenizerConfig};
+use crate::tokenizer::{Tokenizer, TokenizerConfig, TokenizerFiles};
 pub(crate) use error::model_name;
 pub(crate) use json::{parse as parse_json, read_if_exists};
 use weights::Weights;
-
-/// Tokenizers in forms that are not read.
-const OTHER_TOKENIZERS: &[&str] = &[
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tiktoken.model",
-    "tekken.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-];
 
 /// An opened model: its configuration is read, its weights are found and not yet loaded.
 #[derive(Debug)]
@@ -252,9 +241,12 @@ impl Checkpoint {
             TokenizerSource::Static(bytes) => bytes.map(<[u8]>::to_vec),
         };
         match bytes {
-            Some(bytes) => Tokenizer::with_config(&path, &bytes, &self.tokenizer_config()?),
+            Some(bytes) => {
+                let config = self.tokenizer_config_beside(&|| is_byte_level(&bytes))?;
+                Tokenizer::with_config(&path, &bytes, &config)
+            }
             None => {
-                let found = OTHER_TOKENIZERS.iter().filter(|name| path.with_file_name(name).exists());
+                let found = names::OTHER_TOKENIZERS.iter().filter(|name| path.with_file_name(name).exists());
                 Err(Error::NoTokenizer { found: found.map(|&name| name.to_owned()).collect(), path })
             }
         }
@@ -267,6 +259,13 @@ impl Checkpoint {
     ///
     /// [`Error::File`] and [`Error::Config`] for files that are damaged.
     pub fn tokenizer_config(&self) -> Result<TokenizerConfig> {
+        self.tokenizer_config_beside(&|| match &self.tokenizer {
+            TokenizerSource::File(path) => fs::read(path).is_ok_and(|bytes| is_byte_level(&bytes)),
+            TokenizerSource::Static(_) => false,
+        })
+    }
+
+    fn tokenizer_config_beside(&self, is_byte_level: &dyn Fn() -> bool) -> Result<TokenizerConfig> {
         if !matches!(self.tokenizer, TokenizerSource::File(_)) {
             return Ok(TokenizerConfig::default());
         }
@@ -279,7 +278,13 @@ impl Checkpoint {
             true => json("special_tokens_map.json")?,
             false => None,
         };
-        TokenizerConfig::new(&self.location, config.as_ref(), map.as_ref())
+        let files = TokenizerFiles {
+            model: Some(&self.config),
+            config: config.as_ref(),
+            special_tokens_map: map.as_ref(),
+            is_byte_level,
+        };
+        TokenizerConfig::new(&self.location, &files)
     }
 
     /// The number format of most bytes of the weights: f32, f16 or bf16; f32 if there are none of
@@ -339,6 +344,11 @@ impl Checkpoint {
         }
         Loader::new(&self.weights, &self.location, device, (dtype, self.weight_format), progress)
     }
+}
+
+/// Whether a `tokenizer.json` has a byte-level part, as transformers looks for it.
+fn is_byte_level(bytes: &[u8]) -> bool {
+    String::from_utf8_lossy(bytes).contains("\"ByteLevel\"")
 }
 
 /// Why there is no `config.json` in `dir`: an adapter has none, nor has a GGUF file.

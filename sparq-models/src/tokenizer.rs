@@ -1,5 +1,6 @@
 //! Text to token ids and back, by `tokenizer.json`.
 
+mod class;
 mod config;
 mod level;
 mod normal;
@@ -14,7 +15,7 @@ use std::{fmt, fs, io};
 use serde::Serialize;
 use tokenizers::{DecoderWrapper, ModelWrapper, PostProcessorWrapper, TokenizerImpl};
 
-pub use config::TokenizerConfig;
+pub use config::{TokenizerConfig, TokenizerFiles};
 pub use stream::TokenStream;
 pub use template::{ChatTemplate, ChatTemplates, TemplateOptions, TemplateSource, TemplateValue};
 

@@ -34,7 +34,8 @@ pub(crate) struct Report {
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let checkpoint = open(args.model.as_deref(), args.offline, &mut Progress::new(false))?;
     let inspection = Inspection::new(&checkpoint)?;
-    let generation = GenerationSummary::new(&checkpoint);
+    let tokenizer = checkpoint.tokenizer();
+    let generation = GenerationSummary::new(&checkpoint, tokenizer.as_ref().ok());
     let own_context = inspection.sizes.context_tokens.map(|tokens| tokens as u64);
     let context = args.max_seq_len.or(own_context).unwrap_or(FALLBACK_CONTEXT_TOKENS);
     let formats =
@@ -49,7 +50,7 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
         Some(folder) => folder.display().to_string(),
         None => "embedded model".to_owned(),
     };
-    let tokenizer = TokenizerSummary::new(&checkpoint);
+    let tokenizer = TokenizerSummary::new(tokenizer);
     let report = Report { model, inspection, generation, tokenizer, memory };
 
     report.generation.notes.iter().for_each(|note| output::say(format!("note: {note}")));

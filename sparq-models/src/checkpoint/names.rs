@@ -5,6 +5,18 @@ use std::path::Path;
 use super::error::model_name;
 use crate::error::list;
 
+/// Tokenizers in forms that are not read.
+pub(crate) const OTHER_TOKENIZERS: &[&str] = &[
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tiktoken.model",
+    "tekken.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+];
+
 /// Weight files in the order in which they are looked for: the first one that is there is read.
 const KNOWN: &[(&str, Layout)] = &[
     ("model.safetensors", Layout::Single(Format::Safetensors)),

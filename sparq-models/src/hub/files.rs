@@ -66,8 +66,11 @@ pub(super) fn required(name: &ModelName, listed: &[String]) -> Result<Weights> {
     }
     let weights = weights.map_err(|lack| HubError::NoWeights { model: model(), lack })?;
     if !has(listed, "tokenizer.json") {
-        let others = ["tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "tiktoken.model"];
-        let found = others.iter().filter(|name| has(listed, name)).map(|&name| name.to_owned()).collect();
+        let found = names::OTHER_TOKENIZERS
+            .iter()
+            .filter(|name| has(listed, name))
+            .map(|&name| name.to_owned())
+            .collect();
         return Err(HubError::NoTokenizer { model: model(), found });
     }
     Ok(weights)
@@ -170,6 +173,8 @@ mod tests {
             (&["config.json", "tokenizer.json", "onnx/model.onnx"], "ONNX"),
             (&["config.json", "tokenizer.json", "sub/model.safetensors"], "no weights"),
             (&["config.json", "tokenizer.model", "model.safetensors"], "tokenizer.model"),
+            (&["config.json", "spiece.model", "model.safetensors"], "spiece.model"),
+            (&["config.json", "tekken.json", "model.safetensors"], "tekken.json"),
             (&["config.json", "model.safetensors"], "no tokenizer.json"),
         ] {
             let error = needs(listed).unwrap_err();

@@ -3,7 +3,10 @@
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::checkpoint::{Checkpoint, EndToken};
+use crate::{
+    checkpoint::{Checkpoint, EndToken},
+    tokenizer::Tokenizer,
+};
 
 /// What a run without flags goes by.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -21,17 +24,15 @@ pub struct GenerationSummary {
 }
 
 impl GenerationSummary {
-    /// Reads the settings, and the tokenizer for the spelling of ends.
-    pub fn new(checkpoint: &Checkpoint) -> Self {
+    /// Reads the settings. Without a tokenizer ends are shown by their ids.
+    pub fn new(checkpoint: &Checkpoint, tokenizer: Option<&Tokenizer>) -> Self {
         let config = checkpoint.generation_config();
         let value = |text: String| serde_json::from_str(&text).unwrap_or(Value::String(text));
         let settings = config.settings().into_iter();
-        // Without a tokenizer that can be read, ids are shown as they are.
-        let tokenizer = checkpoint.tokenizer().ok();
         Self {
             source: config.source,
             settings: settings.map(|(name, text)| (name, value(text))).collect(),
-            ends: checkpoint.ends(tokenizer.as_ref()),
+            ends: checkpoint.ends(tokenizer),
             notes: config.notes.clone(),
         }
     }

@@ -47,11 +47,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::tokenizer::TokenizerFiles;
 
     #[test]
     fn templates_are_parsed_one_by_one() {
         let config = json!({"chat_template": {"default": "{{ messages }}", "tool_use": "a\n{% do x %}"}});
-        let config = TokenizerConfig::new(Path::new("no folder"), Some(&config), None).unwrap();
+        let config = TokenizerConfig::new(
+            Path::new("no folder"),
+            &TokenizerFiles { config: Some(&config), ..TokenizerFiles::default() },
+        )
+        .unwrap();
         let found = summaries(&config);
         assert_eq!((found[0].name.as_str(), &found[0].error), ("default", &None));
         assert_eq!(found[1].file.as_deref(), Some("tokenizer_config.json"));

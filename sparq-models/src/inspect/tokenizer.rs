@@ -3,8 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    checkpoint::Checkpoint,
-    error::Error,
+    error::{Error, Result},
     tokenizer::{Bytes, Piece, Tokenizer},
 };
 
@@ -37,10 +36,10 @@ pub struct Vocabulary {
 }
 
 impl TokenizerSummary {
-    /// Describes the tokenizer of `checkpoint`; nothing where the folder holds none in any form.
-    pub fn new(checkpoint: &Checkpoint) -> Option<Self> {
-        let read = checkpoint.tokenizer().and_then(|tokenizer| Vocabulary::new(&tokenizer));
-        match read {
+    /// Describes what [`Checkpoint::tokenizer`](crate::checkpoint::Checkpoint::tokenizer) found; nothing where
+    /// the folder holds none in any form.
+    pub fn new(tokenizer: Result<Tokenizer>) -> Option<Self> {
+        match tokenizer.and_then(|tokenizer| Vocabulary::new(&tokenizer)) {
             Ok(vocabulary) => Some(Self::Read(vocabulary)),
             Err(Error::NoTokenizer { found, .. }) if found.is_empty() => None,
             Err(error) => Some(Self::Failed { error: error.to_string() }),
@@ -49,7 +48,7 @@ impl TokenizerSummary {
 }
 
 impl Vocabulary {
-    fn new(tokenizer: &Tokenizer) -> crate::Result<Self> {
+    fn new(tokenizer: &Tokenizer) -> Result<Self> {
         let bos: Vec<u32> = tokenizer.bos_id().into_iter().collect();
         Ok(Self {
             model: tokenizer.model_kind(),

@@ -1,11 +1,12 @@
 //! `tokenizer_config.json` and the small files beside it: special tokens by role, chat templates.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use serde_json::Value;
 
 use super::{
     ChatTemplate, ChatTemplates, TemplateOptions, TemplateSource,
+    class::Asked,
     special::{self, Fields, SpecialTokens},
 };
 use crate::error::Result;
@@ -21,21 +22,49 @@ pub struct TokenizerConfig {
     pub(super) tokens: SpecialTokens,
 }
 
+/// The files that say something about a tokenizer; each may be absent.
+#[derive(Clone, Copy)]
+pub struct TokenizerFiles<'a> {
+    /// `config.json`.
+    pub model: Option<&'a Value>,
+    /// `tokenizer_config.json`.
+    pub config: Option<&'a Value>,
+    /// `special_tokens_map.json`.
+    pub special_tokens_map: Option<&'a Value>,
+    /// Whether `tokenizer.json` is byte-level: it holds `"ByteLevel"`. Asked where it matters.
+    pub is_byte_level: &'a dyn Fn() -> bool,
+}
+
+impl fmt::Debug for TokenizerFiles<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenizerFiles").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Default for TokenizerFiles<'_> {
+    fn default() -> Self {
+        Self { model: None, config: None, special_tokens_map: None, is_byte_level: &|| false }
+    }
+}
+
 impl TokenizerConfig {
     /// Reads the content of `tokenizer_config.json`, and of `special_tokens_map.json`, whose fields win
-    /// unless the first file lists `added_tokens_decoder`. Each file may be absent; `dir` is where they lie,
-    /// and templates beside them.
+    /// unless the first file lists `added_tokens_decoder`. What a class of tokenizers adds follows from
+    /// `tokenizer_class` and from the `model_type` of `config.json`. `dir` is where the files lie, and
+    /// templates beside them.
     ///
     /// # Errors
     ///
     /// [`Error::Config`](crate::Error::Config) for a file that is no object or a special token that is no
     /// token, and those of [`ChatTemplates::read`].
-    pub fn new(dir: &Path, config: Option<&Value>, special_tokens_map: Option<&Value>) -> Result<Self> {
+    pub fn new(dir: &Path, files: &TokenizerFiles<'_>) -> Result<Self> {
+        let TokenizerFiles { model, config, special_tokens_map, is_byte_level } = *files;
         let path = dir.join("tokenizer_config.json");
         let map_path = dir.join("special_tokens_map.json");
         let tokens = SpecialTokens::new(
             &Fields { path: &path, json: config, is_map: false },
             &Fields { path: &map_path, json: special_tokens_map, is_map: true },
+            Asked { model, config, is_byte_level }.class(),
         )?;
         let templates = ChatTemplates::read(dir, config)?;
         Ok(Self { special_tokens: tokens.spellings.clone(), templates, tokens })

@@ -10,9 +10,9 @@ use std::{
 };
 
 use serde_json::{Map, Value};
-use tokenizers::{AddedToken, PostProcessorWrapper};
+use tokenizers::AddedToken;
 
-use super::Inner;
+use super::{Inner, class::Class};
 use crate::error::{Error, Result};
 
 /// The roles whose value must be a token. Any other field that ends in `_token` is a role if it holds one.
@@ -22,33 +22,6 @@ const ROLES: [&str; 7] =
 /// The field whose presence leaves the map unread.
 const DECODER: &str = "added_tokens_decoder";
 
-/// Tokens of roles that a file may leave out, by `tokenizer_class`.
-const CLASS_ROLES: &[(&str, &[(&str, &str)])] = &[
-    (
-        "GPTNeoXTokenizer",
-        &[
-            ("bos_token", "<|endoftext|>"),
-            ("eos_token", "<|endoftext|>"),
-            ("unk_token", "<|endoftext|>"),
-            ("pad_token", "<|padding|>"),
-        ],
-    ),
-    (
-        "Qwen2Tokenizer",
-        &[("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>"), ("pad_token", "<|endoftext|>")],
-    ),
-    (
-        "GemmaTokenizer",
-        &[
-            ("bos_token", "<bos>"),
-            ("eos_token", "<eos>"),
-            ("unk_token", "<unk>"),
-            ("pad_token", "<pad>"),
-            ("mask_token", "<mask>"),
-        ],
-    ),
-];
-
 /// Something read, or what is wrong with its field.
 type Read<T> = std::result::Result<T, String>;
 
@@ -57,14 +30,16 @@ type Read<T> = std::result::Result<T, String>;
 pub(super) struct SpecialTokens {
     /// The spelling of every role's token. Roles that no file mentions have what their class gives them.
     pub(super) spellings: BTreeMap<String, String>,
-    /// The tokens with a role that a file names.
+    /// The tokens with a role.
     roles: Vec<Token>,
     /// Further special tokens without a role.
     extra: Vec<Token>,
     /// The tokens of `added_tokens_decoder` in the order of their ids, where there is such a field.
     added: Option<Vec<Token>>,
-    /// Whether the tokens that `tokenizer.json` puts around a text are left out.
-    drops_frame: bool,
+    /// What transformers makes of the tokenizer.
+    class: Class,
+    /// Whether every text begins with a space, where the class or a file says so.
+    prefix_space: Option<bool>,
     /// Whether special tokens that are spelled out in a text are split like any other text.
     splits_special: bool,
 }
@@ -109,12 +84,13 @@ pub(super) fn reads_map(config: Option<&Value>) -> bool {
 }
 
 impl SpecialTokens {
-    /// Reads `config`, the content of `tokenizer_config.json`, and `map`, that of `special_tokens_map.json`.
+    /// Reads `config`, the content of `tokenizer_config.json`, and `map`, that of `special_tokens_map.json`,
+    /// for a tokenizer of this class.
     ///
     /// # Errors
     ///
     /// [`Error::Config`] names the file and the field that holds something else than a token.
-    pub(super) fn new(config: &Fields<'_>, map: &Fields<'_>) -> Result<Self> {
+    pub(super) fn new(config: &Fields<'_>, map: &Fields<'_>, class: Class) -> Result<Self> {
         let own = config.object()?;
         let get = |name| own.and_then(|object| object.get(name));
         let added = get(DECODER).map(|list| added(list).map_err(|error| config.error(error))).transpose()?;
@@ -135,13 +111,9 @@ impl SpecialTokens {
                 return Err(file.error(message));
             }
         };
-        let class = get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
-        let class = class.strip_suffix("Fast").unwrap_or(class);
-        let defaults = CLASS_ROLES.iter().filter(|(name, _)| *name == class).flat_map(|(_, roles)| *roles);
-        let defaults = defaults.filter(|(role, _)| !fields.contains_key(role));
-        let mut spellings: BTreeMap<String, String> =
-            defaults.map(|&(role, token)| (role.to_owned(), token.to_owned())).collect();
-        spellings.extend(roles.iter().map(|(role, token)| (role.clone(), token.content.clone())));
+        let defaults = class.roles().iter().filter(|(role, _)| !fields.contains_key(role));
+        roles.extend(defaults.map(|&(role, token)| (role.to_owned(), Token::new(token.to_owned(), true))));
+        let spellings = roles.iter().map(|(role, token)| (role.clone(), token.content.clone())).collect();
         // New tokens get their ids in this order.
         let mut roles: Vec<(String, Token)> = roles.into_iter().collect();
         let place = |role: &str| ROLES.iter().position(|&name| name == role).unwrap_or(ROLES.len());
@@ -151,8 +123,8 @@ impl SpecialTokens {
             roles: roles.into_iter().map(|(_, token)| token).collect(),
             extra,
             added,
-            // transformers makes the frame of this class itself, without any token.
-            drops_frame: class == "GPTNeoXTokenizer",
+            class,
+            prefix_space: prefix_space(&fields, class)?,
             splits_special,
         })
     }
@@ -174,10 +146,10 @@ impl SpecialTokens {
         if self.splits_special {
             tokenizer.set_encode_special_tokens(true);
         }
-        if self.drops_frame {
-            tokenizer.with_post_processor(None::<PostProcessorWrapper>);
+        if let Some(on) = self.prefix_space {
+            self.class.set_prefix_space(tokenizer, on)?;
         }
-        Ok(())
+        self.class.set_frame(tokenizer, self.spellings.get("bos_token").map(String::as_str))
     }
 
     /// The tokens to add to a tokenizer whose file adds `own`, in the order of their ids, or to change in it.
@@ -215,6 +187,20 @@ fn added(list: &Value) -> Read<Vec<Token>> {
         };
     }
     Ok(tokens.into_values().collect())
+}
+
+/// `add_prefix_space`, for classes that read it.
+fn prefix_space(fields: &BTreeMap<&str, (&Fields<'_>, &Value)>, class: Class) -> Result<Option<bool>> {
+    match (class.prefix_space(), fields.get("add_prefix_space")) {
+        (None, _) => Ok(None),
+        (default, None) => Ok(default),
+        (_, Some((_, Value::Bool(on)))) => Ok(Some(*on)),
+        (default, Some((_, Value::Null))) if class.prefix_space_is_optional() => Ok(default),
+        (_, Some((file, other))) => {
+            let found = kind(other);
+            Err(file.error(format!("field `add_prefix_space`: expected true or false, found {found}")))
+        }
+    }
 }
 
 fn roles(fields: &BTreeMap<&str, (&Fields<'_>, &Value)>) -> Result<BTreeMap<String, Token>> {

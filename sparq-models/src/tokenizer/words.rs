@@ -26,6 +26,7 @@ const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]
 const BACKTRACK_LIMIT: usize = 100_000_000;
 
 /// One of the library's pre-tokenizers.
+#[derive(Clone)]
 pub(super) enum Words {
     /// One after the other.
     Sequence(Vec<Words>),
@@ -66,6 +67,26 @@ impl Words {
             _ => Ok(Self::Other(PreTokenizerWrapper::deserialize(json).map_err(text)?)),
         }
     }
+
+    /// The same with or without a space before every text, where it is byte-level and does it otherwise now.
+    pub(super) fn with_prefix_space(&self, on: bool) -> Option<Self> {
+        match self {
+            Self::ByteLevel { add_prefix_space } if *add_prefix_space != on => {
+                Some(Self::ByteLevel { add_prefix_space: on })
+            }
+            Self::Other(PreTokenizerWrapper::ByteLevel(level)) if level.add_prefix_space != on => {
+                let level = ByteLevel::new(on, level.trim_offsets, level.use_regex);
+                Some(Self::Other(level.into()))
+            }
+            Self::Sequence(parts) => {
+                let changed: Vec<_> = parts.iter().map(|part| part.with_prefix_space(on)).collect();
+                let is_changed = changed.iter().any(Option::is_some);
+                let parts = changed.into_iter().zip(parts).map(|(new, old)| new.unwrap_or(old.clone()));
+                is_changed.then(|| Self::Sequence(parts.collect()))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Words {
@@ -103,6 +124,7 @@ impl PreTokenizer for Words {
 }
 
 /// A pattern that matches words.
+#[derive(Clone)]
 pub(super) struct WordPattern {
     regex: Regex,
     /// The group of a run of blanks that leaves its last one to the word after it.

@@ -1,13 +1,16 @@
 use serde_json::json;
 
 use super::*;
-use crate::tokenizer::{Tokenizer, TokenizerConfig, tests::byte_level};
+use crate::tokenizer::{Tokenizer, TokenizerConfig, TokenizerFiles, tests::byte_level};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sparq-backend-tests/fixtures/tokenizers");
 
 fn config(config: Option<&Value>, map: Option<&Value>) -> Result<TokenizerConfig> {
     let map = map.filter(|_| TokenizerConfig::reads_map(config));
-    TokenizerConfig::new(Path::new("m"), config, map)
+    TokenizerConfig::new(
+        Path::new("m"),
+        &TokenizerFiles { config, special_tokens_map: map, ..TokenizerFiles::default() },
+    )
 }
 
 fn tokenizer(json: &Value, config: &TokenizerConfig) -> Tokenizer {
