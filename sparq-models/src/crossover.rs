@@ -29,7 +29,16 @@ const PATIENCE: (u32, Duration) = (50, Duration::from_millis(10));
 #[derive(Debug, Clone, PartialEq)]
 pub struct Crossovers {
     file: Option<PathBuf>,
-    known: BTreeMap<String, Crossover>,
+    known: BTreeMap<String, Entry>,
+}
+
+/// A crossover with what it was measured with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    #[serde(flatten)]
+    crossover: Crossover,
+    /// The longest context that there was memory for.
+    longest_tokens: usize,
 }
 
 /// One measured crossover.
@@ -72,21 +81,29 @@ impl Crossovers {
         memory: u64,
     ) -> Result<Option<Crossover>> {
         let key = key(layer, config, device, dtype);
-        if let Some(&known) = self.known.get(&key) {
-            return Ok(Some(known));
+        let longest_tokens = measure::longest(layer, config, dtype, memory);
+        // With more memory, what was worked out may be measured.
+        let holds = |entry: &&Entry| !entry.crossover.estimated || longest_tokens <= entry.longest_tokens;
+        if let Some(known) = self.known.get(&key).filter(holds) {
+            return Ok(Some(known.crossover));
         }
         let Some(measured) = measure::measure(layer, config, device, dtype, memory)? else {
             return Ok(None);
         };
-        self.known.insert(key.clone(), measured);
-        // A cache that cannot be written costs a second next time and nothing else.
-        drop(self.keep(key, measured));
-        Ok(Some(measured))
+        let crossover = measured.crossover;
+        // One length says nothing about others: on a machine that is busy now there is no time for more.
+        if measured.is_sure {
+            let entry = Entry { crossover, longest_tokens };
+            self.known.insert(key.clone(), entry);
+            // A cache that cannot be written costs a second next time and nothing else.
+            drop(self.keep(key, entry));
+        }
+        Ok(Some(crossover))
     }
 
     /// Adds an entry to the file, beside those that others have written meanwhile. The file is moved into
     /// its place, so that it is whole at any time.
-    fn keep(&self, key: String, measured: Crossover) -> io::Result<()> {
+    fn keep(&self, key: String, measured: Entry) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let folder = file.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)?;
@@ -113,7 +130,7 @@ impl Crossovers {
 }
 
 /// The entries of a file that have the form of this version; older ones do not say what was measured.
-fn read(file: &Path) -> BTreeMap<String, Crossover> {
+fn read(file: &Path) -> BTreeMap<String, Entry> {
     let content = fs::read(file).ok();
     let entries: Option<BTreeMap<String, Value>> =
         content.and_then(|content| serde_json::from_slice(&content).ok());
@@ -121,14 +138,23 @@ fn read(file: &Path) -> BTreeMap<String, Crossover> {
     entries.into_iter().flatten().filter_map(entry).collect()
 }
 
-/// Everything that the crossover depends on.
+/// The name of the processor, as far as the system says it.
+fn processor() -> String {
+    let stated = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name =
+        stated.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(':'));
+    name.map_or(env::consts::ARCH, |(_, name)| name.trim()).to_owned()
+}
+
+/// Everything that the crossover depends on, but for the memory.
 fn key(layer: &AttentionLayer, config: &SparqConfig, device: &Device, dtype: DType) -> String {
     let AttentionShape { heads, kv_heads, head_dim } = layer.shape;
     format!(
-        "{} {} threads={} {} heads={heads}/{kv_heads} d={head_dim} r={} k={} l={} index={:?} choice={:?} \
+        "{} {} {} threads={} {} heads={heads}/{kv_heads} d={head_dim} r={} k={} l={} index={:?} choice={:?} \
          group={:?} mean={} softcap={}",
         env!("CARGO_PKG_VERSION"),
         sparq_core::device::describe(device),
+        processor(),
         rayon::current_num_threads(),
         dtype.name(),
         config.rank,

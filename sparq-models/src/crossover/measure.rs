@@ -34,6 +34,13 @@ const EVICTED: usize = 64 << 20;
 /// held back for good.
 const REACH: usize = 4;
 
+/// A crossover as it was measured.
+pub(super) struct Measured {
+    pub(super) crossover: Crossover,
+    /// Whether it follows from more than one length, or needs no other.
+    pub(super) is_sure: bool,
+}
+
 /// Measures the crossover; `None` where `memory` bytes are too few for the shortest context.
 pub(super) fn measure(
     layer: &AttentionLayer,
@@ -41,7 +48,7 @@ pub(super) fn measure(
     device: &Device,
     dtype: DType,
     memory: u64,
-) -> Result<Option<Crossover>> {
+) -> Result<Option<Measured>> {
     let longest = longest(layer, config, dtype, memory);
     if longest < SHORTEST {
         return Ok(None);
@@ -49,15 +56,21 @@ pub(super) fn measure(
     let mut bench = Bench::new(layer, config, device, dtype, memory)?;
     let first = config.top_k.saturating_add(1).checked_next_power_of_two().map(|len| len.max(SHORTEST));
     let as_it_is = first.filter(|&first| first <= LONGEST_FIRST.min(longest / 2));
-    let found = match as_it_is {
-        Some(first) => of_points(&as_stated(&mut bench, config, first, longest)?, config.top_k),
-        None => of_smaller(&smaller(&mut bench, config, longest)?, config.top_k),
+    let (crossover, lengths) = match as_it_is {
+        Some(first) => {
+            let points = as_stated(&mut bench, config, first, longest)?;
+            (of_points(&points, config.top_k), points.len())
+        }
+        None => {
+            let points = smaller(&mut bench, config, longest)?;
+            (of_smaller(&points, config.top_k), points.len())
+        }
     };
-    Ok(Some(found))
+    Ok(Some(Measured { crossover, is_sure: lengths > 1 || !crossover.estimated }))
 }
 
 /// The longest context, a power of two, whose cache fits into `memory` while it grows and is filled.
-fn longest(layer: &AttentionLayer, config: &SparqConfig, dtype: DType, memory: u64) -> usize {
+pub(super) fn longest(layer: &AttentionLayer, config: &SparqConfig, dtype: DType, memory: u64) -> usize {
     let AttentionShape { kv_heads, head_dim, .. } = layer.shape;
     let bytes = |len: usize| -> Option<u64> {
         let elements = kv_heads.checked_mul(head_dim)?.checked_mul(len)?;

@@ -21,10 +21,11 @@ fn what_was_measured_is_kept_by_shape_and_size() {
     let entries =
         || -> BTreeMap<String, Value> { serde_json::from_slice(&fs::read(&file).unwrap()).unwrap() };
     let key = entries().into_keys().next().unwrap();
-    let planted = Crossover { tokens: 4321, measured_tokens: 8192, estimated: false };
+    let crossover = Crossover { tokens: 4321, measured_tokens: 8192, estimated: false };
+    let planted = Entry { crossover, longest_tokens: 256 };
     fs::write(&file, serde_json::to_vec(&BTreeMap::from([(key.clone(), planted)])).unwrap()).unwrap();
     let mut other = Crossovers::new(Some(file.clone()));
-    assert_eq!(find(&mut other, &config), planted);
+    assert_eq!(find(&mut other, &config), crossover);
     find(&mut other, &SparqConfig { rank: 8, ..config });
     assert_eq!(entries().len(), 2);
 
@@ -36,10 +37,33 @@ fn what_was_measured_is_kept_by_shape_and_size() {
 }
 
 #[test]
+fn what_is_not_sure_is_measured_anew() {
+    let config = SparqConfig::new(&SHAPE, 4, 64);
+    let key = key(&SHAPE.into(), &config, &Device::flex(), DType::F32);
+    let crossover = Crossover { tokens: 4321, measured_tokens: 256, estimated: true };
+    let longest = measure::longest(&SHAPE.into(), &config, DType::F32, MEMORY);
+    let found = |longest_tokens| {
+        let mut crossovers = Crossovers::new(None);
+        crossovers.known.insert(key.clone(), Entry { crossover, longest_tokens });
+        find(&mut crossovers, &config)
+    };
+    assert_eq!(found(longest), crossover);
+    assert_ne!(found(longest / 2), crossover, "there is memory for longer contexts now");
+    // Memory for one length alone, at which SparQ is not faster: an estimate that is not kept.
+    let mut crossovers = Crossovers::new(None);
+    let memory = (0..24).map(|bits| 1 << bits);
+    let one_length = |&memory: &u64| measure::longest(&SHAPE.into(), &config, DType::F32, memory) == 256;
+    let memory = memory.clone().find(one_length).unwrap();
+    let only = crossovers.find(&SHAPE.into(), &config, &Device::flex(), DType::F32, memory).unwrap().unwrap();
+    assert_eq!(crossovers.known.is_empty(), only.estimated, "{only:?}");
+}
+
+#[test]
 fn those_who_write_at_once_keep_each_others_entries() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("crossover.json");
-    let entry = Crossover { tokens: 1, measured_tokens: 2, estimated: true };
+    let crossover = Crossover { tokens: 1, measured_tokens: 2, estimated: true };
+    let entry = Entry { crossover, longest_tokens: 2 };
     // Each read the file before any of them wrote.
     let writers: Vec<Crossovers> = (0..8).map(|_| Crossovers::new(Some(file.clone()))).collect();
     for (number, writer) in writers.iter().enumerate() {
