@@ -7,6 +7,8 @@ mod activation;
 mod fields;
 mod generation;
 mod keys;
+#[cfg(test)]
+pub(crate) mod record;
 mod rope;
 mod windows;
 
@@ -15,7 +17,7 @@ use sparq_core::AttentionShape;
 
 pub use activation::Activation;
 pub use fields::ConfigFields;
-pub(crate) use fields::{brief, shown};
+pub(crate) use fields::brief;
 pub use generation::GenerationConfig;
 pub use keys::{KeyUse, Keys, Refusal};
 pub use rope::{RopeConfig, RopeFields, RopeScaling, Ropes};
@@ -73,6 +75,8 @@ pub struct Defaults {
     pub head_dim: Option<usize>,
     /// Whether `num_key_value_heads` and `head_dim` are fields of the family.
     pub has_groups: bool,
+    /// `num_key_value_heads`; as many as query heads for `None`, and where the file says `null`.
+    pub key_value_heads: Option<usize>,
     /// `max_position_embeddings`.
     pub max_position_embeddings: usize,
     /// The field of the norms' epsilon, and its value.
@@ -88,6 +92,7 @@ impl Defaults {
     pub const LLAMA: Self = Self {
         head_dim: None,
         has_groups: true,
+        key_value_heads: None,
         max_position_embeddings: 2048,
         norm_epsilon: ("rms_norm_eps", 1e-6),
         activation: ("hidden_act", Activation::Silu),
@@ -97,6 +102,7 @@ impl Defaults {
     /// Gemma's.
     pub const GEMMA: Self = Self {
         head_dim: Some(256),
+        key_value_heads: Some(4),
         max_position_embeddings: 8192,
         activation: ("hidden_activation", Activation::GeluTanh),
         tied: true,
@@ -118,15 +124,20 @@ impl ModelConfig {
         let intermediate_size = fields.positive("intermediate_size")?;
         let num_hidden_layers = fields.positive("num_hidden_layers")?;
         let num_attention_heads = fields.positive("num_attention_heads")?;
-        let (groups, given_head_dim) = match defaults.has_groups {
-            true => (fields.optional_positive("num_key_value_heads")?, fields.optional_positive("head_dim")?),
-            false => (None, None),
+        const GROUPS: &str = "num_key_value_heads";
+        let (groups, given_head_dim) = match (defaults.has_groups, defaults.key_value_heads) {
+            (true, Some(count)) => {
+                (fields.positive_or(GROUPS, count)?, fields.optional_positive("head_dim")?)
+            }
+            (true, None) => (fields.optional_positive(GROUPS)?, fields.optional_positive("head_dim")?),
+            (false, _) => (None, None),
         };
         let num_key_value_heads = groups.unwrap_or(num_attention_heads);
         if !num_attention_heads.is_multiple_of(num_key_value_heads) {
+            let whose = if fields.has(GROUPS) { "" } else { ", the default of this architecture" };
             return Err(fields.error(format!(
                 "num_attention_heads = {num_attention_heads} is not a multiple of \
-                 num_key_value_heads = {num_key_value_heads}"
+                 num_key_value_heads = {num_key_value_heads}{whose}"
             )));
         }
         let given_head_dim = given_head_dim.or(defaults.head_dim);
@@ -149,7 +160,7 @@ impl ModelConfig {
             num_key_value_heads,
             head_dim,
             max_position_embeddings: longest.unwrap_or(defaults.max_position_embeddings),
-            norm_epsilon: fields.optional_positive_float(epsilon)?.unwrap_or(default_epsilon),
+            norm_epsilon: norm_epsilon(fields, epsilon)?.unwrap_or(default_epsilon),
             activation: Activation::read(fields, activation, default_activation)?,
             ropes: Ropes::All(RopeConfig { theta: 1e4, rotary_dim: head_dim, scaling: RopeScaling::None }),
             windows: LayerWindows::all(num_hidden_layers, None),
@@ -180,6 +191,14 @@ impl ModelConfig {
     /// What `q · k` is multiplied by, where that is not `1 / √head_dim`.
     pub fn query_scale(&self) -> Option<f64> {
         self.query_pre_attn_scalar.map(|scalar| scalar.powf(-0.5))
+    }
+}
+
+/// What norms add: 0 is possible.
+fn norm_epsilon(fields: &ConfigFields<'_>, name: &str) -> Result<Option<f64>> {
+    match fields.optional::<f64>(name)? {
+        Some(0.0) => Ok(Some(0.0)),
+        _ => fields.optional_positive_float(name),
     }
 }
 

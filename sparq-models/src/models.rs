@@ -16,8 +16,8 @@ use sparq_core::AttentionLayer;
 
 use crate::{
     checkpoint::Loader,
-    config::{ConfigFields, KeyUse, Keys, ModelConfig, brief, shown},
-    error::{Error, Result},
+    config::{ConfigFields, KeyUse, Keys, ModelConfig, brief},
+    error::{Error, Result, excerpt},
     layers::{Rotation, Step},
     state::ModelState,
 };
@@ -51,7 +51,7 @@ pub trait CausalModel: std::fmt::Debug + Send + Sync {
     /// `[batch, width]`, row-major.
     ///
     /// # Errors
-    /// [`Error::Core`] where the state does not fit.
+    /// [`Error::StateLayers`] for a state of another model, [`Error::Core`] where the state does not fit.
     fn hidden(&self, ids: &[u32], state: &mut ModelState, step: &Step) -> Result<Tensor<2>>;
 
     /// Logits `[tokens, vocab]` of hidden states `[tokens, hidden]`.
@@ -233,7 +233,7 @@ impl Architecture {
                 }
                 None => Error::UnsupportedArchitecture {
                     path: fields.path().to_owned(),
-                    name: shown(name),
+                    name: excerpt(name),
                     supported: supported().into_iter().map(str::to_owned).collect(),
                 },
             });

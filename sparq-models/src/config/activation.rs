@@ -1,7 +1,7 @@
 //! Activation functions by the names of transformers.
 
-use super::fields::{ConfigFields, shown};
-use crate::error::Result;
+use super::fields::ConfigFields;
+use crate::error::{Result, excerpt};
 
 /// Activation function of a feed-forward block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Activation {
             "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_new" | "gelu_fast" => Ok(Self::GeluTanh),
             _ => Err(fields.error(format!(
                 "{name} = \"{}\" is not supported (supported: silu, gelu, gelu_pytorch_tanh)",
-                shown(&value)
+                excerpt(&value)
             ))),
         }
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 
 /// The fields of a JSON configuration file, or of one object in it.
 ///
@@ -194,7 +194,7 @@ impl<'a> ConfigFields<'a> {
     /// The value of field `name` as it is, if it is there.
     pub(crate) fn value(&self, name: &str) -> Option<&'a Value> {
         #[cfg(test)]
-        super::tests::note_read(&self.prefix, name);
+        super::record::note(&self.prefix, name);
         self.object.get(name).filter(|value| !value.is_null())
     }
 
@@ -229,15 +229,7 @@ pub(crate) fn brief(value: &Value) -> String {
     match value {
         Value::Array(list) => format!("a list of {}", list.len()),
         Value::Object(_) => "an object".into(),
-        Value::String(text) => format!("\"{}\"", shown(text)),
+        Value::String(text) => format!("\"{}\"", excerpt(text)),
         other => other.to_string(),
     }
-}
-
-/// A text of the file for a message: without control characters, and cut where it is long.
-pub(crate) fn shown(text: &str) -> String {
-    const LONGEST: usize = 60;
-    let mut characters = text.chars();
-    let start: String = characters.by_ref().take(LONGEST).flat_map(char::escape_debug).collect();
-    if characters.next().is_some() { start + "…" } else { start }
 }

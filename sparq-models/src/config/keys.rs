@@ -50,7 +50,7 @@ enum Neutral {
     TrueAlone,
     /// An empty list or object as well.
     Empty,
-    /// A list of `full_attention` alone as well.
+    /// A list of `full_attention` alone, by either name, as well.
     FullAttention,
     /// As many tokens as the model was made for, or more, as well.
     WholeContext,
@@ -71,7 +71,9 @@ impl Neutral {
                 let longest = fields.optional::<u64>("max_position_embeddings").ok().flatten();
                 longest.zip(tokens.as_u64()).is_some_and(|(longest, tokens)| tokens >= longest)
             }
-            (Self::FullAttention, Value::Array(list)) => list.iter().all(|kind| kind == "full_attention"),
+            (Self::FullAttention, Value::Array(list)) => {
+                list.iter().all(|kind| kind == "full_attention" || kind == "attention")
+            }
             _ => false,
         }
     }

@@ -1,34 +1,14 @@
-use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::*;
 
-thread_local! {
-    static READ: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
-}
-
-/// Notes that a field was read.
-pub(crate) fn note_read(prefix: &str, name: &str) {
-    if prefix.is_empty() {
-        READ.with_borrow_mut(|read| read.insert(name.to_owned()));
-    }
-}
-
-/// Names of the top-level fields that `reading` reads.
-pub(crate) fn names_read(reading: impl FnOnce()) -> BTreeSet<String> {
-    READ.take();
-    reading();
-    READ.take()
-}
-
 fn llama() -> Value {
     json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama",
         "vocab_size": 128, "hidden_size": 64, "intermediate_size": 96,
-        "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 512,
+        "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 512,
         "rms_norm_eps": 1e-6, "hidden_act": "silu", "eos_token_id": 2
     })
 }

@@ -40,6 +40,18 @@ pub(crate) fn list<T: AsRef<str>>(names: &[T]) -> String {
     text
 }
 
+/// The beginning of a text of a file, to be quoted: without control characters.
+pub(crate) fn excerpt(text: &str) -> String {
+    const QUOTED: usize = 60;
+    let plain = |c: char| match c {
+        '"' | '\'' | '\\' => c.to_string(),
+        c => c.escape_debug().to_string(),
+    };
+    let mut characters = text.chars();
+    let start: String = characters.by_ref().take(QUOTED).map(plain).collect();
+    if characters.next().is_some() { start + "…" } else { start }
+}
+
 /// What `value` prints, shortened.
 pub(crate) fn shown(value: impl Display) -> String {
     shorten(&value.to_string()).into_owned()
@@ -57,6 +69,13 @@ mod tests {
         let shown = shorten(&longer);
         assert!(shown.chars().count() < LONGEST + 10, "{shown}");
         assert!(shown.starts_with("éé") && shown.ends_with("é!") && shown.contains("(201 characters)"));
+    }
+
+    #[test]
+    fn excerpts_have_no_control_characters() {
+        assert_eq!(excerpt("a\u{1b}[31m\n\u{202e}\"é\\"), "a\\u{1b}[31m\\n\\u{202e}\"é\\");
+        let cut = excerpt(&"é".repeat(61));
+        assert_eq!((cut.chars().count(), cut.ends_with("é…")), (61, true));
     }
 
     #[test]

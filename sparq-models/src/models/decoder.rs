@@ -7,7 +7,7 @@ use super::CausalModel;
 use crate::{
     checkpoint::{Loader, Tie},
     config::ModelConfig,
-    error::Result,
+    error::{Error, Result},
     layers::{Attention, Embedding, Linear, Norm, Rope, Rotation, Step},
     state::ModelState,
 };
@@ -146,6 +146,10 @@ impl<B: Block> CausalModel for Decoder<B> {
     }
 
     fn hidden(&self, ids: &[u32], state: &mut ModelState, step: &Step) -> Result<Tensor<2>> {
+        let (layers, own) = (state.layers().len(), self.layers.len());
+        if layers != own {
+            return Err(Error::StateLayers { state: layers, model: own });
+        }
         let mut x = self.embed_tokens.forward(ids, &self.device);
         for (block, state) in self.layers.iter().zip(state.layers_mut()) {
             x = block.forward(x, state, step)?;

@@ -20,7 +20,11 @@ use crate::{
 
 const PARTS: Parts = Parts::GEMMA;
 
-const DEFAULTS: Defaults = Defaults { activation: ("hidden_act", Activation::GeluTanh), ..Defaults::GEMMA };
+const DEFAULTS: Defaults = Defaults {
+    key_value_heads: Some(16),
+    activation: ("hidden_act", Activation::GeluTanh),
+    ..Defaults::GEMMA
+};
 
 /// Its fields beside those of all families.
 pub(super) const KEYS: Keys = Keys {

@@ -18,7 +18,8 @@ use crate::{
 
 const PARTS: Parts = Parts::LLAMA;
 
-const DEFAULTS: Defaults = Defaults { max_position_embeddings: 131_072, ..Defaults::LLAMA };
+const DEFAULTS: Defaults =
+    Defaults { key_value_heads: Some(8), max_position_embeddings: 131_072, ..Defaults::LLAMA };
 
 /// Its fields beside those of all families.
 pub(super) const KEYS: Keys = Keys {

@@ -19,8 +19,12 @@ use crate::{
 
 const PARTS: Parts = Parts::LLAMA;
 
-const DEFAULTS: Defaults =
-    Defaults { head_dim: Some(128), max_position_embeddings: 32_768, ..Defaults::LLAMA };
+const DEFAULTS: Defaults = Defaults {
+    head_dim: Some(128),
+    key_value_heads: Some(32),
+    max_position_embeddings: 32_768,
+    ..Defaults::LLAMA
+};
 
 /// Its fields beside those of all families.
 pub(super) const KEYS: Keys = Keys {

@@ -8,7 +8,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::checkpoint::Checkpoint;
-use crate::config::tests::{fields, names_read, with};
+use crate::config::{
+    Activation,
+    record::names_read,
+    tests::{fields, with},
+};
 
 /// The table of the documentation has a line for every architecture.
 #[test]
@@ -188,4 +192,69 @@ fn buffers_of_old_files_stop_no_family() {
         tried.insert(checkpoint.architecture().unwrap().to_owned());
     }
     assert_eq!(tried.into_iter().collect::<Vec<_>>(), supported());
+}
+
+/// What transformers 5.24 takes for fields that are absent: key-value heads, components of a head, longest
+/// context, epsilon, whether embeddings are tied, window, base.
+#[test]
+fn absent_fields_take_the_defaults_of_transformers() {
+    let silu = Activation::Silu;
+    let gelu = Activation::GeluTanh;
+    for (model_type, heads, dim, longest, epsilon, activation, tied, window, theta) in [
+        ("llama", 32, 128, 2048, 1e-6, silu, false, None, 1e4),
+        ("mistral", 8, 128, 131_072, 1e-6, silu, false, Some(4096), 1e4),
+        ("qwen2", 32, 128, 32_768, 1e-6, silu, false, None, 1e4),
+        ("qwen3", 32, 128, 32_768, 1e-6, silu, false, None, 1e4),
+        ("phi3", 32, 128, 4096, 1e-5, silu, false, None, 1e4),
+        ("gemma", 16, 256, 8192, 1e-6, gelu, true, None, 1e4),
+        ("gemma2", 4, 256, 8192, 1e-6, gelu, true, Some(4096), 1e4),
+        ("gemma3_text", 4, 256, 131_072, 1e-6, gelu, true, Some(4096), 1e6),
+        ("gpt_neox", 32, 128, 2048, 1e-5, Activation::Gelu, false, None, 1e4),
+    ] {
+        let json = json!({
+            "model_type": model_type, "vocab_size": 64, "hidden_size": 4096, "intermediate_size": 64,
+            "num_hidden_layers": 6, "num_attention_heads": 32
+        });
+        let read = |json: &Value| Architecture::of(&fields(json)).unwrap().config(&fields(json));
+        let config = read(&json).unwrap();
+        let (_, rope) = config.ropes.iter().next().unwrap();
+        assert_eq!((config.num_key_value_heads, config.head_dim), (heads, dim), "{model_type}");
+        assert_eq!((config.max_position_embeddings, config.norm_epsilon), (longest, epsilon), "{model_type}");
+        assert_eq!((config.activation, config.tied), (activation, tied), "{model_type}");
+        assert_eq!((config.windows.tokens(), rope.theta), (window, theta), "{model_type}");
+        let mut null = json.clone();
+        null["num_key_value_heads"] = Value::Null;
+        null["num_attention_heads"] = json!(16);
+        assert_eq!(read(&null).unwrap().num_key_value_heads, 16, "{model_type}");
+        if ["llama", "phi3", "gpt_neox"].contains(&model_type) {
+            continue;
+        }
+        let mut few = json;
+        few["num_attention_heads"] = json!(2);
+        let message = read(&few).unwrap_err().to_string();
+        let expected = format!("num_key_value_heads = {heads}, the default of this architecture");
+        assert!(message.ends_with(&expected), "{model_type}: {message}");
+    }
+}
+
+#[test]
+fn norms_may_add_nothing_and_full_attention_has_two_names() {
+    let config = |model_type: &str, change: Value| {
+        let mut json = with(change);
+        json["model_type"] = json!(model_type);
+        json.as_object_mut().unwrap().remove("architectures");
+        Architecture::of(&fields(&json)).unwrap().config(&fields(&json))
+    };
+    for (model_type, name) in
+        [("llama", "rms_norm_eps"), ("gpt_neox", "layer_norm_eps"), ("gemma2", "rms_norm_eps")]
+    {
+        assert_eq!(config(model_type, json!({name: 0})).unwrap().norm_epsilon, 0.0);
+        let message = config(model_type, json!({name: -1e-5})).unwrap_err().to_string();
+        assert!(message.contains("must be above 0"), "{message}");
+    }
+    let types = |name: &str| json!({"layer_types": ["full_attention", name, "attention"]});
+    for model_type in ["llama", "phi3", "gemma"] {
+        assert!(config(model_type, types("attention")).is_ok(), "{model_type}");
+        assert!(config(model_type, types("sliding_attention")).is_err(), "{model_type}");
+    }
 }

@@ -1,10 +1,11 @@
 //! Reading settings that may be absent, wrong or unknown without failing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, hash_map::Entry};
 
 use serde_json::Value;
 
 use super::ConfigFields;
+use crate::error::excerpt;
 
 /// Fields that change no text here: the caches and the outputs of transformers, speed, other tokens'
 /// names, and what only beam search reads.
@@ -62,9 +63,6 @@ const NOT_BUILT: &[(&str, Option<f64>)] = &[
     ("use_mtp", None),
     ("watermarking_config", None),
 ];
-
-/// Characters of a value that a note shows.
-const SHOWN: usize = 60;
 
 /// The fields of a file, and notes about those that cannot be used.
 pub(super) struct Reader<'a> {
@@ -191,11 +189,16 @@ impl<'a> Reader<'a> {
             }
             None => vec![],
         };
+        // In the order in which they come first, as a dict of Python keeps them.
+        let mut places: HashMap<Vec<u32>, usize> = HashMap::new();
         let mut biases: Vec<(Vec<u32>, f32)> = vec![];
         for (ids, bias) in pairs {
-            match biases.iter_mut().find(|(known, _)| *known == ids) {
-                Some((_, known)) => *known = bias,
-                None => biases.push((ids, bias)),
+            match places.entry(ids) {
+                Entry::Occupied(place) => biases[*place.get()].1 = bias,
+                Entry::Vacant(place) => {
+                    biases.push((place.key().clone(), bias));
+                    place.insert(biases.len() - 1);
+                }
             }
         }
         biases
@@ -233,7 +236,7 @@ impl<'a> Reader<'a> {
         let unread = names.iter().filter(|name| !self.read.contains(**name) && !HARMLESS.contains(name));
         let changing = unread.filter_map(|&name| {
             let value = self.fields.value(name)?;
-            (!is_off(name, value)).then(|| format!("{} = {}", shortened(name), shortened(&value.to_string())))
+            (!is_off(name, value)).then(|| format!("{} = {}", excerpt(name), excerpt(&value.to_string())))
         });
         let changing: Vec<String> = changing.collect();
         if !changing.is_empty() {
@@ -266,7 +269,7 @@ impl<'a> Reader<'a> {
     }
 
     fn leave_out(&mut self, name: &str, value: &Value, expected: &str) {
-        let value = shortened(&value.to_string());
+        let value = excerpt(&value.to_string());
         self.note(format!("field `{name}`: {value} is left out, expected {expected}"));
     }
 
@@ -304,20 +307,4 @@ fn id(value: &Value) -> Option<u32> {
 fn sequence(value: &Value) -> Option<Vec<u32>> {
     let ids: Option<Vec<u32>> = value.as_array()?.iter().map(id).collect();
     ids.filter(|ids| !ids.is_empty())
-}
-
-/// A text of bounded length without control characters.
-fn shortened(text: &str) -> String {
-    let shown: String = text
-        .chars()
-        .take(SHOWN)
-        .flat_map(|c| match c.is_control() {
-            true => c.escape_unicode().collect::<Vec<_>>(),
-            false => vec![c],
-        })
-        .collect();
-    match text.chars().nth(SHOWN) {
-        Some(_) => shown + "…",
-        None => shown,
-    }
 }

@@ -176,3 +176,13 @@ fn without_a_file_of_their_own_settings_come_from_the_configuration() {
     let config = read(&json!({"eos_token_id": [9, 2]})).with_config_ends(&fields);
     assert_eq!(config.eos_ids(), [2, 9]);
 }
+
+#[test]
+fn many_biases_are_read_in_no_time() {
+    let pairs: Vec<Value> = (0..100_000).map(|id| json!([[id, id + 1], 0.5])).collect();
+    let again = [json!([[7, 8], -2.0]), json!([[9, 10], 1.0])];
+    let pairs = [pairs, again.to_vec()].concat();
+    let config = read(&json!({"sequence_bias": pairs}));
+    let biases = &config.rules.sequence_bias;
+    assert_eq!((biases.len(), &biases[7], &biases[9]), (100_000, &(vec![7, 8], -2.0), &(vec![9, 10], 1.0)));
+}
