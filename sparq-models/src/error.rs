@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::DType;
 
 pub use shorten::shorten;
-pub(crate) use shorten::{list, shown};
+pub(crate) use shorten::{excerpt, list, shown};
 
 use crate::checkpoint::{FileError, WeightReport};
 
@@ -94,6 +94,15 @@ pub enum Error {
         place: String,
         /// What is wrong with it.
         source: Box<Error>,
+    },
+
+    /// A state is made for a model of another depth.
+    #[error("the state has {state} layers, the model {model}")]
+    StateLayers {
+        /// Layers of the state.
+        state: usize,
+        /// Layers of the model.
+        model: usize,
     },
 
     /// A profile is made for a model of another depth.
@@ -205,15 +214,6 @@ pub enum Error {
         expected: &'static str,
     },
 
-    /// The model's output is no distribution that a token can be drawn from.
-    #[error("cannot choose a token: {message}")]
-    InvalidLogits {
-        /// What is wrong with the logits.
-        message: String,
-        /// Number format of the weights, where it is known.
-        dtype: Option<DType>,
-    },
-
     /// The settings of sampling leave no token to choose.
     #[error("cannot choose a token: {message} after {settings}")]
     NoTokenLeft {
@@ -292,14 +292,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// The same error with the number format that logits come from, where it is about them.
-    pub(crate) fn in_dtype(self, dtype: DType) -> Self {
-        match self {
-            Self::InvalidLogits { message, .. } => Self::InvalidLogits { message, dtype: Some(dtype) },
-            other => other,
-        }
-    }
-
     /// The next step for the user, where one is known: text for a line of its own.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -332,17 +324,11 @@ impl Error {
             Error::ProfileLayers { .. } => {
                 Some("a profile fits one model: make one for this model with `sparq tune`".into())
             }
+            Error::StateLayers { .. } => Some("make the state for this model".into()),
             Error::InFile { source, .. } => source.hint(),
             Error::Weights(report) => report.hint(),
             Error::Template { hint, .. } => Some((*hint).into()),
             Error::UnsupportedDtype { .. } => Some("try --dtype f32".into()),
-            Error::InvalidLogits { dtype: Some(DType::F32), .. } => Some(
-                "the numbers overflow even in f32: weights and config.json are damaged or of different models"
-                    .into(),
-            ),
-            Error::InvalidLogits { .. } => {
-                Some("the model's numbers overflowed: try --dtype f32, and check the weights".into())
-            }
             Error::NoTokenLeft { .. } => Some(
                 "change these settings; --ignore-generation-config leaves out those of the checkpoint".into(),
             ),
@@ -414,10 +400,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hint_about_logits_goes_by_the_number_format() {
-        let hint = |dtype| Error::InvalidLogits { message: String::new(), dtype }.hint().unwrap();
-        assert!(hint(Some(DType::BF16)).contains("try --dtype f32"));
-        assert!(!hint(Some(DType::F32)).contains("--dtype"));
+    fn settings_that_leave_no_token_have_a_next_step() {
         let settings = Error::NoTokenLeft { message: String::new(), settings: String::new() };
         assert!(settings.hint().unwrap().contains("--ignore-generation-config"));
     }

@@ -91,13 +91,14 @@ pub fn read(logits: Tensor<2>) -> Result<Vec<f32>> {
 /// [`read`] for choosing a token: the logits that the last step of `state` gave.
 ///
 /// # Errors
-/// As [`read`], and [`Error::Overflow`] where one of them is not a number or infinite: with the first layer
-/// and token whose numbers overflowed.
+/// As [`read`], and [`Error::Overflow`] where one of them is not a number or infinite, or none is finite:
+/// with the first layer and token whose numbers overflowed.
 pub fn read_finite(logits: Tensor<2>, state: &ModelState) -> Result<Vec<f32>> {
     let logits = read(logits)?;
     // Minus infinity excludes a token.
     let is_bad = |logit: f32| logit.is_nan() || logit == f32::INFINITY;
-    match logits.iter().fold(false, |bad, &logit| bad | is_bad(logit)) {
+    let excludes_all = logits.iter().all(|&logit| logit == f32::NEG_INFINITY);
+    match excludes_all || logits.iter().fold(false, |bad, &logit| bad | is_bad(logit)) {
         true => Err(overflow::error(state)),
         false => Ok(logits),
     }

@@ -64,14 +64,21 @@ impl Overflow {
         match (self.dtype, stored) {
             (DType::F16, true) => "f16 ends at 65504: try --dtype bf16 or --dtype f32".into(),
             (DType::F16, false) => format!("try --dtype f32; where that overflows as well, {source}"),
-            _ => format!("f32 has overflowed: {source}"),
+            // Everything but what is stored is computed in f32.
+            (_, false) => format!("f32 has overflowed: {source}"),
+            (dtype, true) => format!("{} has overflowed: {source}", name(dtype)),
         }
     }
 }
 
+/// A number format as the command line names it.
+fn name(dtype: DType) -> String {
+    format!("{dtype:?}").to_lowercase()
+}
+
 impl fmt::Display for Overflow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dtype = format!("{:?}", self.dtype).to_lowercase();
+        let dtype = name(self.dtype);
         match self.part {
             OverflowPart::Keys { layer, token } => {
                 write!(f, "the keys of layer {layer} do not fit into {dtype} at token {token}")

@@ -8,13 +8,17 @@ mod config;
 mod filters;
 mod rules;
 
+use burn::tensor::DType;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 pub use config::SamplerConfig;
 pub use rules::{TextFrame, TokenRules};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    overflow::{Overflow, OverflowPart},
+};
 use filters::Candidates;
 
 /// Chooses tokens one after another.
@@ -62,8 +66,8 @@ impl Sampler {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidLogits`] if there are no logits, if one is NaN or plus infinity, or if all
-    /// are minus infinity; [`Error::NoTokenLeft`] where the settings make them so.
+    /// [`Error::Overflow`] if there are no logits, if one is NaN or plus infinity, or if all are minus
+    /// infinity; [`Error::NoTokenLeft`] where the settings make them so.
     pub fn sample(&mut self, logits: &mut [f32], history: &[u32]) -> Result<u32> {
         let max = self.apply_rules(logits, history)?;
         if self.config.temperature == 0.0 {
@@ -80,7 +84,8 @@ impl Sampler {
         let Self { config, frame, scratch, .. } = self;
         let has_rules = config.has_rules();
         if !(has_rules && config.rules.remove_invalid_values) {
-            let max = checked_max(logits).map_err(|message| Error::InvalidLogits { message, dtype: None })?;
+            let overflow = Overflow { part: OverflowPart::Logits, dtype: DType::F32 };
+            let max = checked_max(logits).map_err(|_| Error::Overflow(overflow))?;
             if !has_rules {
                 return Ok(max);
             }

@@ -73,7 +73,7 @@ pub struct Unsupported {
     pub device: Option<String>,
 }
 
-/// A tensor whose content cannot be read: a PyTorch file that is damaged in the middle.
+/// A tensor whose content cannot be read: its file is damaged in the middle, or was cut while it was read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unreadable {
     /// Its name.

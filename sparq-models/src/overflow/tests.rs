@@ -1,10 +1,16 @@
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor};
-use sparq_core::{AttentionShape, Method, NewTokens, SparqConfig};
+use sparq_core::{AttentionShape, Method, NewTokens};
 
 use super::*;
-use crate::{checkpoint::Checkpoint, forward, generate::TextModel, state::StateConfig};
+use crate::{
+    attention::{Attention, MethodSpec},
+    checkpoint::Checkpoint,
+    forward,
+    generate::TextModel,
+    state::StateConfig,
+};
 
 fn model() -> TextModel {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sparq-cli/demo");
@@ -60,25 +66,41 @@ fn the_first_layer_and_token_are_named() {
 }
 
 #[test]
-fn logits_that_are_not_finite_end_a_run_whatever_the_method() {
+fn the_hint_names_the_dtype_of_the_caches() {
+    let keys = OverflowPart::Keys { layer: 0, token: 0 };
+    let hint = |dtype, part| Overflow { part, dtype }.hint();
+    assert!(hint(DType::BF16, keys).starts_with("bf16 has overflowed"));
+    assert!(hint(DType::F32, keys).starts_with("f32 has overflowed"));
+    assert!(hint(DType::BF16, OverflowPart::Logits).starts_with("f32 has overflowed"));
+}
+
+#[test]
+fn a_step_behind_a_key_that_overflows_ends_the_run_whatever_the_method() {
     let model = model();
     let config = StateConfig { batch: 1, max_len: 64, dtype: DType::F16 };
     let ids = model.tokenizer().encode("It was a dark night, and the old house", true).unwrap();
-    let shape = model.model().attention_layers()[0].shape;
-    for method in [Method::Dense, Method::Sparq(SparqConfig::new(&shape, 8, 4))] {
-        let mut state = ModelState::new(model.model(), &config, &method).unwrap();
+    let layers = model.model().attention_layers();
+    let shape = layers[0].shape;
+    for spec in
+        ["dense", "sparq:r=8:k=64:l=8", "local:k=64", "h2o:k=64", "quest:k=64", "double-sparsity:k=64"]
+    {
+        let spec: MethodSpec = spec.parse().unwrap();
+        let methods = Attention::Method(spec.clone()).methods(&layers, 64).unwrap();
+        let mut state = ModelState::of_methods(model.model(), &config, &methods).unwrap();
         let logits = forward::prefill_last(model.model(), &ids, &mut state).unwrap();
         forward::read_finite(logits, &state).unwrap();
         // One more token whose key is beyond f16 in the second layer, as a step would append it.
-        let own = &mut state.layers_mut()[1];
-        let rows = |x: f32, heads: usize| Tensor::full([1, heads, 1, shape.head_dim], x, &Device::flex());
-        own.decode(rows(0.1, shape.heads), rows(1e5, shape.kv_heads), rows(1.0, shape.kv_heads)).unwrap();
-        let broken = Tensor::<2>::full([1, 8], f32::NAN, &Device::flex());
-        let error = forward::read_finite(broken, &state).unwrap_err();
+        for (layer, own) in state.layers_mut().iter_mut().enumerate() {
+            let key = if layer == 1 { 1e5 } else { 0.1 };
+            let rows = |x: f32, heads: usize| Tensor::full([1, heads, 1, shape.head_dim], x, &Device::flex());
+            own.decode(rows(0.1, shape.heads), rows(key, shape.kv_heads), rows(1.0, shape.kv_heads)).unwrap();
+        }
+        let logits = forward::decode(model.model(), &[ids[0]], &mut state).unwrap();
+        let error = forward::read_finite(logits, &state).unwrap_err();
         let message = format!(
             "the model's numbers overflowed: the keys of layer 1 do not fit into f16 at token {}",
             ids.len()
         );
-        assert_eq!(error.to_string(), message);
+        assert_eq!(error.to_string(), message, "{spec:?}");
     }
 }

@@ -38,9 +38,9 @@ fn unusable_logits_are_errors() {
     for config in [SamplerConfig::default(), warm()] {
         let mut sampler = sampler(config);
         let mut message = |logits: &mut [f32]| sampler.sample(logits, &[]).unwrap_err().to_string();
-        assert!(message(&mut [0.0, f32::NAN, 1.0]).contains("the logit of token 1 is NaN"));
-        assert!(message(&mut [f32::INFINITY]).contains("the logit of token 0 is inf"));
-        assert!(message(&mut [f32::NEG_INFINITY; 3]).contains("none of 3 tokens is possible"));
+        assert!(message(&mut [0.0, f32::NAN, 1.0]).contains("overflowed"));
+        assert!(message(&mut [f32::INFINITY]).contains("overflowed"));
+        assert!(message(&mut [f32::NEG_INFINITY; 3]).contains("overflowed"));
         assert!(message(&mut []).contains("none of 0 tokens"));
     }
 }

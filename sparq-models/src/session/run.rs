@@ -95,8 +95,7 @@ impl<'r, 'e> Run<'r, 'e> {
             self.finish = Some(Finish::MaxNewTokens);
         }
         while self.finish.is_none() {
-            let dtype = self.model.dtype();
-            let id = sampler.sample(&mut logits, &self.history).map_err(|error| error.in_dtype(dtype))?;
+            let id = sampler.sample(&mut logits, &self.history)?;
             if self.new.is_empty() {
                 on_first();
             }
@@ -169,7 +168,11 @@ impl<'r, 'e> Run<'r, 'e> {
             return Ok(());
         }
         let rest = writing.stop.push(&writing.stream.finish()?);
-        self.send_text(&rest.text);
+        let is_cancelled = self.finish == Some(Finish::Cancelled);
+        match is_cancelled {
+            true => self.send_text(&rest.text),
+            false => self.emit(&rest, &writing.stop),
+        }
         if !rest.stopped {
             self.send_text(&writing.stop.finish());
         }

@@ -179,7 +179,8 @@ impl<'m> Probe<'m> {
             forward::prefill(self.model, chunk, &mut state)?;
         }
         for &id in rest {
-            logits(forward::read(forward::decode(self.model, &[id], &mut state)?)?);
+            let row = forward::decode(self.model, &[id], &mut state)?;
+            logits(forward::read_finite(row, &state)?);
         }
         Ok(state.traffic())
     }
