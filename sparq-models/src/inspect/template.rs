@@ -35,7 +35,8 @@ fn summaries(config: &TokenizerConfig) -> Vec<TemplateSummary> {
     let summary = |(name, source): (&str, &crate::tokenizer::TemplateSource)| {
         let parsed = ChatTemplate::new(&source.path, &source.text, config.special_tokens.clone());
         let file = source.path.file_name().map(|name| name.to_string_lossy().into_owned());
-        TemplateSummary { name: name.to_owned(), file, error: parsed.err().map(|error| error.to_string()) }
+        let error = parsed.map_or_else(Some, |template| template.lacks());
+        TemplateSummary { name: name.to_owned(), file, error: error.map(|error| error.to_string()) }
     };
     config.templates.iter().map(summary).collect()
 }
@@ -61,5 +62,27 @@ mod tests {
         assert_eq!((found[0].name.as_str(), &found[0].error), ("default", &None));
         assert_eq!(found[1].file.as_deref(), Some("tokenizer_config.json"));
         assert!(found[1].error.as_ref().unwrap().contains("line 2, `{% do x %}`: syntax error"), "{found:?}");
+    }
+
+    #[test]
+    fn names_that_are_not_there_are_told_before_a_template_runs() {
+        for (template, expected) in [
+            ("{% if tools %}{{ tools|wordwrap(3) }}{% endif %}", "`wordwrap`: unknown filter"),
+            ("{{ messages|fnord }}", "`fnord`: unknown filter"),
+            ("{{ 1 if messages is fnord }}", "`fnord`: unknown test"),
+            ("{{ messages[0].content.encode('x') }}", "`encode`: unknown method"),
+            ("{% set row = cycler(1) %}", "`cycler`: unknown function"),
+            ("{% macro f() %}{{ varargs }}{% endmacro %}", "`varargs` of a macro is not supported"),
+        ] {
+            let config = json!({ "chat_template": template });
+            let config = TokenizerConfig::new(Path::new("no folder"), Some(&config), None).unwrap();
+            let error = summaries(&config)[0].error.clone().unwrap_or_default();
+            assert!(error.contains(expected) && error.contains("line 1"), "{template}: {error}");
+        }
+        let known = "{% macro f(a) %}{{ a.split('x') }}{% endmacro %}{{ f(x)|upper }}{{ x is none }}{{ loop.cycle(1) }}\
+                     {{ namespace(a=1).a }}{{ strftime_now('') }}{% set g = f %}{{ g('') }}";
+        let config = json!({ "chat_template": known });
+        let config = TokenizerConfig::new(Path::new("no folder"), Some(&config), None).unwrap();
+        assert_eq!(summaries(&config)[0].error, None);
     }
 }

@@ -4,14 +4,20 @@
 //! same set-up for minijinja.
 
 mod arguments;
+mod chars;
+mod dates;
 mod failure;
+mod fields;
 mod filters;
 mod format;
 mod json;
 mod methods;
 mod operators;
+mod order;
+mod percent;
 mod rewrite;
 mod source;
+mod spec;
 mod variables;
 
 #[cfg(test)]
@@ -33,10 +39,10 @@ use minijinja::{
 };
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use arguments::bind;
 use failure::Raised;
-use rewrite::Rewritten;
+use rewrite::{Mention, Name, Rewritten};
 pub use source::{ChatTemplates, TemplateSource};
 pub use variables::{TemplateOptions, TemplateValue};
 
@@ -75,6 +81,10 @@ impl ChatTemplate {
             .map_err(|(source, error)| failure::syntax(path, &source, error.range, &error.message))?;
         let environment = failure::guarded(path, || environment(&rewritten.text))?
             .map_err(|error| failure::engine(path, &rewritten, &error))?;
+        let at_once = |mention: &Mention| mention.name != Name::Method && !mention.conditional;
+        if let Some(error) = Self::unknown(path, &environment, &rewritten, at_once).next() {
+            return Err(error);
+        }
         let none = ["tools", "documents"].map(|name| (name.to_owned(), Value::from(())));
         let tokens = special_tokens.into_iter().map(|(role, token)| (role, Value::from(token)));
         Ok(Self {
@@ -82,6 +92,49 @@ impl ChatTemplate {
             variables: none.into_iter().chain(tokens).collect(),
             rewritten,
             path: path.to_owned(),
+        })
+    }
+
+    /// What the template names and is not there, function, filter, test or method: it cannot be used, or only as
+    /// long as it does not get there.
+    pub fn lacks(&self) -> Option<Error> {
+        let functions = self.unknown_functions();
+        let lacking = Self::unknown(&self.path, &self.environment, &self.rewritten, |_| true);
+        lacking.chain(functions).next()
+    }
+
+    /// … and functions that are neither here nor set by the template.
+    fn unknown_functions(&self) -> impl Iterator<Item = Error> + '_ {
+        let variables = self.variables();
+        let globals: Vec<String> = self.environment.globals().map(|(name, _)| name.to_owned()).collect();
+        self.rewritten.mentions.iter().filter(|mention| mention.name == Name::Function).filter_map(
+            move |mention| {
+                let word = &self.rewritten.source[mention.range.clone()];
+                let unknown =
+                    variables.iter().any(|name| name == word) && !globals.iter().any(|name| name == word);
+                (unknown && word != "caller")
+                    .then(|| failure::unknown(&self.path, &self.rewritten.source, mention))
+            },
+        )
+    }
+
+    /// What is not there of all that Jinja2 looks for before it runs, …
+    fn unknown<'a>(
+        path: &'a Path,
+        environment: &'a Environment<'static>,
+        rewritten: &'a Rewritten,
+        heeded: fn(&Mention) -> bool,
+    ) -> impl Iterator<Item = Error> + 'a {
+        let mentions = rewritten.mentions.iter().filter(move |mention| heeded(mention));
+        mentions.filter_map(move |mention| {
+            let word = &rewritten.source[mention.range.clone()];
+            let known = match mention.name {
+                Name::Filter => filters::has_filter(environment, word),
+                Name::Test => filters::has_test(environment, word),
+                Name::Method => methods::is_known(word),
+                Name::Function => true,
+            };
+            (!known).then(|| failure::unknown(path, &rewritten.source, mention))
         })
     }
 
@@ -155,6 +208,7 @@ fn environment(text: &str) -> std::result::Result<Environment<'static>, minijinj
     environment.set_formatter(show);
     filters::register(&mut environment);
     operators::register(&mut environment);
+    order::register(&mut environment);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     // Jinja2 always has it; its blocks are the engine's own.
@@ -206,6 +260,5 @@ fn raise_exception(arguments: Rest<ValueOrKwargs>) -> std::result::Result<Value,
 fn strftime_now(arguments: Rest<ValueOrKwargs>) -> std::result::Result<String, minijinja::Error> {
     let [format] = bind("strftime_now", ["format"], &arguments.into_values())?;
     let format = arguments::text("strftime_now", "format", format)?;
-    jiff::fmt::strtime::format(&format, &Zoned::now())
-        .map_err(|error| minijinja::Error::new(ErrorKind::InvalidOperation, error.to_string()))
+    dates::strftime(&format, &Zoned::now())
 }

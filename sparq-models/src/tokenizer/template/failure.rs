@@ -4,7 +4,7 @@ use std::{error::Error as _, ops::Range, path::Path};
 
 use minijinja::ErrorKind;
 
-use super::rewrite::Rewritten;
+use super::rewrite::{Mention, Name, Rewritten};
 use crate::{error::Error, guard::guard};
 
 /// Longest piece of a template that an error shows, in characters.
@@ -62,6 +62,22 @@ pub(super) fn syntax(path: &Path, source: &str, range: Range<usize>, message: &s
         place: place(source, range),
         message: format!("syntax error: {}", plain(message)),
         hint: ANOTHER,
+    }
+}
+
+/// A name that stands for nothing here.
+pub(super) fn unknown(path: &Path, source: &str, mention: &Mention) -> Error {
+    let kind = match mention.name {
+        Name::Filter => "filter",
+        Name::Test => "test",
+        Name::Function => "function",
+        Name::Method => "method",
+    };
+    Error::Template {
+        path: path.to_owned(),
+        place: place(source, mention.range.clone()),
+        message: format!("unknown {kind}: there is none of this name"),
+        hint: LACKING,
     }
 }
 

@@ -4,16 +4,17 @@ mod kinds;
 mod text;
 
 use minijinja::{
-    Environment, Error, State, Value, filters,
+    Environment, Error, ErrorKind, State, Value, filters,
     value::{Kwargs, Rest, ValueOrKwargs},
 };
 
 use super::arguments::{bind, missing, truth};
 use super::format::{invalid, text_of, type_name};
-use super::{json, operators};
+use super::{json, methods, operators, order};
 
-/// Filters and tests of minijinja that Jinja2 has not: a template that names them is refused there.
-const FOREIGN_FILTERS: &[&str] = &["split", "lines", "bool", "chain", "zip"];
+/// Filters and tests of minijinja that Jinja2 has not, where a template that names them is refused, and what is
+/// another one there.
+const FOREIGN_FILTERS: &[&str] = &["split", "lines", "bool", "chain", "zip", "pprint", "urlencode"];
 const FOREIGN_TESTS: &[&str] = &["startingwith", "endingwith", "safe"];
 
 pub(super) fn register(environment: &mut Environment<'static>) {
@@ -29,15 +30,34 @@ pub(super) fn register(environment: &mut Environment<'static>) {
     add(environment, "list", |arguments| operators::list(&one("list", arguments)?));
     add(environment, "int", int);
     add(environment, "float", float);
+    add(environment, "attr", attribute);
     named(environment, "sort", ["reverse", "case_sensitive", "attribute"], filters::sort);
     named(environment, "unique", ["case_sensitive", "attribute"], filters::unique);
     named(environment, "min", ["case_sensitive", "attribute"], filters::min);
     named(environment, "max", ["case_sensitive", "attribute"], filters::max);
+    named(environment, "groupby", ["attribute", "default", "case_sensitive"], |_, value, named| {
+        let attribute: Value = named.get("attribute")?;
+        let attribute =
+            attribute.as_str().ok_or_else(|| invalid("groupby: `attribute` is a text"))?.to_owned();
+        filters::groupby(value, Some(&attribute), named)
+    });
     named(environment, "dictsort", ["case_sensitive", "by", "reverse"], |_, value, named| {
         filters::dictsort(&value, named)
     });
     placed(environment, "batch", ["value", "linecount", "fill_with"], filters::batch);
     placed(environment, "slice", ["value", "slices", "fill_with"], filters::slice);
+}
+
+/// Whether there is a filter called `name`.
+pub(super) fn has_filter(environment: &Environment<'static>, name: &str) -> bool {
+    let applied = environment.empty_state().apply_filter(name, &[]);
+    !applied.is_err_and(|error| error.kind() == ErrorKind::UnknownFilter)
+}
+
+/// Whether there is a test called `name`.
+pub(super) fn has_test(environment: &Environment<'static>, name: &str) -> bool {
+    let performed = environment.empty_state().perform_test(name, &[]);
+    !performed.is_err_and(|error| error.kind() == ErrorKind::UnknownTest)
 }
 
 /// A filter that binds its arguments itself, the value first.
@@ -62,9 +82,45 @@ fn named<const N: usize>(
             let bound = bind(name, options, &arguments.into_values())?;
             let given =
                 options.iter().zip(bound).filter_map(|(option, value)| Some(((*option).to_owned(), value?)));
-            filter(state, operators::items(value)?, given.collect())
+            let given = given.collect::<Kwargs>();
+            ordered(name, &value, &given)?;
+            filter(state, operators::items(value)?, given)
         },
     );
+}
+
+/// Refuses what Python cannot sort: minijinja gives any two values an order.
+fn ordered(name: &str, value: &Value, options: &Kwargs) -> Result<(), Error> {
+    let option =
+        |name: &str| if options.has(name) { options.peek::<Value>(name).map(Some) } else { Ok(None) };
+    match name {
+        "unique" => Ok(()),
+        "dictsort" => {
+            let by_value = option("by")?.is_some_and(|by| by.as_str() == Some("value"));
+            let pairs = value.as_object().and_then(|object| object.try_iter_pairs()).into_iter().flatten();
+            order::check_keys(name, pairs.map(|(key, value)| if by_value { value } else { key }).collect())
+        }
+        "groupby" => {
+            let default = option("default")?.unwrap_or_default();
+            order::check(name, value, option("attribute")?.as_ref(), &default)
+        }
+        _ => {
+            let attribute = option("attribute")?.filter(|attribute| !attribute.is_none());
+            order::check(name, value, attribute.as_ref(), &Value::UNDEFINED)
+        }
+    }
+}
+
+/// `attr(value, name)`: no keys, as Python tells them from attributes.
+fn attribute(arguments: &[Value]) -> Result<Value, Error> {
+    let [value, name] = bind("attr", ["value", "name"], arguments)?;
+    let value = value.ok_or_else(|| missing("attr", "value"))?;
+    let name = text_of(&name.ok_or_else(|| missing("attr", "name"))?)?;
+    match type_name(&value) {
+        "undefined" => Ok(Value::UNDEFINED),
+        "str" | "list" | "tuple" | "dict" if !methods::has(&value, &name) => Ok(Value::UNDEFINED),
+        _ => operators::attribute(value, name),
+    }
 }
 
 /// One of minijinja's filters that take a count and a filling by place only.
@@ -107,10 +163,18 @@ fn length(arguments: &[Value]) -> Result<Value, Error> {
     }
 }
 
+/// What becomes a number; Jinja2 refuses what is undefined.
+fn number_of(name: &str, value: Option<Value>) -> Result<Value, Error> {
+    match value.unwrap_or_default() {
+        value if value.is_undefined() => Err(invalid(format!("{name}: the value is undefined"))),
+        value => Ok(value),
+    }
+}
+
 /// `int(value, default=0, base=10)`.
 fn int(arguments: &[Value]) -> Result<Value, Error> {
     let [value, default, base] = bind("int", ["value", "default", "base"], arguments)?;
-    let value = value.unwrap_or_default();
+    let value = number_of("int", value)?;
     let base = base.map_or(Ok(10), u32::try_from)?;
     if !(2..=36).contains(&base) {
         return Err(invalid("int: `base` is from 2 to 36"));
@@ -162,7 +226,7 @@ fn parse_float(text: &str) -> Option<f64> {
 /// `float(value, default=0.0)`.
 fn float(arguments: &[Value]) -> Result<Value, Error> {
     let [value, default] = bind("float", ["value", "default"], arguments)?;
-    let value = value.unwrap_or_default();
+    let value = number_of("float", value)?;
     let number = match (value.as_str(), operators::integer(&value)) {
         (Some(text), _) => parse_float(text),
         (None, Some(integer)) if type_name(&value) != "float" => Some(integer as f64),

@@ -1,10 +1,6 @@
 //! Values as Python writes them: `str`, `repr`, `%`.
 
-use minijinja::{
-    Error, ErrorKind, Value,
-    formatting::{self, FormatStyle},
-    value::ValueKind,
-};
+use minijinja::{Error, ErrorKind, Value, value::ValueKind};
 
 /// Longest text that a template may make, in bytes.
 pub(super) const TEXT: usize = 64 << 20;
@@ -46,6 +42,7 @@ pub(super) fn type_name(value: &Value) -> &'static str {
         ValueKind::Seq if value.is_tuple() || is_of_type(value, "GroupTuple") => "tuple",
         ValueKind::Seq => "list",
         ValueKind::Map if is_namespace(value) => "namespace",
+        ValueKind::Map if is_of_type(value, "::Macro") || is_of_type(value, "::Loop") => "object",
         ValueKind::Map => "dict",
         ValueKind::Iterable => "iterable",
         _ => "object",
@@ -109,24 +106,55 @@ pub(super) fn write_repr(out: &mut String, value: &Value, depth: usize) -> Resul
         "float" => out.push_str(&f64::try_from(value.clone()).map(float).unwrap_or_default()),
         "tuple" => items(out, "(", ")")?,
         "list" | "iterable" => items(out, "[", "]")?,
-        "dict" => {
-            out.push('{');
-            let pairs = value.as_object().and_then(|object| object.try_iter_pairs());
-            for (index, (key, value)) in pairs.into_iter().flatten().enumerate() {
-                if index > 0 {
-                    out.push_str(", ");
-                }
-                write_repr(out, &key, depth + 1)?;
-                out.push_str(": ");
-                write_repr(out, &value, depth + 1)?;
-                check_length(Some(out.len()))?;
-            }
-            out.push('}');
+        "dict" => write_pairs(out, value, depth)?,
+        "namespace" => {
+            out.push_str("<Namespace ");
+            write_pairs(out, value, depth)?;
+            out.push('>');
         }
-        "namespace" => return Err(invalid("a namespace has no text")),
+        // Python writes where in the memory it is.
+        "object" => return Err(invalid("a function, a method or a block has no text")),
         _ => out.push_str(&value.to_string()),
     }
     Ok(())
+}
+
+fn write_pairs(out: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
+    out.push('{');
+    let pairs = value.as_object().and_then(|object| object.try_iter_pairs());
+    for (index, (key, value)) in pairs.into_iter().flatten().enumerate() {
+        if index > 0 {
+            out.push_str(", ");
+        }
+        write_repr(out, &key, depth + 1)?;
+        out.push_str(": ");
+        write_repr(out, &value, depth + 1)?;
+        check_length(Some(out.len()))?;
+    }
+    out.push('}');
+    Ok(())
+}
+
+/// Appends `ascii(value)`.
+pub(super) fn write_ascii(out: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
+    let mut text = String::new();
+    write_repr(&mut text, value, depth)?;
+    for c in text.chars() {
+        match c.is_ascii() {
+            true => out.push(c),
+            false => out.push_str(&code(c)),
+        }
+    }
+    Ok(())
+}
+
+/// The escape of a character by its number.
+fn code(c: char) -> String {
+    match u32::from(c) {
+        code @ ..=0xff => format!("\\x{code:02x}"),
+        code @ ..=0xffff => format!("\\u{code:04x}"),
+        code => format!("\\U{code:08x}"),
+    }
 }
 
 /// A text in quotes, with escapes for what cannot be printed.
@@ -141,11 +169,7 @@ fn quote(out: &mut String, text: &str) {
             '\t' => out.push_str("\\t"),
             c if c == quote => out.extend(['\\', c]),
             c if printable(c) => out.push(c),
-            c => match u32::from(c) {
-                code @ ..=0xff => out.push_str(&format!("\\x{code:02x}")),
-                code @ ..=0xffff => out.push_str(&format!("\\u{code:04x}")),
-                code => out.push_str(&format!("\\U{code:08x}")),
-            },
+            c => out.push_str(&code(c)),
         }
     }
     out.push(quote);
@@ -155,98 +179,6 @@ fn quote(out: &mut String, text: &str) {
 pub(super) fn printable(c: char) -> bool {
     // Behind a letter, Rust escapes no combining marks, which are printable.
     c.is_ascii_graphic() || c == ' ' || !c.is_ascii() && format!("a{c}").escape_debug().count() == 2
-}
-
-/// `format % values`: a tuple gives several values, a dictionary names them.
-pub(super) fn percent(format: &str, values: &Value) -> Result<Value, Error> {
-    let mut positional = match type_name(values) {
-        "tuple" => values.try_iter()?.collect(),
-        _ => vec![values.clone()],
-    }
-    .into_iter();
-    let mut next = || positional.next().ok_or_else(|| invalid("not enough arguments for format string"));
-    let mut out = String::new();
-    let mut used_names = false;
-    let mut rest = format;
-    while let Some(start) = rest.find('%') {
-        out.push_str(&rest[..start]);
-        rest = &rest[start + 1..];
-        let mut named = None;
-        if let Some(inner) = rest.strip_prefix('(') {
-            let end = inner.find(')').ok_or_else(|| invalid("incomplete format key"))?;
-            named = Some(values.get_item(&Value::from(&inner[..end]))?);
-            used_names = true;
-            rest = &inner[end + 1..];
-        }
-        let flags = rest.len() - rest.trim_start_matches(['-', '+', ' ', '#', '0']).len();
-        let (flags, tail) = rest.split_at(flags);
-        let mut size = |tail: &mut &str| -> Result<Option<usize>, Error> {
-            if let Some(behind) = tail.strip_prefix('*') {
-                *tail = behind;
-                return Ok(Some(usize::try_from(next()?)?));
-            }
-            let digits = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
-            let number = &tail[..digits];
-            *tail = &tail[digits..];
-            match number {
-                "" => Ok(None),
-                number => number.parse().map(Some).map_err(|_| invalid("the width of a format is too large")),
-            }
-        };
-        let mut tail = tail;
-        let width = size(&mut tail)?.unwrap_or(0);
-        let mut precision = None;
-        if let Some(behind) = tail.strip_prefix('.') {
-            tail = behind;
-            precision = Some(size(&mut tail)?.unwrap_or(0));
-        }
-        check_length(out.len().checked_add(width).and_then(|sum| sum.checked_add(precision.unwrap_or(0))))?;
-        tail = tail.trim_start_matches(['h', 'l', 'L']);
-        let kind = tail.chars().next().ok_or_else(|| invalid("incomplete format"))?;
-        rest = &tail[kind.len_utf8()..];
-        if kind == '%' {
-            out.push('%');
-            continue;
-        }
-        let value = match named {
-            Some(value) => value,
-            None => next()?,
-        };
-        let text = match kind {
-            's' | 'r' | 'a' => {
-                let mut text = String::new();
-                match kind {
-                    's' => text = text_of(&value)?,
-                    _ => write_repr(&mut text, &value, 0)?,
-                }
-                let text: String = text.chars().take(precision.unwrap_or(usize::MAX)).collect();
-                pad(&text, width, if flags.contains('-') { Side::Right } else { Side::Left }, ' ')?
-            }
-            _ => {
-                let precision = precision.map_or(String::new(), |precision| format!(".{precision}"));
-                let width = if width > 0 { width.to_string() } else { String::new() };
-                let value = match kind {
-                    // Floats are cut, as by `int`.
-                    'd' | 'i' | 'u' if type_name(&value) == "float" => {
-                        Value::from(f64::try_from(value)?.trunc() as i128)
-                    }
-                    _ => value,
-                };
-                formatting::format(
-                    FormatStyle::Printf,
-                    &format!("%{flags}{width}{precision}{kind}"),
-                    &[value],
-                )?
-            }
-        };
-        out.push_str(&text);
-        check_length(Some(out.len()))?;
-    }
-    out.push_str(rest);
-    if positional.next().is_some() && !used_names && type_name(values) != "dict" {
-        return Err(invalid("not all arguments converted during string formatting"));
-    }
-    Ok(Value::from(out))
 }
 
 /// Where a text is filled up.

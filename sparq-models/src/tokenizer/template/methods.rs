@@ -8,7 +8,7 @@ use minijinja::{
 };
 
 use super::arguments::bind;
-use super::format::{invalid, is_namespace};
+use super::format::{invalid, is_namespace, type_name};
 
 /// The methods of dictionaries.
 pub(super) const DICTIONARY: &[&str] = &[
@@ -39,6 +39,44 @@ const CHANGING: &[&str] = &[
     "sort",
     "update",
 ];
+
+/// The methods of lists, and those of tuples.
+const LISTS: &[&str] =
+    &["append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"];
+const TUPLES: &[&str] = &["count", "index"];
+
+/// What can be called of a loop.
+const OF_LOOPS: &[&str] = &["changed", "cycle"];
+
+/// Methods of Python that are not here.
+const LACKING: &[&str] = &["encode", "format_map", "fromkeys", "maketrans", "translate"];
+
+/// Whether any type has a method of this name.
+pub(super) fn is_one(name: &str) -> bool {
+    [DICTIONARY, LISTS, text::NAMES].iter().any(|names| names.contains(&name))
+}
+
+/// Whether a method of this name can be called on any type.
+pub(super) fn is_known(name: &str) -> bool {
+    is_one(name) && !LACKING.contains(&name) || OF_LOOPS.contains(&name)
+}
+
+/// Whether `value` has a method of this name.
+pub(super) fn has(value: &Value, name: &str) -> bool {
+    of(value, name).is_some()
+}
+
+/// Whether `value` has a method of this name, and templates may use it.
+pub(super) fn of(value: &Value, name: &str) -> Option<bool> {
+    let names = match type_name(value) {
+        "str" => text::NAMES,
+        "dict" => DICTIONARY,
+        "list" => LISTS,
+        "tuple" => TUPLES,
+        _ => return None,
+    };
+    names.contains(&name).then(|| type_name(value) == "str" || !CHANGING.contains(&name))
+}
 
 /// Calls `value.method(arguments)` where minijinja has no such method.
 pub(super) fn call(

@@ -1,18 +1,24 @@
 //! Python's meaning of what minijinja sees otherwise; [`super::rewrite`] puts calls of these functions into a
 //! template.
 
+use std::sync::Arc;
+
 use minijinja::{
-    Environment, Error, Value,
-    value::{Rest, Tuple, ValueKind},
+    Environment, Error, State, Value, functions,
+    value::{Object, ObjectRepr, Rest, Tuple, ValueKind, ValueOrKwargs},
 };
 
-use super::format::{NESTING, check_length, invalid, is_namespace, percent, text_of, type_name};
-use super::methods::DICTIONARY;
+use super::arguments::split;
+use super::format::{NESTING, check_length, invalid, is_namespace, text_of, type_name};
+use super::methods;
+use super::percent::percent;
 
 /// Most items of a list.
 const ITEMS: usize = 1 << 20;
 
 pub(super) fn register(environment: &mut Environment<'static>) {
+    // minijinja's own.
+    environment.remove_global("debug");
     environment.add_function("_add", |values: Rest<Value>| fold(values, "+", add));
     environment.add_function("_mod", |values: Rest<Value>| fold(values, "%", modulo));
     environment.add_function("_concat", concat);
@@ -21,6 +27,27 @@ pub(super) fn register(environment: &mut Environment<'static>) {
     environment.add_function("_stored", |value: Value| stored(value, 0));
     environment.add_function("_kept", |value: Value, _namespace: Rest<Value>| stored(value, 1));
     environment.add_function("_attr", attribute);
+    environment.add_function("_item", item);
+    environment.add_function("dict", |arguments: Rest<ValueOrKwargs>| dictionary(&arguments.into_values()));
+    environment.add_function("namespace", |arguments: Rest<ValueOrKwargs>| {
+        let values = dictionary(&arguments.into_values())?;
+        let hidden = values.try_iter()?.any(|name| name.as_str().is_some_and(|name| name.starts_with('_')));
+        if hidden {
+            return Err(invalid("a namespace takes no names that begin with `_`"));
+        }
+        functions::namespace(Some(values.into()))
+    });
+    environment.add_function("_neg", negative);
+    environment.add_function("_rows", rows);
+    environment.add_function("_row", row);
+    environment.add_function("_given", |value: Value| match value.is_undefined() {
+        true => Value::from_object(Undefined),
+        false => value,
+    });
+    environment.add_function("_argument", |value: Value| match value.downcast_object_ref::<Undefined>() {
+        Some(_) => Value::UNDEFINED,
+        None => value,
+    });
 }
 
 fn fold(
@@ -139,6 +166,58 @@ fn positive(value: Value) -> Result<Value, Error> {
     }
 }
 
+/// `-a`.
+fn negative(value: Value) -> Result<Value, Error> {
+    match (type_name(&value), integer(&value)) {
+        ("float", _) => Ok(Value::from(-f64::try_from(value)?)),
+        ("int" | "bool", Some(integer)) => {
+            integer.checked_neg().map(number).ok_or_else(|| invalid("an integer beyond 128 bits"))
+        }
+        (name, _) => Err(invalid(format!("bad operand type for unary `-`: {name}"))),
+    }
+}
+
+/// `dict(pairs, name=value, …)`.
+fn dictionary(arguments: &[Value]) -> Result<Value, Error> {
+    let (placed, named) = split(arguments)?;
+    if placed.len() > 1 {
+        return Err(invalid(format!("dict takes one value, not {}", placed.len())));
+    }
+    let mut pairs = Vec::new();
+    match placed.first() {
+        None => {}
+        Some(value) if type_name(value) == "dict" => {
+            pairs.extend(value.as_object().and_then(|object| object.try_iter_pairs()).into_iter().flatten());
+        }
+        Some(value) => {
+            for pair in items(value.clone())?.try_iter()? {
+                let pair: Vec<Value> = items(pair)?.try_iter()?.collect();
+                let [key, value] = <[Value; 2]>::try_from(pair).map_err(|_| invalid("dict takes pairs"))?;
+                pairs.push((key, value));
+            }
+        }
+    }
+    if let Some(named) = named {
+        for name in named.args() {
+            pairs.push((Value::from(name), named.peek(name)?));
+        }
+    }
+    Ok(Value::from_pairs(pairs))
+}
+
+/// What is taken apart: minijinja knows lists only.
+fn row(value: Value) -> Result<Value, Error> {
+    match type_name(&value) {
+        "str" | "dict" => list(&value),
+        _ => Ok(value),
+    }
+}
+
+/// What a loop goes through whose items are taken apart: texts are their characters.
+fn rows(value: Value) -> Result<Value, Error> {
+    items(value)?.try_iter()?.map(row).collect::<Result<Vec<_>, _>>().map(Value::from)
+}
+
 /// What a loop goes through: the characters of a text, the keys of a dictionary, …; nothing of what is
 /// undefined.
 pub(super) fn items(value: Value) -> Result<Value, Error> {
@@ -196,26 +275,50 @@ fn check_nesting(value: &Value, depth: usize) -> Result<(), Error> {
     }
 }
 
-/// `value.name` for the names of a dictionary's methods, which come before its keys.
-fn attribute(value: Value, name: String) -> Result<Value, Error> {
-    if type_name(&value) == "dict" && DICTIONARY.contains(&name.as_str()) {
-        let shown = format!("<built-in method {name} of dict object>");
-        return Ok(Value::from_object(Method(shown)));
+/// `value.name`: methods come before keys. Those that change a value are undefined in Jinja2's sandbox.
+pub(super) fn attribute(value: Value, name: String) -> Result<Value, Error> {
+    match methods::of(&value, &name) {
+        Some(true) => Ok(Value::from_object(Method { value, name })),
+        Some(false) => Ok(Value::UNDEFINED),
+        None => value.get_attr(&name),
     }
-    value.get_attr(&name)
 }
 
-/// A method that is named and not called.
-#[derive(Debug)]
-struct Method(String);
+/// `value[key]`: keys come before methods.
+pub(super) fn item(value: Value, key: Value) -> Result<Value, Error> {
+    let found = value.get_item(&key)?;
+    match key.as_str() {
+        Some(name) if found.is_undefined() && methods::of(&value, name) == Some(true) => {
+            Ok(Value::from_object(Method { value, name: name.to_owned() }))
+        }
+        _ => Ok(found),
+    }
+}
 
-impl minijinja::value::Object for Method {
-    fn repr(self: &std::sync::Arc<Self>) -> minijinja::value::ObjectRepr {
-        minijinja::value::ObjectRepr::Plain
+/// A method that is named; it may be called later.
+#[derive(Debug)]
+struct Method {
+    value: Value,
+    name: String,
+}
+
+impl Object for Method {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
     }
 
-    fn render(self: &std::sync::Arc<Self>, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+    fn call(self: &Arc<Self>, state: &mut State<'_, '_>, arguments: &[Value]) -> Result<Value, Error> {
+        methods::call(state, &self.value, &self.name, arguments)
+    }
+}
+
+/// An undefined value that a macro is given: it is there, and its default does not take its place.
+#[derive(Debug)]
+struct Undefined;
+
+impl Object for Undefined {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
     }
 }
 

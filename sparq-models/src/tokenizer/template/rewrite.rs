@@ -7,12 +7,14 @@
 
 mod expression;
 mod lexer;
+mod names;
 mod statement;
 
 #[cfg(test)]
 mod tests;
 
 use lexer::{Part, parts};
+pub(super) use names::{Mention, Name};
 
 /// Deepest nesting of an expression, and of blocks with their `elif`s: minijinja recurses that deep.
 const DEPTH: usize = 120;
@@ -48,6 +50,8 @@ struct Edit {
 struct Edits {
     opened: Vec<Edit>,
     others: Vec<Edit>,
+    /// Filters, tests, functions and methods that the template names.
+    mentions: Vec<Mention>,
 }
 
 impl Edits {
@@ -70,7 +74,11 @@ impl Edits {
 
     /// Takes out those that were made since they were counted.
     fn since(&mut self, (opened, others): (usize, usize)) -> Self {
-        Self { opened: self.opened.split_off(opened), others: self.others.split_off(others) }
+        Self {
+            opened: self.opened.split_off(opened),
+            others: self.others.split_off(others),
+            mentions: vec![],
+        }
     }
 
     /// In the order of their places.
@@ -91,6 +99,8 @@ pub(super) struct Rewritten {
     pub(super) text: String,
     /// Places in both texts, ascending, between which they run alike.
     anchors: Vec<(usize, usize)>,
+    /// Filters, tests, functions and methods that it names.
+    pub(super) mentions: Vec<Mention>,
 }
 
 impl Rewritten {
@@ -98,9 +108,10 @@ impl Rewritten {
     pub(super) fn new(source: &str) -> Result<Self, (String, SyntaxError)> {
         let source = normalize(source);
         match edits(&source) {
-            Ok(edits) => {
+            Ok(mut edits) => {
+                let mentions = std::mem::take(&mut edits.mentions);
                 let (text, anchors) = apply(&source, 0..source.len(), edits);
-                Ok(Self { source, text, anchors })
+                Ok(Self { source, text, anchors, mentions })
             }
             Err(error) => Err((source, error)),
         }
@@ -132,19 +143,25 @@ fn normalize(source: &str) -> String {
 fn edits(source: &str) -> Result<Edits, SyntaxError> {
     let mut edits = Edits::default();
     let mut blocks = statement::Blocks::default();
+    let macros = names::macros_with_defaults(source);
     for part in parts(source) {
+        let mentioned = edits.mentions.len();
         match part? {
             // minijinja drops a line break behind `{% raw %}`.
             Part::Raw { end } => edits.close(end, "+"),
             Part::Output { tokens, range } => {
-                let mut parser = expression::Parser::new(source, &tokens, range, &mut edits);
+                let mut parser = expression::Parser::new(source, &tokens, range, &mut edits, &macros);
+                parser.hidden = blocks.hidden();
                 parser.output()?;
             }
             Part::Statement { tokens, range } => {
-                let parser = expression::Parser::new(source, &tokens, range, &mut edits);
+                let mut parser = expression::Parser::new(source, &tokens, range, &mut edits, &macros);
+                parser.hidden = blocks.hidden();
                 blocks.statement(parser)?;
             }
         }
+        let conditional = blocks.in_condition();
+        edits.mentions[mentioned..].iter_mut().for_each(|mention| mention.conditional |= conditional);
     }
     blocks.end(source)?;
     Ok(edits)
@@ -158,6 +175,11 @@ fn apply(source: &str, range: std::ops::Range<usize>, edits: Edits) -> (String, 
     for edit in edits.sorted() {
         text.push_str(&source[done..edit.start]);
         anchors.push((text.len(), edit.start));
+        // What was a bracket may become a word, which must not join the one before it.
+        let word = |c: char| c == '_' || c.is_alphanumeric();
+        if edit.text.starts_with(word) && text.ends_with(word) {
+            text.push(' ');
+        }
         text.push_str(&edit.text);
         anchors.push((text.len(), edit.end));
         done = edit.end;

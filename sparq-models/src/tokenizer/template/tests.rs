@@ -57,7 +57,7 @@ fn pieces_of_templates_do_what_jinja2_does() {
     let expected: Value = serde_json::from_str(&read("expected.json")).unwrap();
     let messages = messages(&expected["messages"]);
     let snippets = expected["snippets"].as_array().unwrap();
-    assert!(snippets.len() > 140);
+    assert!(snippets.len() > 220);
     for snippet in snippets {
         let source = snippet[0].as_str().unwrap();
         let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
@@ -81,7 +81,7 @@ fn templates_run_under_limits() {
         ("{{ [1]|tojson(indent=1000000000) }}", "a text of more than 64 MiB"),
         ("{{ 'a'|center(1000000000) }}", "a text of more than 64 MiB"),
         ("{{ '%1000000000s' % 'a' }}", "a text of more than 64 MiB"),
-        ("{{ '{:1000000000}'.format('a') }}", "the width of a format is too large"),
+        ("{{ '{:1000000000}'.format('a') }}", "a text of more than 64 MiB"),
         (
             "{% set n = namespace(a=[]) %}{% for i in range(999) %}{% set n.a = [n.a] %}{% endfor %}",
             "nested too deeply",
@@ -122,6 +122,12 @@ fn options_choose_what_a_template_sees() {
     assert_eq!(chat.render(&[say("user", "")], true).unwrap(), "[{\"z\": 1, \"a\": [2.5]}]Falsebrief");
     assert_eq!(template("{{ messages }}").set(&options), ["style", "unheard_of", "tools", "enable_thinking"]);
     assert_eq!(template("{{ thinking }}").set(&options), ["style", "unheard_of", "tools"]);
+    for long in ["[18446744073709551616]", r#"{"a\"1": -9223372036854775809}"#, "-0"] {
+        assert!(TemplateValue::json(long).unwrap_err().to_string().contains("is not supported"), "{long}");
+    }
+    for short in ["[18446744073709551615, 1e30, -0.0]", r#""\\\"99999999999999999999""#] {
+        assert!(TemplateValue::json(short).is_ok(), "{short}");
+    }
     assert!(!TemplateValue::json("[1]").unwrap().is_list_of_objects());
 }
 
@@ -179,5 +185,5 @@ fn a_failure_shows_the_line_what_failed_and_the_way_out() {
 fn dates_that_cannot_be_written_are_errors() {
     let year = template("{{ strftime_now('%Y') }}").render(&[say("user", "")], true).unwrap();
     assert_eq!(year, Zoned::now().year().to_string());
-    assert!(template("{{ strftime_now('%') }}").render(&[say("user", "")], true).is_err());
+    assert!(template("{{ strftime_now('%5d') }}").render(&[say("user", "")], true).is_err());
 }

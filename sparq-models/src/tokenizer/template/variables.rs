@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use minijinja::Value;
-use serde::Serialize;
+use serde::{Serialize, de::Error as _};
 
 use super::format::type_name;
 
@@ -21,9 +21,17 @@ impl TemplateValue {
     ///
     /// # Errors
     ///
-    /// Where it is none.
+    /// Where it is none, and for an integer beyond 64 bits: it would lose digits.
     pub fn json(text: &str) -> serde_json::Result<Self> {
-        serde_json::from_str(text).map(Self)
+        let value = serde_json::from_str(text).map(Self)?;
+        let kept =
+            |digits: &str| digits != "-0" && (digits.parse::<i64>().is_ok() || digits.parse::<u64>().is_ok());
+        match integers(text).find(|digits| !kept(digits)) {
+            Some(digits) => Err(serde_json::Error::custom(format!(
+                "the integer {digits} is not supported: integers of JSON have 64 bits"
+            ))),
+            None => Ok(value),
+        }
     }
 
     /// A text.
@@ -52,6 +60,36 @@ impl TemplateValue {
         let object = self.0.as_object().filter(|_| type_name(&self.0) == "dict")?;
         object.try_iter_pairs()?.map(|(key, value)| Some((key.as_str()?.to_owned(), Self(value)))).collect()
     }
+}
+
+/// The integers of a JSON text.
+fn integers(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        loop {
+            let start = rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit())?;
+            let (end, number) = match &rest[start..=start] {
+                "\"" => {
+                    let mut escaped = true;
+                    let end = rest[start..].find(|c| {
+                        let ends = c == '"' && !escaped;
+                        escaped = c == '\\' && !escaped;
+                        ends
+                    });
+                    (end.map_or(rest.len(), |end| start + end + 1), false)
+                }
+                _ => {
+                    let end = rest[start..].find(|c: char| !"+-.eE".contains(c) && !c.is_ascii_digit());
+                    (end.map_or(rest.len(), |end| start + end), true)
+                }
+            };
+            let word = &rest[start..end];
+            rest = &rest[end..];
+            if number && !word.contains(['.', 'e', 'E']) {
+                return Some(word);
+            }
+        }
+    })
 }
 
 impl From<bool> for TemplateValue {

@@ -6,9 +6,11 @@ use minijinja::{
 };
 
 use super::super::arguments::{bind, integer, missing, split, truth};
-use super::super::format::{Side, check_length, invalid, pad, percent, text_of};
+use super::super::format::{Side, check_length, invalid, pad, text_of};
 use super::super::methods::text::{capitalize, lines, replace, strip};
 use super::super::operators;
+use super::super::order::by_path;
+use super::super::percent::percent;
 use super::{add, one, soft};
 
 pub(super) fn register(environment: &mut Environment<'static>) {
@@ -109,15 +111,6 @@ fn join(arguments: &[Value]) -> Result<Value, Error> {
         check_length(Some(out.len()))?;
     }
     Ok(Value::from(out))
-}
-
-/// The attribute `a.b.0` of an item.
-fn by_path(item: Value, path: &Value) -> Result<Value, Error> {
-    let Some(path) = path.as_str() else { return item.get_item(path) };
-    path.split('.').try_fold(item, |item, part| match part.parse::<usize>() {
-        Ok(index) => item.get_item(&Value::from(index)),
-        Err(_) => item.get_item(&Value::from(part)),
-    })
 }
 
 /// `indent(s, width=4, first=false, blank=false)`.

@@ -1,13 +1,61 @@
 //! Python's methods of texts.
 
-use minijinja::{
-    Error, ErrorKind, Value,
-    formatting::{self, FormatStyle},
-    value::Tuple,
-};
+use minijinja::{Error, ErrorKind, Value, value::Tuple};
 
-use super::super::arguments::{bind, integer, missing, split, text, truth};
-use super::super::format::{Side, check_length, invalid, pad, printable, text_of, type_name};
+use super::super::arguments::{bind, integer, missing, text, truth};
+use super::super::format::{Side, check_length, invalid, pad, printable, type_name};
+use super::super::{chars, fields};
+
+/// The methods of Python's texts.
+pub(in super::super) const NAMES: &[&str] = &[
+    "capitalize",
+    "casefold",
+    "center",
+    "count",
+    "encode",
+    "endswith",
+    "expandtabs",
+    "find",
+    "format",
+    "format_map",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "isidentifier",
+    "islower",
+    "isnumeric",
+    "isprintable",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "ljust",
+    "lower",
+    "lstrip",
+    "maketrans",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rjust",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "translate",
+    "upper",
+    "zfill",
+];
 
 /// Calls `string.method(arguments)`.
 pub(in super::super) fn call(string: &str, method: &str, arguments: &[Value]) -> Result<Value, Error> {
@@ -150,7 +198,7 @@ pub(in super::super) fn call(string: &str, method: &str, arguments: &[Value]) ->
             let size = usize::try_from(integer(method, "tabsize", size, 8)?).unwrap_or(0);
             expand_tabs(string, size).map(Value::from)
         }
-        "format" => format(string, arguments),
+        "format" => fields::format(string, arguments),
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
     }
 }
@@ -170,9 +218,11 @@ fn plain(string: &str, method: &str) -> Option<Value> {
         "title" => Value::from(title(string)),
         "swapcase" => Value::from(string.chars().map(swap_case).collect::<String>()),
         "isspace" => all(is_space),
-        "isdigit" | "isdecimal" | "isnumeric" => all(char::is_numeric),
-        "isalpha" => all(char::is_alphabetic),
-        "isalnum" => all(char::is_alphanumeric),
+        "isdigit" => all(chars::is_digit),
+        "isdecimal" => all(chars::is_decimal),
+        "isnumeric" => all(chars::is_numeric),
+        "isalpha" => all(chars::is_letter),
+        "isalnum" => all(|c| chars::is_letter(c) || chars::is_numeric(c)),
         "isascii" => Value::from(string.is_ascii()),
         "islower" => cased(char::is_lowercase, char::is_uppercase),
         "isupper" => cased(char::is_uppercase, char::is_lowercase),
@@ -331,26 +381,4 @@ fn expand_tabs(text: &str, size: usize) -> Result<String, Error> {
         }
     }
     Ok(out)
-}
-
-/// `text.format(…)`.
-fn format(text: &str, arguments: &[Value]) -> Result<Value, Error> {
-    // Widths are numbers in the text: what is longer than seven digits would fill the memory.
-    if text.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 7) {
-        return Err(invalid("the width of a format is too large"));
-    }
-    let fields = text.contains('[') || text.contains('.');
-    // Whole lists and dictionaries are written as Python does; fields are looked up in them.
-    let shown = |value: &Value| match type_name(value) {
-        "list" | "tuple" | "dict" | "undefined" | "None" if !fields => text_of(value).map(Value::from),
-        _ => Ok(value.clone()),
-    };
-    let (placed, named) = split(arguments)?;
-    let mut arguments = placed.iter().map(shown).collect::<Result<Vec<_>, _>>()?;
-    if let Some(named) = named {
-        let pairs = named.args().map(|name| Ok((name.to_owned(), shown(&named.peek(name)?)?)));
-        let pairs = pairs.collect::<Result<Vec<(String, Value)>, Error>>()?;
-        arguments.push(pairs.into_iter().collect::<minijinja::value::Kwargs>().into());
-    }
-    formatting::format(FormatStyle::StrFormat, text, &arguments).map(Value::from)
 }

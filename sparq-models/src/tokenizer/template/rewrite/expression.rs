@@ -5,22 +5,9 @@ use std::ops::Range;
 use super::{
     DEPTH, Edits, SyntaxError,
     lexer::{Kind, Token, text_constant},
+    names::{Mention, Name},
 };
-
-/// Names of the methods of Python's dictionaries: `x.items` is one even where a key is called so.
-const OF_DICTIONARIES: &[&str] = &[
-    "clear",
-    "copy",
-    "fromkeys",
-    "get",
-    "items",
-    "keys",
-    "pop",
-    "popitem",
-    "setdefault",
-    "update",
-    "values",
-];
+use crate::tokenizer::template::methods;
 
 type Result<T> = std::result::Result<T, SyntaxError>;
 
@@ -44,11 +31,21 @@ pub(super) struct Parser<'a> {
     pub(super) edits: &'a mut Edits,
     /// How many calls deep the parser is.
     inside: usize,
+    /// Macros whose arguments have defaults.
+    macros: &'a [String],
+    /// Names that mean something here that is not supported.
+    pub(super) hidden: Vec<&'static str>,
 }
 
 impl<'a> Parser<'a> {
-    pub(super) fn new(source: &'a str, tokens: &'a [Token], tag: Range<usize>, edits: &'a mut Edits) -> Self {
-        Self { source, tokens, at: 0, tag, edits, inside: 0 }
+    pub(super) fn new(
+        source: &'a str,
+        tokens: &'a [Token],
+        tag: Range<usize>,
+        edits: &'a mut Edits,
+        macros: &'a [String],
+    ) -> Self {
+        Self { source, tokens, at: 0, tag, edits, inside: 0, macros, hidden: vec![] }
     }
 
     /// The range of the whole tag.
@@ -57,12 +54,17 @@ impl<'a> Parser<'a> {
     }
 
     /// What is said by a token, nothing behind the last one.
-    fn word(&self, ahead: usize) -> &'a str {
+    pub(super) fn word(&self, ahead: usize) -> &'a str {
         self.tokens.get(self.at + ahead).map_or("", |token| &self.source[token.start..token.end])
     }
 
     pub(super) fn peek(&self) -> &'a str {
         self.word(0)
+    }
+
+    /// Where the next token begins, the end of the tag behind the last one.
+    pub(super) fn place(&self) -> usize {
+        self.tokens.get(self.at).map_or(self.tag.end, |token| token.start)
     }
 
     pub(super) fn kind(&self) -> Option<Kind> {
@@ -210,17 +212,30 @@ impl<'a> Parser<'a> {
         self.deeper(Node { start: operator.start, ..node }, node)
     }
 
+    /// Comparisons, in a row as in Python; those that ask for an order, or for a part, become a call.
     fn compare(&mut self) -> Result<Node> {
         let mut node = self.sum()?;
+        let mut operators = Vec::new();
         loop {
-            match self.peek() {
-                "==" | "!=" | "<" | "<=" | ">" | ">=" | "in" => self.at += 1,
-                "not" if self.word(1) == "in" => self.at += 2,
-                _ => return Ok(node),
-            }
+            let count = match self.peek() {
+                "==" | "!=" | "<" | "<=" | ">" | ">=" | "in" => 1,
+                "not" if self.word(1) == "in" => 2,
+                _ => break,
+            };
+            let (first, last) = (self.tokens[self.at], self.tokens[self.at + count - 1]);
+            operators.push((first.start..last.end, if count == 2 { "not in" } else { self.peek() }));
+            self.at += count;
             let right = self.sum()?;
             node = self.deeper(node, right)?;
         }
+        if operators.iter().any(|(_, operator)| !matches!(*operator, "==" | "!=")) {
+            self.edits.open(node.start, "_compare(");
+            self.edits.close(node.end, ")");
+            for (range, operator) in operators {
+                self.edits.replace(range.start, range.end, format!(", \"{operator}\", "));
+            }
+        }
+        Ok(node)
     }
 
     fn sum(&mut self) -> Result<Node> {
@@ -276,12 +291,17 @@ impl<'a> Parser<'a> {
 
     fn unary(&mut self, with_filters: bool) -> Result<Node> {
         let node = match self.peek() {
-            "-" => self.prefixed(|parser| parser.unary(false))?,
-            "+" => {
-                let sign = self.tokens[self.at];
+            sign @ ("-" | "+") => {
+                let token = self.tokens[self.at];
+                let number = matches!(
+                    self.tokens.get(self.at + 1),
+                    Some(Token { kind: Kind::Integer | Kind::Float, .. })
+                );
                 let node = self.prefixed(|parser| parser.unary(false))?;
-                self.edits.replace(sign.start, sign.end, "_pos(");
-                self.edits.close(node.end, ")");
+                if sign == "+" || !number {
+                    self.edits.replace(token.start, token.end, if sign == "+" { "_pos(" } else { "_neg(" });
+                    self.edits.close(node.end, ")");
+                }
                 node
             }
             _ => {
@@ -302,6 +322,13 @@ impl<'a> Parser<'a> {
         match token.kind {
             Kind::Name => {
                 let constant = matches!(word, "true" | "True" | "false" | "False" | "none" | "None");
+                if self.hidden.contains(&word) {
+                    let message = format!("`{word}` of a macro is not supported");
+                    return Err(SyntaxError::new(token.start..token.end, message));
+                }
+                if self.peek() == "(" {
+                    self.mention(Name::Function, token);
+                }
                 Ok(Node { constant, ..node })
             }
             Kind::Integer | Kind::Float => Ok(node),
@@ -366,16 +393,26 @@ impl<'a> Parser<'a> {
                     };
                     let word = &self.source[name.start..name.end];
                     node = self.deeper(node, Node { end: name.end, ..node })?;
-                    if OF_DICTIONARIES.contains(&word) && self.peek() != "(" {
+                    let of_loop = &self.source[start..dot.start] == "loop";
+                    if self.peek() == "(" {
+                        self.mention(Name::Method, name);
+                    } else if methods::is_one(word) && !of_loop {
                         self.edits.open(start, "_attr(");
                         self.edits.replace(dot.start, name.end, format!(", \"{word}\")"));
                     }
                 }
                 "[" => {
-                    self.next()?;
+                    let open = self.next()?;
+                    let first = self.at;
                     let index = self.subscript()?;
                     node = self.deeper(node, index)?;
-                    node.end = self.expect("]")?.end;
+                    let close = self.expect("]")?;
+                    node.end = close.end;
+                    if self.may_name_a_method(&self.tokens[first..self.at - 1]) {
+                        self.edits.open(start, "_item(");
+                        self.edits.replace(open.start, open.end, ", ");
+                        self.edits.replace(close.start, close.end, ")");
+                    }
                 }
                 "(" => node = self.call(node)?,
                 _ => return Ok(node),
@@ -383,9 +420,36 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// Whether an index may be the name of a method: neither a number, nor a part, nor another text.
+    fn may_name_a_method(&self, index: &[Token]) -> bool {
+        let word = |token: &Token| &self.source[token.start..token.end];
+        let mut depth = 0;
+        for token in index.iter().filter(|token| token.kind == Kind::Operator) {
+            match word(token) {
+                "[" | "(" | "{" => depth += 1,
+                "]" | ")" | "}" => depth -= 1,
+                ":" if depth == 0 => return false,
+                _ => {}
+            }
+        }
+        match index {
+            [token] if token.kind == Kind::Text => {
+                let text = word(token).get(1..word(token).len() - 1).unwrap_or_default();
+                methods::is_one(text) || text.contains('\\')
+            }
+            index => !index.iter().all(|token| token.kind == Kind::Integer || word(token) == "-"),
+        }
+    }
+
+    /// Notes a name that must be known.
+    fn mention(&mut self, name: Name, token: Token) {
+        let conditional = self.tokens.iter().any(|token| &self.source[token.start..token.end] == "if");
+        self.edits.mentions.push(Mention { name, range: token.start..token.end, conditional });
+    }
+
     /// `index` or `start:stop:step`.
     fn subscript(&mut self) -> Result<Node> {
-        let here = self.tokens.get(self.at).map_or(self.tag.end, |token| token.start);
+        let here = self.place();
         let mut node = Node { start: here, end: here, depth: 0, constant: false };
         let mut any = false;
         while self.peek() != "]" {
@@ -408,11 +472,14 @@ impl<'a> Parser<'a> {
     }
 
     fn call(&mut self, callee: Node) -> Result<Node> {
-        let recursion = &self.source[callee.start..callee.end] == "loop";
+        let name = &self.source[callee.start..callee.end];
+        let recursion = name == "loop";
+        let with_defaults = self.macros.iter().any(|other| other == name);
         self.expect("(")?;
         let mut node = callee;
         while self.peek() != ")" {
-            if matches!(self.peek(), "*" | "**") {
+            let unpacked = matches!(self.peek(), "*" | "**");
+            if unpacked {
                 self.at += 1;
             } else if self.kind() == Some(Kind::Name) && self.word(1) == "=" {
                 self.at += 2;
@@ -420,6 +487,10 @@ impl<'a> Parser<'a> {
             let argument = self.expression()?;
             if recursion {
                 self.edits.open(argument.start, "_iter(");
+                self.edits.close(argument.end, ")");
+            }
+            if with_defaults && !argument.constant && !unpacked {
+                self.edits.open(argument.start, "_given(");
                 self.edits.close(argument.end, ")");
             }
             node = Node { depth: node.depth.max(argument.depth), ..node };
@@ -461,6 +532,7 @@ impl<'a> Parser<'a> {
     /// One filter and its arguments.
     pub(super) fn filter(&mut self, value: Node) -> Result<Node> {
         let name = self.dotted_name()?;
+        self.mention(Name::Filter, name);
         let node = self.deeper(value, Node { end: name.end, ..value })?;
         match self.peek() {
             "(" => self.call(node),
@@ -470,6 +542,7 @@ impl<'a> Parser<'a> {
 
     fn test(&mut self, value: Node) -> Result<Node> {
         let name = self.dotted_name()?;
+        self.mention(Name::Test, name);
         let node = self.deeper(value, Node { end: name.end, ..value })?;
         let argument = match (self.kind(), self.peek()) {
             (Some(Kind::Operator), "(") => return self.call(node),

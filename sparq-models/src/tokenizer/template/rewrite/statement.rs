@@ -15,13 +15,29 @@ type Result<T> = std::result::Result<T, SyntaxError>;
 pub(super) struct Blocks {
     /// Names, and how deep minijinja's tree is there.
     open: Vec<(String, usize)>,
+    /// The arguments of the macros that are open.
+    macros: Vec<Vec<String>>,
 }
+
+/// What Jinja2 gives a macro beside its arguments.
+const SURPLUS: [&str; 2] = ["varargs", "kwargs"];
 
 impl Blocks {
     /// Whether a statement is inside of a macro or of a block that is given to one: such bodies see the names
     /// around them only if they read them.
     fn in_macro(&self) -> bool {
         self.open.iter().any(|(name, _)| matches!(name.as_str(), "macro" | "call"))
+    }
+
+    /// Whether the innermost block is a condition.
+    pub(super) fn in_condition(&self) -> bool {
+        self.open.last().is_some_and(|(name, _)| name == "if")
+    }
+
+    /// What a macro may not read: the arguments that it does not name.
+    pub(super) fn hidden(&self) -> Vec<&'static str> {
+        let named = |name: &str| self.macros.iter().flatten().any(|argument| argument == name);
+        SURPLUS.into_iter().filter(|name| !self.macros.is_empty() && !named(name)).collect()
     }
 
     fn enter(&mut self, name: &str, range: Range<usize>) -> Result<()> {
@@ -63,14 +79,13 @@ impl Blocks {
             "macro" => {
                 self.enter(name, parser.tag())?;
                 parser.name()?;
-                signature(&mut parser)?;
+                self.macros.push(signature(&mut parser)?);
             }
             "call" => {
                 self.enter(name, parser.tag())?;
-                if parser.peek() == "(" {
-                    signature(&mut parser)?;
-                }
+                let arguments = if parser.peek() == "(" { signature(&mut parser)? } else { vec![] };
                 parser.expression()?;
+                self.macros.push(arguments);
             }
             "filter" => {
                 self.enter(name, parser.tag())?;
@@ -78,14 +93,7 @@ impl Blocks {
             }
             "with" => {
                 self.enter(name, parser.tag())?;
-                while !parser.at_end() {
-                    target(&mut parser)?;
-                    parser.expect("=")?;
-                    parser.expression()?;
-                    if !parser.at_end() {
-                        parser.expect(",")?;
-                    }
-                }
+                with(&mut parser)?;
             }
             // What marks a text for training is a scope and no more.
             "generation" => {
@@ -128,6 +136,9 @@ impl Blocks {
                 ));
             }
         }
+        if matches!(block, "macro" | "call") {
+            self.macros.pop();
+        }
         if block == "generation" {
             parser.edits.replace(keyword.start, keyword.end, "endwith");
         }
@@ -160,7 +171,11 @@ fn target<'a>(parser: &mut Parser<'a>) -> Result<Option<&'a str>> {
         } else {
             let name = parser.name()?;
             if parser.skip(".") {
-                parser.name()?;
+                let field = parser.name()?;
+                if parser.source[field.start..field.end].starts_with('_') {
+                    let message = "a namespace takes no names that begin with `_`";
+                    return Err(SyntaxError::new(field.start..field.end, message));
+                }
                 space = Some(&parser.source[name.start..name.end]);
             }
         }
@@ -171,12 +186,18 @@ fn target<'a>(parser: &mut Parser<'a>) -> Result<Option<&'a str>> {
     }
 }
 
+/// Whether the target that follows is several names.
+fn takes_apart(parser: &Parser<'_>) -> bool {
+    parser.peek() == "(" || parser.word(1) == ","
+}
+
 /// Python loops over texts, and not over `none`.
 fn for_loop(parser: &mut Parser<'_>) -> Result<()> {
+    let apart = takes_apart(parser);
     target(parser)?;
     parser.expect("in")?;
     let node = parser.tuple(false)?;
-    wrap(parser, node, "_iter(", ")");
+    wrap(parser, node, if apart { "_rows(" } else { "_iter(" }, ")");
     if parser.skip("if") {
         parser.expression()?;
     }
@@ -186,13 +207,21 @@ fn for_loop(parser: &mut Parser<'_>) -> Result<()> {
 
 /// `set target = value`, or the beginning of a block, for which it returns true.
 fn set(parser: &mut Parser<'_>, in_macro: bool) -> Result<bool> {
+    let apart = takes_apart(parser);
     let space = target(parser)?;
-    let open = if space.is_some() { "_kept(" } else { "_stored(" };
+    let open = match (space, apart) {
+        (Some(_), _) => "_kept(",
+        (None, true) => "_stored(_row(",
+        (None, false) => "_stored(",
+    };
     let space = space.filter(|_| in_macro);
     if parser.skip("=") {
         let node = parser.tuple(true)?;
         // A second argument reads the namespace, or a macro would not see it.
-        let close = space.map_or(")".to_owned(), |space| format!(", {space})"));
+        let close = match space {
+            Some(space) => format!(", {space})"),
+            None => if apart { "))" } else { ")" }.to_owned(),
+        };
         wrap(parser, node, open, &close);
         return Ok(false);
     }
@@ -216,33 +245,76 @@ fn filters(parser: &mut Parser<'_>) -> Result<()> {
     }
 }
 
-/// The arguments of a macro. minijinja finds defaults before the arguments that they may name: such are set in
-/// the body.
-fn signature(parser: &mut Parser<'_>) -> Result<()> {
+/// `name = value, …`. In Jinja2 no value sees the names beside it: several become one that is taken apart.
+fn with(parser: &mut Parser<'_>) -> Result<()> {
+    let mut pairs = Vec::new();
+    let edits = parser.edits.count();
+    let start = parser.place();
+    let mut end = start;
+    while !parser.at_end() {
+        let place = parser.place();
+        let apart = takes_apart(parser);
+        target(parser)?;
+        let name = parser.source[place..parser.expect("=")?.start].trim();
+        let edits = parser.edits.count();
+        let node = parser.expression()?;
+        let name = if apart && !name.starts_with('(') { format!("({name})") } else { name.to_owned() };
+        pairs.push((name, apart, node, parser.edits.since(edits)));
+        end = node.end;
+        if !parser.at_end() {
+            end = parser.expect(",")?.end;
+        }
+    }
+    let _ = parser.edits.since(edits);
+    if pairs.is_empty() {
+        return Ok(());
+    }
+    let (mut names, mut values) = (Vec::new(), Vec::new());
+    for (name, apart, node, edits) in pairs {
+        names.push(name);
+        let value = apply(parser.source, node.start..node.end, edits).0;
+        values.push(if apart { format!("_row({value})") } else { value });
+    }
+    let text = match names.len() {
+        1 => format!("{} = {}", names[0], values[0]),
+        _ => format!("({}) = ({})", names.join(", "), values.join(", ")),
+    };
+    parser.edits.replace(start, end, text);
+    Ok(())
+}
+
+/// The arguments of a macro, whose names it returns. minijinja finds defaults before the arguments that they may
+/// name: such are set in the body.
+fn signature(parser: &mut Parser<'_>) -> Result<Vec<String>> {
     parser.expect("(")?;
-    let mut late = Vec::new();
+    let mut names = Vec::new();
+    let mut behind = Vec::new();
+    let mut has_default = false;
     while parser.peek() != ")" {
         let name = parser.name()?;
+        let name = &parser.source[name.start..name.end];
+        names.push(name.to_owned());
         if parser.skip("=") {
+            has_default = true;
             let edits = parser.edits.count();
             let node = parser.expression()?;
             if !node.constant {
-                let name = &parser.source[name.start..name.end];
                 let value = late_default(parser, node, edits);
-                late.push(format!("if {name} is undefined"));
-                late.push(format!("set {name} = {value}"));
-                late.push("endif".to_owned());
+                behind.push(format!("if {name} is undefined"));
+                behind.push(format!("set {name} = {value}"));
+                behind.push("endif".to_owned());
             }
         }
+        behind.push(format!("set {name} = _argument({name})"));
         if parser.peek() != ")" {
             parser.expect(",")?;
         }
     }
     parser.expect(")")?;
-    if !late.is_empty() {
-        behind_tag(parser, &late);
+    if has_default {
+        behind_tag(parser, &behind);
     }
-    Ok(())
+    Ok(names)
 }
 
 /// Takes the expression, with its edits since they were counted, out of its place.
