@@ -66,6 +66,12 @@ mod tests {
 
     #[test]
     fn names_that_are_not_there_are_told_before_a_template_runs() {
+        let error_of = |template: &str| {
+            let config = json!({ "chat_template": template });
+            let files = TokenizerFiles { config: Some(&config), ..TokenizerFiles::default() };
+            let config = TokenizerConfig::new(Path::new("no folder"), &files).unwrap();
+            summaries(&config)[0].error.clone()
+        };
         for (template, expected) in [
             ("{% if tools %}{{ tools|wordwrap(3) }}{% endif %}", "`wordwrap`: unknown filter"),
             ("{{ messages|fnord }}", "`fnord`: unknown filter"),
@@ -74,15 +80,11 @@ mod tests {
             ("{% set row = cycler(1) %}", "`cycler`: unknown function"),
             ("{% macro f() %}{{ varargs }}{% endmacro %}", "`varargs` of a macro is not supported"),
         ] {
-            let config = json!({ "chat_template": template });
-            let config = TokenizerConfig::new(Path::new("no folder"), Some(&config), None).unwrap();
-            let error = summaries(&config)[0].error.clone().unwrap_or_default();
+            let error = error_of(template).unwrap_or_default();
             assert!(error.contains(expected) && error.contains("line 1"), "{template}: {error}");
         }
         let known = "{% macro f(a) %}{{ a.split('x') }}{% endmacro %}{{ f(x)|upper }}{{ x is none }}{{ loop.cycle(1) }}\
                      {{ namespace(a=1).a }}{{ strftime_now('') }}{% set g = f %}{{ g('') }}";
-        let config = json!({ "chat_template": known });
-        let config = TokenizerConfig::new(Path::new("no folder"), Some(&config), None).unwrap();
-        assert_eq!(summaries(&config)[0].error, None);
+        assert_eq!(error_of(known), None);
     }
 }

@@ -30,7 +30,7 @@ fn operators_of_python_become_calls_around_their_operands() {
         ("{{ a ~ b + c ~ d }}", "{{ _add(_concat(a , b) , _concat(c , d)) }}"),
         ("{{ a * b % c % d }}", "{{ _mod(a * b , c , d) }}"),
         ("{{ '%s' % (a, b)|f }}", "{{ _mod('%s' , (a, b)|f) }}"),
-        ("{{ -x % +y }}", "{{ _mod(-x , _pos(y)) }}"),
+        ("{{ -x % +y }}", "{{ _mod(_neg(x) , _pos(y)) }}"),
         ("{{ a, b }}", "{{ (a, b) }}"),
         ("{{ x.items }}{{ x.items() }}", "{{ _attr(x, \"items\") }}{{ x.items() }}"),
         ("{{ x['items'] }}{{ x['a'] }}", "{{ _item(x, 'items') }}{{ x['a'] }}"),
