@@ -198,7 +198,8 @@ impl ModelConfig {
 fn norm_epsilon(fields: &ConfigFields<'_>, name: &str) -> Result<Option<f64>> {
     match fields.optional::<f64>(name)? {
         Some(0.0) => Ok(Some(0.0)),
-        _ => fields.optional_positive_float(name),
+        Some(below) if below < 0.0 => Err(fields.bad_field(name, format!("must be 0 or more, is {below}"))),
+        epsilon => Ok(epsilon),
     }
 }
 

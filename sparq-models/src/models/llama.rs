@@ -114,8 +114,8 @@ mod tests {
     fn absent_fields_take_their_defaults() {
         let config = read(json!({})).unwrap();
         assert!(!config.tied && !config.attention_bias && !config.mlp_bias);
-        let message = read(json!({"rms_norm_eps": 0.0})).unwrap_err().to_string();
-        assert!(message.contains("field `rms_norm_eps`: must be above 0"), "{message}");
+        let message = read(json!({"rms_norm_eps": -0.5})).unwrap_err().to_string();
+        assert!(message.contains("field `rms_norm_eps`: must be 0 or more"), "{message}");
         let message = read(json!({"rope_scaling": 2})).unwrap_err().to_string();
         assert!(message.contains("field `rope_scaling`: expected an object, found 2"), "{message}");
     }

@@ -250,7 +250,7 @@ fn norms_may_add_nothing_and_full_attention_has_two_names() {
     {
         assert_eq!(config(model_type, json!({name: 0})).unwrap().norm_epsilon, 0.0);
         let message = config(model_type, json!({name: -1e-5})).unwrap_err().to_string();
-        assert!(message.contains("must be above 0"), "{message}");
+        assert!(message.contains("must be 0 or more"), "{message}");
     }
     let types = |name: &str| json!({"layer_types": ["full_attention", name, "attention"]});
     for model_type in ["llama", "phi3", "gemma"] {
