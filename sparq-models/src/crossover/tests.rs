@@ -14,20 +14,23 @@ fn what_was_measured_is_kept_by_shape_and_size() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("cache/crossover.json");
     let config = SparqConfig::new(&SHAPE, 4, 64);
-    let found = find(&mut Crossovers::new(Some(file.clone())), &config);
+    let mut crossovers = Crossovers::new(Some(file.clone()));
+    let found = find(&mut crossovers, &config);
     assert!(found.tokens > config.top_k && found.measured_tokens >= 256, "{found:?}");
+    // On a busy machine one length is all there is time for, and is not kept.
+    assert_eq!(file.exists(), !crossovers.known.is_empty());
 
-    // The file holds it, and what it holds is taken without measuring.
+    // What the file holds is taken without measuring.
     let entries =
         || -> BTreeMap<String, Value> { serde_json::from_slice(&fs::read(&file).unwrap()).unwrap() };
-    let key = entries().into_keys().next().unwrap();
+    let key = key(&SHAPE.into(), &config, &Device::flex(), DType::F32);
     let crossover = Crossover { tokens: 4321, measured_tokens: 8192, estimated: false };
     let planted = Entry { crossover, longest_tokens: 256 };
-    fs::write(&file, serde_json::to_vec(&BTreeMap::from([(key.clone(), planted)])).unwrap()).unwrap();
+    crossovers.keep(key.clone(), planted).unwrap();
     let mut other = Crossovers::new(Some(file.clone()));
     assert_eq!(find(&mut other, &config), crossover);
     find(&mut other, &SparqConfig { rank: 8, ..config });
-    assert_eq!(entries().len(), 2);
+    assert_eq!(entries().len(), other.known.len());
 
     // An entry of the old form does not say what was measured, and a damaged file counts as empty.
     fs::write(&file, format!(r#"{{"{key}": {{"tokens": null}}, "other": {{"tokens": 7}}}}"#)).unwrap();
