@@ -88,7 +88,7 @@ fn commands_do_what_they_say() {
     assert!(notes.contains("attention  dense") && notes.contains("/clear"), "{notes}");
     assert!(
         notes.contains("dense-below 0\n           temperature 0\n           max-new-tokens 5\n           attention dense\n")
-            && notes.contains("\nsampling   greedy\nattention  dense\nanswers    5 tokens at most\n"),
+            && notes.contains("\nsampling   greedy, repetition_penalty 1.1\nattention  dense\nanswers    5 tokens at most\n"),
         "{notes}"
     );
     assert!(notes.contains("(cut off at max-new-tokens = 5)"), "{notes}");
@@ -160,7 +160,7 @@ fn what_cannot_run_is_not_set() {
         assert!(notes.contains(message), "{message} in {notes}");
     }
     assert!(notes.contains("set        max-new-tokens 12\n"), "{notes}");
-    assert!(notes.contains("sampling   greedy\n"), "{notes}");
+    assert!(notes.contains("sampling   greedy, repetition_penalty 1.1\n"), "{notes}");
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn a_new_method_takes_up_the_flags_before_it() {
                  /set attention sparq:r=8:k=16\n/set compression-ratio 2\n/set sparq-rank 8\n";
     let (_, notes) = chat_with_mistakes(&["--k-index", "int8", "--group-scores", "softmax"], lines);
     for expected in [
-        "sparq, rank r = 8, top-k = 16, local window = 4, mean value on, group scores softmax, index int8, \
+        "sparq, rank r = 8, top-k = 16, local window = 4, mean value off, group scores softmax, index int8, \
          dense below 0 tokens",
         "note: `k-index int8` no longer holds beside `attention h2o:k=16`",
         "note: `dense-below 0` no longer holds beside `attention h2o:k=16`",

@@ -175,7 +175,7 @@ fn settings_that_are_wrong_or_not_built_are_named_and_the_text_comes() {
     let notes: Vec<&str> = figures.lines().filter(|line| line.starts_with("note: ")).collect();
     assert_eq!(notes.len(), 3, "{figures}");
     for (note, part) in notes.iter().zip([
-        "field `temperature`: \"0.7\" is left out",
+        "field `temperature`: the text \"0.7\" is left out",
         "`eos_token_id`: null",
         "num_beams = 4",
     ]) {

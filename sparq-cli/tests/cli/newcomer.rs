@@ -63,7 +63,7 @@ fn words_that_mean_something_else_have_a_hint() {
     };
     fails(&["inspect", "smol"], 2, "hint: -m names a model: -m smol");
     fails(&["generate", "a", "-m", "https://huggingface.co/org/name"], 1, "hint: write it as org/name");
-    fails(&["chat", "--chat-template", "/nope"], 1, "there is no file `/nope`");
+    fails(&["chat", "--chat-template", "/nope"], 1, "`/nope`: there is no such file");
     fails(
         &["generate", "a", "--temperature", "-1"],
         1,

@@ -14,8 +14,8 @@ pub(super) const HELP: &str = "\
 /stats                 figures of the last answer, and how much of the context is used
 /save [--force] FILE   write the conversation to a file: JSON for *.json, else text
 /load FILE             go on with a conversation that /save wrote as JSON
-/help                  this; so does /?
-/bye                   end; so do /exit, /quit and Ctrl-D; Ctrl-C stops an answer
+/help, /?              this
+/bye, /exit, /quit     end, as Ctrl-D does; Ctrl-C stops an answer
 //…                    a message that begins with a slash
 \"\"\"…\"\"\"              a message of several lines; so is one whose lines end in a backslash";
 

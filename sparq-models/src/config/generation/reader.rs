@@ -269,7 +269,8 @@ impl<'a> Reader<'a> {
     }
 
     fn leave_out(&mut self, name: &str, value: &Value, expected: &str) {
-        let value = excerpt(&value.to_string());
+        let text = if value.is_string() { "the text " } else { "" };
+        let value = format!("{text}{}", excerpt(&value.to_string()));
         self.note(format!("field `{name}`: {value} is left out, expected {expected}"));
     }
 

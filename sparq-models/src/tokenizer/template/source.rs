@@ -132,7 +132,7 @@ impl ChatTemplates {
     /// # Errors
     ///
     /// [`Error::Config`] where `name` is none of the templates, or where there are several and none is the
-    /// default; [`Error::FileNotFound`] for a name where there are none.
+    /// default, or where there are no templates for a name.
     pub fn choose(&self, name: Option<&str>, tools: bool) -> Result<Option<&TemplateSource>> {
         let only = || self.0.values().next().filter(|_| self.0.len() == 1);
         let found = match name {
@@ -144,7 +144,10 @@ impl ChatTemplates {
         };
         let Some((_, first)) = self.iter().next() else {
             return match name {
-                Some(name) => Err(Error::FileNotFound { path: name.into() }),
+                Some(name) => {
+                    let message = "there is no such file, and the model has no chat templates".to_owned();
+                    Err(Error::Config { path: name.into(), message })
+                }
                 None => Ok(None),
             };
         };
@@ -153,10 +156,12 @@ impl ChatTemplates {
             let names = names.join(", ");
             let message = match name {
                 Some(name) if name.contains(['/', '\\']) => {
-                    return Err(Error::FileNotFound { path: name.into() });
+                    let message =
+                        format!("there is no such file; the model's own chat templates are {names}");
+                    return Err(Error::Config { path: name.into(), message });
                 }
                 Some(name) => format!(
-                    "none of the chat templates is called `{name}`, nor is there such a file; there are {names}"
+                    "none of the chat templates is called `{name}`; there are {names}, and no file of this name"
                 ),
                 None => format!(
                     "none of the chat templates is the default; --chat-template chooses one of {names}"
