@@ -62,8 +62,9 @@ impl TemplateArgs {
         if let Some(path) = &self.tools {
             let text =
                 fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+            let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
             let tools =
-                TemplateValue::json(&text).with_context(|| format!("`{}` is no JSON", path.display()))?;
+                TemplateValue::json(text).with_context(|| format!("`{}` is no JSON", path.display()))?;
             if !tools.is_list_of_objects() {
                 bail!(
                     "`{}` is no list of objects: tools are [{{\"type\": \"function\", …}}, …]",

@@ -12,9 +12,6 @@ use crate::{
     output::{self, Progress},
 };
 
-/// Context that memory is stated for where the model does not name its longest.
-const FALLBACK_CONTEXT_TOKENS: u64 = 4096;
-
 /// What is printed: with `--json`, under these names.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -37,7 +34,7 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let tokenizer = checkpoint.tokenizer();
     let generation = GenerationSummary::new(&checkpoint, tokenizer.as_ref().ok());
     let own_context = inspection.sizes.context_tokens.map(|tokens| tokens as u64);
-    let context = args.max_seq_len.or(own_context).unwrap_or(FALLBACK_CONTEXT_TOKENS);
+    let context = args.max_seq_len.or(own_context).unwrap_or_default();
     let formats =
         |&dtype: &DType| Formats { dtype, weights: args.weights.format(), index: args.k_index.form() };
     let dtypes = dtypes(args.dtype).iter().filter(|_| inspection.is_loadable());

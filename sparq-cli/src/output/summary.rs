@@ -149,19 +149,18 @@ fn attention_line(attention: &Attention, stats: &Stats, known: &Known) -> String
     line
 }
 
-/// Different methods, each once: `dense (2 layers), sparq r=8 k=32 (6 layers)`.
+/// Different methods, each once: `dense (2 layers), h2o:k=8:l=2 (6 layers)`.
 fn grouped(methods: &[Method]) -> String {
-    let mut groups: Vec<(&Method, usize)> = vec![];
+    let mut groups: Vec<(String, usize)> = vec![];
     for method in methods {
-        match groups.iter_mut().find(|(known, _)| *known == method) {
+        let notation = MethodSpec::from(method).to_string();
+        match groups.iter_mut().find(|(known, _)| *known == notation) {
             Some((_, count)) => *count += 1,
-            None => groups.push((method, 1)),
+            None => groups.push((notation, 1)),
         }
     }
-    let shown = groups.iter().take(GROUPS).map(|(method, count)| {
-        let words = MethodSpec::from(*method).to_string().replace(':', " ");
-        format!("{words} ({})", counted(*count, "layer"))
-    });
+    let shown = groups.iter().take(GROUPS);
+    let shown = shown.map(|(notation, count)| format!("{notation} ({})", counted(*count, "layer")));
     let more: usize = groups.iter().skip(GROUPS).map(|(_, count)| count).sum();
     let more = (more > 0).then(|| format!("others ({})", counted(more, "layer")));
     shown.chain(more).collect::<Vec<_>>().join(", ")

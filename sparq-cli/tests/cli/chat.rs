@@ -273,7 +273,7 @@ fn what_has_no_effect_is_said() {
         ]
     );
     assert!(
-        notes.contains("set        top-p 0.9\n           attention dense\n           temperature 1\n"),
+        notes.contains("           top-p 0.9\n           attention dense\n           temperature 1\n"),
         "{notes}"
     );
     let folder = TempDir::new().unwrap();

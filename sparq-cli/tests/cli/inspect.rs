@@ -162,8 +162,7 @@ fn an_architecture_that_cannot_be_loaded_is_described_all_the_same() {
     let report = json_of(&[], folder.path());
     assert_eq!((&report["architecture"], &report["supported"]), (&json!("NovelForCausalLM"), &json!(false)));
     assert_eq!(report["parameters"], 108992);
-    assert_eq!(report["memory"].as_array().unwrap().len(), 3);
-    assert_eq!(report["memory"][0]["context_tokens"], 4096, "where the model states none");
+    assert_eq!(report["memory"], json!([]), "it is not known what such layers keep");
     sparq()
         .args(["inspect", "-m"])
         .arg(folder.path())

@@ -16,7 +16,7 @@ fn figures(args: &[&str]) -> String {
 
 /// Bytes moved over what dense attention would have moved, in percent.
 fn share(figures: &str) -> f64 {
-    figures.split("dense (").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
+    figures.split("been dense (").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn layers_may_differ() {
     fs::write(&profile, format!(r#"{{ "layers": [{}] }}"#, layers.join(","))).unwrap();
     let mixed = figures(&["--profile", path]);
     assert_eq!(share(&mixed), some);
-    let line = format!("attention  profile {path}: dense (4 layers), local k=8 i=2 (4 layers)\n");
+    let line = format!("attention  profile {path}: dense (4 layers), local:k=8:i=2 (4 layers)\n");
     assert!(mixed.contains(&line), "{mixed}");
     let first = figures(&["--attention", "local:k=8:i=2", "--dense-layers", "1"]);
     assert!(first.contains("attention  local:k=8:i=2, the first layer dense\n"), "{first}");

@@ -73,9 +73,11 @@ fn beside(path: &Path) -> io::Result<signals::Temporary> {
 
 /// What the system says alone: the name of the temporary file is no concern of the user's.
 fn without_path(error: io::Error) -> io::Error {
-    let of_system = |cause: &io::Error| cause.raw_os_error();
-    let cause = error.get_ref().and_then(|inner| inner.source()?.downcast_ref()).and_then(of_system);
-    cause.map_or(error, io::Error::from_raw_os_error)
+    let text = error.to_string();
+    match text.rsplit_once(" at path ") {
+        Some((cause, _)) if error.raw_os_error().is_none() => io::Error::new(error.kind(), cause.to_owned()),
+        _ => error,
+    }
 }
 
 /// Whether a file has further names, which replacing one would leave with the old content.
