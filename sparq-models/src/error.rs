@@ -106,7 +106,7 @@ pub enum Error {
     },
 
     /// A profile is made for a model of another depth.
-    #[error("the profile has {profile} layers, the model {model}")]
+    #[error("the profile has {profile} layer{}, the model {model}", if *profile == 1 { "" } else { "s" })]
     ProfileLayers {
         /// Entries of the profile.
         profile: usize,

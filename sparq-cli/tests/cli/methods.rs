@@ -87,5 +87,5 @@ fn layers_may_differ() {
     let run = || sparq().args(["generate", "Once", "--profile", path]).assert().code(1);
     run().stderr(contains("layer 1: `h2o:k=0`"));
     fs::write(&profile, r#"{ "layers": ["dense"] }"#).unwrap();
-    run().stderr(contains("the profile has 1 layers, the model 8").and(contains("hint: ")));
+    run().stderr(contains("the profile has 1 layer, the model 8").and(contains("hint: ")));
 }

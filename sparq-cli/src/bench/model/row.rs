@@ -100,9 +100,9 @@ pub(super) fn common(
         machine: Machine::new(&args.model.device, &device::parse(&args.model.device)?),
         model_filename: args.name(),
         model_type: format!(
-            "{architecture} {:.1}B, {} layers",
+            "{architecture} {:.1}B, {}",
             parameters as f64 / 1e9,
-            size("num_hidden_layers")
+            crate::output::counted(size("num_hidden_layers") as usize, "layer")
         ),
         model_size: linears + table,
         model_n_params: parameters,
