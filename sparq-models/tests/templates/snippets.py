@@ -40,6 +40,7 @@ EXPRESSIONS = [
     "'a b c'|wordcount, 'abc'|center(7) ~ '|', 'one two three four'|truncate(9)", "'<\\'\">&'|e", "'<x>'|safe + '<y>'", "'%s=%d'|format('a', 3), '%(k)s'|format(k=1)", "'abc'|list, {'a': 1}|list", "1|string + '2', none|string, 1e-7|string", "'x'|fnord", "'x' is fnord", "'a,b'|split(',')",
     "bos_token ~ eos_token", "dict(a=1), dict({'b': 2}, c=3)", "strftime_now(format='%%')", "fnord(1)", "'upper' is filter, 'odd' is test",
     # Order, methods by subscript, formats, numbers.
+    "'abc'.find('c', -1), 'abc'.find('', 5), 'abc'.startswith('', 4), 'abc'.index('b', 1, 2), 'abc'.count('', 4)", "'ǆ'.title(), 'ﬀ'.title(), 'ŉ'.capitalize(), 'ß'.casefold(), 'ſ'.casefold(), 'µ'.casefold(), 'ǅ'.swapcase()", "{'b': 1, 1: 2}|tojson(sort_keys=true)", "[{}, {}]|unique|list", "'%(a)s %s' % {'a': 1}", "'%5%' % ()", "'a' is even", "none is odd", "[1, 2, 3][1:] < [3], [2, 1][:1] * 2", "['b', 1]|unique|list, [none, none]|sort, 2.0 is even, 9 is divisibleby 3", "range(3)|list|tojson, [1, 2, 3][1:]|tojson",
     "{'a':1}['update'] is defined, {'a':1}['get'] is defined, {'a':1}['items']()|list, 'ab'['upper'](), [1]['count'](1)", "{'a':1}.update is defined, 'ab'.upper is defined, 'ab'.nope is defined, [1].append is defined",
     "'ab'['upper'] is callable, [1,2].count is callable", "messages[0]['role'], messages[0]['it' 'ems'] is callable, messages[-1]['role'], messages[0:1][0]['x'] is defined", "none < 1", "'a' > 1", "undefined_name < 1",
     "messages > 2", "[1] > ['a']", "{} < {}", "1 < 2.5, 'a' < 'b', [1,2] < [1,3], (1,) < (1,2), true < 2, 2**60 < 2.0**60+1, [1] < [1], [] < [1]",
@@ -89,4 +90,5 @@ SNIPPETS = ["{{ " + expression + " }}" for expression in EXPRESSIONS] + [
     "{% macro f(kwargs) %}{{ kwargs }}{% endmacro %}{{ f(1) }}", "{% for a, b in ['ab'] %}{{ a }}{{ b }}{% endfor %}{% for a, b in [{'x':1,'y':2}] %}{{ a }}{{ b }}{% endfor %}",
     "{% for a, b in ['abc'] %}{{ a }}{{ b }}{% endfor %}", "{% set a, b = 'ab' %}{{ a }}{{ b }}", "{% set ns = namespace(a=1, b='x') %}{{ ns }}", "{% set ns = namespace(l=[]) %}{{ ns.l + [ns] }}",
     "{% set ns = namespace(_a=1) %}{{ ns._a }}", "{% set ns = namespace() %}{% set ns._a = 1 %}{{ ns._a }}",
+    "{% with a = 1, %}{{ a }}{% endwith %}", "{% set x = {'a': 1}['items'] %}{% for k, v in x() %}{{ k }}{{ v }}{% endfor %}",
 ]

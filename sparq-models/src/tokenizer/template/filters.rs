@@ -3,12 +3,14 @@
 mod kinds;
 mod text;
 
+use std::borrow::Cow;
+
 use minijinja::{
     Environment, Error, ErrorKind, State, Value, filters,
     value::{Kwargs, Rest, ValueOrKwargs},
 };
 
-use super::arguments::{bind, missing, truth};
+use super::arguments::{bind, missing, split, truth};
 use super::format::{invalid, text_of, type_name};
 use super::{json, methods, operators, order};
 
@@ -35,6 +37,40 @@ pub(super) fn register(environment: &mut Environment<'static>) {
     named(environment, "unique", ["case_sensitive", "attribute"], filters::unique);
     named(environment, "min", ["case_sensitive", "attribute"], filters::min);
     named(environment, "max", ["case_sensitive", "attribute"], filters::max);
+    environment.add_filter(
+        "map",
+        |state: &mut State<'_, '_>, value: Value, arguments: Rest<ValueOrKwargs>| {
+            let values = arguments.iter().cloned().collect::<Vec<_>>();
+            if let (_, Some(named)) = split(&Rest(values).into_values())?
+                && named.has("attribute")
+            {
+                keys_only("map", &value, &named.peek("attribute")?)?;
+            }
+            filters::map(state, value, arguments)
+        },
+    );
+    type ByAttribute = fn(
+        &mut State<'_, '_>,
+        Value,
+        Cow<'_, str>,
+        Option<Cow<'_, str>>,
+        Rest<ValueOrKwargs>,
+    ) -> Result<Vec<Value>, Error>;
+    for (name, filter) in
+        [("selectattr", filters::selectattr as ByAttribute), ("rejectattr", filters::rejectattr)]
+    {
+        environment.add_filter(
+            name,
+            move |state: &mut State<'_, '_>,
+                  value: Value,
+                  attribute: String,
+                  test: Option<String>,
+                  arguments: Rest<ValueOrKwargs>| {
+                keys_only(name, &value, &Value::from(attribute.as_str()))?;
+                filter(state, value, attribute.into(), test.map(Cow::from), arguments)
+            },
+        );
+    }
     named(environment, "groupby", ["attribute", "default", "case_sensitive"], |_, value, named| {
         let attribute: Value = named.get("attribute")?;
         let attribute =
@@ -89,12 +125,38 @@ fn named<const N: usize>(
     );
 }
 
+/// Refuses items in which `attribute` is a method of Python's and no key: minijinja does not find it.
+fn keys_only(filter: &str, value: &Value, attribute: &Value) -> Result<(), Error> {
+    let is_method = |part: &str| methods::is_one(part);
+    if !attribute.as_str().is_some_and(|path| path.split('.').any(is_method)) {
+        return Ok(());
+    }
+    for item in operators::items(value.clone())?.try_iter()? {
+        if type_name(&order::by_path(item, attribute)?) == "object" {
+            return Err(invalid(format!("{filter}: `{attribute}` is a method where there is no such key")));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses what Python cannot sort: minijinja gives any two values an order.
 fn ordered(name: &str, value: &Value, options: &Kwargs) -> Result<(), Error> {
     let option =
         |name: &str| if options.has(name) { options.peek::<Value>(name).map(Some) } else { Ok(None) };
     match name {
-        "unique" => Ok(()),
+        "unique" => {
+            let attribute = option("attribute")?.filter(|attribute| !attribute.is_none());
+            for item in operators::items(value.clone())?.try_iter()? {
+                let key = attribute.iter().try_fold(item, order::by_path)?;
+                if matches!(type_name(&key), "list" | "dict") {
+                    return Err(invalid(format!(
+                        "unique: Python does not compare values of the type {}",
+                        type_name(&key)
+                    )));
+                }
+            }
+            Ok(())
+        }
         "dictsort" => {
             let by_value = option("by")?.is_some_and(|by| by.as_str() == Some("value"));
             let pairs = value.as_object().and_then(|object| object.try_iter_pairs()).into_iter().flatten();

@@ -4,6 +4,7 @@ use minijinja::{Error, ErrorKind, Value};
 
 use super::arguments::{bind, missing, truth};
 use super::format::{NESTING, check_length, float, invalid, type_name};
+use super::order::check_keys;
 
 /// `value | tojson(ensure_ascii=false, indent=none, separators=none, sort_keys=false)`.
 pub(super) fn tojson(arguments: &[Value]) -> Result<String, Error> {
@@ -74,6 +75,7 @@ impl Writer {
                 let pairs = value.as_object().and_then(|object| object.try_iter_pairs());
                 let mut pairs = pairs.into_iter().flatten().collect::<Vec<_>>();
                 if self.sort {
+                    check_keys("tojson", pairs.iter().map(|(key, _)| key.clone()).collect())?;
                     pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
                 }
                 self.items("{", "}", depth, pairs.len(), |writer, index| {

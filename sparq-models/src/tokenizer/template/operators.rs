@@ -98,7 +98,7 @@ fn add(sign: &str, left: Value, right: Value) -> Result<Value, Error> {
     }
 }
 
-fn modulo(sign: &str, left: Value, right: Value) -> Result<Value, Error> {
+pub(super) fn modulo(sign: &str, left: Value, right: Value) -> Result<Value, Error> {
     match (type_name(&left), type_name(&right)) {
         ("str", _) => percent(left.as_str().unwrap_or_default(), &right),
         ("int" | "bool", "int" | "bool") => {

@@ -79,7 +79,8 @@ fn compare(left: &Value, right: &Value, depth: usize) -> Result<Option<Option<Or
     Ok(Some(match (type_name(left), type_name(right)) {
         ("str", "str") => Some(left.as_str().cmp(&right.as_str())),
         ("int" | "bool" | "float", "int" | "bool" | "float") => numbers(left, right),
-        ("list", "list") | ("tuple", "tuple") => {
+        // A part of a list is an iterable here.
+        ("list" | "iterable", "list" | "iterable") | ("tuple", "tuple") => {
             let mut others = right.try_iter()?;
             for item in left.try_iter()? {
                 match others.next() {

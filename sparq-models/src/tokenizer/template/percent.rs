@@ -53,12 +53,13 @@ pub(super) fn percent(format: &str, values: &Value) -> Result<Value, Error> {
         tail = tail.trim_start_matches(['h', 'l', 'L']);
         let kind = tail.chars().next().ok_or_else(|| invalid("incomplete format"))?;
         rest = &tail[kind.len_utf8()..];
-        if kind == '%' {
+        if kind == '%' && width == 0 && flags.is_empty() && precision.is_none() {
             out.push('%');
             continue;
         }
         let value = match named {
             Some(value) => value,
+            None if used_names => return Err(invalid("not enough arguments for format string")),
             None => next()?,
         };
         let text = match kind {

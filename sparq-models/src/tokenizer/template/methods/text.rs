@@ -82,7 +82,8 @@ pub(in super::super) fn call(string: &str, method: &str, arguments: &[Value]) ->
         }
         "startswith" | "endswith" => {
             let [affix, start, end] = bind(method, ["prefix", "start", "end"], arguments)?;
-            let part = &string[bounds(string, method, start, end)?];
+            let Some(range) = bounds(string, method, start, end)? else { return Ok(Value::from(false)) };
+            let part = &string[range];
             let affix = affix.ok_or_else(|| missing(method, "prefix"))?;
             let affixes = match type_name(&affix) {
                 "tuple" => affix.try_iter()?.collect(),
@@ -144,13 +145,14 @@ pub(in super::super) fn call(string: &str, method: &str, arguments: &[Value]) ->
             let [sub, start, end] = bind(method, ["sub", "start", "end"], arguments)?;
             let sub = text(method, "sub", sub)?;
             let range = bounds(string, method, start, end)?;
-            let part = &string[range.clone()];
+            let part = range.clone().map(|range| &string[range]);
             if method == "count" {
-                return Ok(Value::from(part.matches(&*sub).count()));
+                return Ok(Value::from(part.map_or(0, |part| part.matches(&*sub).count())));
             }
-            let found = if method.starts_with('r') { part.rfind(&*sub) } else { part.find(&*sub) };
-            match found {
-                Some(at) => Ok(Value::from(string[..range.start + at].chars().count())),
+            let find =
+                |part: &str| if method.starts_with('r') { part.rfind(&*sub) } else { part.find(&*sub) };
+            match part.and_then(find).zip(range) {
+                Some((at, range)) => Ok(Value::from(string[..range.start + at].chars().count())),
                 None if method.ends_with("find") => Ok(Value::from(-1)),
                 None => Err(invalid("substring not found")),
             }
@@ -212,8 +214,7 @@ fn plain(string: &str, method: &str) -> Option<Value> {
     Some(match method {
         "lower" => Value::from(string.to_lowercase()),
         "upper" => Value::from(string.to_uppercase()),
-        // What folds otherwise than by lowering is rare; `ß` is not.
-        "casefold" => Value::from(string.to_lowercase().replace('ß', "ss")),
+        "casefold" => Value::from(string.chars().map(fold).collect::<String>()),
         "capitalize" => Value::from(capitalize(string)),
         "title" => Value::from(title(string)),
         "swapcase" => Value::from(string.chars().map(swap_case).collect::<String>()),
@@ -251,9 +252,7 @@ pub(in super::super) fn strip<'a>(text: &'a str, chars: Option<&str>, left: bool
 /// `text.capitalize()`.
 pub(in super::super) fn capitalize(text: &str) -> String {
     let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| {
-        first.to_uppercase().chain(chars.as_str().to_lowercase().chars()).collect()
-    })
+    chars.next().map_or_else(String::new, |first| title_case(first) + &chars.as_str().to_lowercase())
 }
 
 /// `text.title()`: every run of letters.
@@ -263,7 +262,7 @@ fn title(text: &str) -> String {
     for c in text.chars() {
         match inside {
             true => out.extend(c.to_lowercase()),
-            false => out.extend(c.to_uppercase()),
+            false => out.push_str(&title_case(c)),
         }
         inside = c.is_lowercase() || c.is_uppercase();
     }
@@ -271,7 +270,39 @@ fn title(text: &str) -> String {
 }
 
 fn swap_case(c: char) -> String {
-    if c.is_uppercase() { c.to_lowercase().collect() } else { c.to_uppercase().collect() }
+    match (c.is_uppercase(), c.is_lowercase()) {
+        (true, _) => c.to_lowercase().collect(),
+        (_, true) => c.to_uppercase().collect(),
+        _ => c.to_string(),
+    }
+}
+
+/// A character without its case.
+fn fold(c: char) -> String {
+    match c {
+        'ẞ' => "ss".to_owned(),
+        'ı' => c.to_string(),
+        // Cherokee folds to its capitals.
+        '\u{13a0}'..='\u{13f5}' => c.to_string(),
+        '\u{13f8}'..='\u{13fd}' | '\u{ab70}'..='\u{abbf}' => c.to_uppercase().collect(),
+        c => c.to_uppercase().collect::<String>().chars().flat_map(char::to_lowercase).collect(),
+    }
+}
+
+/// The form of a character that begins a word.
+fn title_case(c: char) -> String {
+    let upper = c.to_uppercase().collect::<String>();
+    match c {
+        'Ǆ' | 'ǅ' | 'ǆ' => "ǅ".to_owned(),
+        'Ǉ' | 'ǈ' | 'ǉ' => "ǈ".to_owned(),
+        'Ǌ' | 'ǋ' | 'ǌ' => "ǋ".to_owned(),
+        'Ǳ' | 'ǲ' | 'ǳ' => "ǲ".to_owned(),
+        'ß' | 'և' | 'ﬀ'..='ﬗ' => {
+            let mut chars = upper.chars();
+            chars.next().into_iter().chain(chars.flat_map(char::to_lowercase)).collect()
+        }
+        _ => upper,
+    }
 }
 
 /// `text.split()`: what stands between white space.
@@ -339,15 +370,16 @@ pub(in super::super) fn replace(text: &str, old: &str, new: &str, count: i64) ->
     Ok(text.replacen(old, new, most))
 }
 
-/// The bytes between two places that are counted in characters, from the end where negative.
+/// The bytes between two places that are counted in characters, from the end where negative; none where the first
+/// is behind the text, or behind the other.
 fn bounds(
     text: &str,
     method: &str,
     start: Option<Value>,
     end: Option<Value>,
-) -> Result<std::ops::Range<usize>, Error> {
+) -> Result<Option<std::ops::Range<usize>>, Error> {
     if start.is_none() && end.is_none() {
-        return Ok(0..text.len());
+        return Ok(Some(0..text.len()));
     }
     let count = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
     let byte = |at: i64| {
@@ -355,8 +387,9 @@ fn bounds(
         let at = usize::try_from(at).unwrap_or(usize::MAX);
         text.char_indices().nth(at).map_or(text.len(), |(byte, _)| byte)
     };
-    let start = byte(integer(method, "start", start, 0)?);
-    Ok(start..byte(integer(method, "end", end, count)?).max(start))
+    let first = integer(method, "start", start, 0)?;
+    let (start, end) = (byte(first), byte(integer(method, "end", end, count)?));
+    Ok((first <= count && start <= end).then_some(start..end))
 }
 
 fn expand_tabs(text: &str, size: usize) -> Result<String, Error> {

@@ -263,6 +263,9 @@ fn with(parser: &mut Parser<'_>) -> Result<()> {
         end = node.end;
         if !parser.at_end() {
             end = parser.expect(",")?.end;
+            if parser.at_end() {
+                return Err(parser.unexpected("a name"));
+            }
         }
     }
     let _ = parser.edits.since(edits);
