@@ -15,7 +15,7 @@ fn every_key_is_read_and_written_back() {
         "sparq",
         "sparq@8",
         "sparq@2.5:l=3",
-        "sparq:r=16:k=64:l=0:mean=on:group=softmax:min-k=32:dense-below=100:index=int8:choice=buckets",
+        "sparq:r=16:l=0:mean=on:group=softmax:min-k=32:dense-below=100:index=int8:choice=buckets",
         "sparq-mass:r=8:k=64:l=4:mean=off:group=logits:index=int4:p=0.95",
         "exact-topk:k=4",
         "oracle-topk@16",
@@ -39,6 +39,8 @@ fn mistakes_are_named() {
     assert!(message("dense:k=4").contains("dense takes no `k`; it takes nothing"));
     assert!(message("sparq:k").contains("`k` is not of the form key=value"));
     assert!(message("sparq:k=1:k=2").contains("`k` is given twice"));
+    assert!(message("sparq@8:r=4:k=8").contains("`@8` has no effect beside the sizes"));
+    assert!(message("sparq:k=8:min-k=4").contains("`min-k` has no effect beside `k`"));
     assert!(message("sparq:k=0").contains("a whole number of at least 1"));
     assert!(message("sparq-mass:p=1.5").contains("`1.5` is no value of `p`"));
     assert!(message("sparq:mean=yes").contains("`on` and `off`"));
