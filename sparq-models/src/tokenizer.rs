@@ -112,13 +112,13 @@ impl Tokenizer {
     /// [`Error::File`] for something else than JSON, [`Error::Tokenizer`] if it is no tokenizer.
     pub fn with_config(path: impl Into<PathBuf>, bytes: &[u8], config: &TokenizerConfig) -> Result<Self> {
         let path = path.into();
-        let read = Inner::from_bytes(bytes);
+        let read = call(&path, || Inner::from_bytes(bytes));
         if read.is_err() {
             // What is no JSON is told by what it is instead.
             parse_json(&path, bytes)?;
         }
+        let mut inner = read?;
         let (inner, bos_id) = call(&path, || {
-            let mut inner = read?;
             // Some files carry the settings of their training, which would cut or pad every prompt.
             inner.with_truncation(None)?;
             inner.with_padding(None);
