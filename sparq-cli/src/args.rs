@@ -25,7 +25,7 @@ pub(crate) use bench::{
 };
 pub(crate) use chat::{ChatArgs, ContextFull};
 pub(crate) use eval::{EvalArgs, EvalCommand, EvalReportArgs, EvalRunArgs};
-pub(crate) use model::{DtypeArg, ModelArgs, WeightsArg, open};
+pub(crate) use model::{DtypeArg, ModelArgs, WeightsArg, open, open_without_weights};
 pub(crate) use prompt::{PromptArgs, without_break, without_mark};
 pub(crate) use sampling::{SamplingArgs, TokenLimit};
 pub(crate) use settings::{ChatSettings, Settings};

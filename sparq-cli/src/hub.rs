@@ -48,6 +48,10 @@ fn with_hub(
             progress.clear();
             output::say(format!("note: {reason}; taking `{name}` from the cache"));
         }
+        HubEvent::Waiting { reason, wait } => {
+            progress.clear();
+            output::say(format!("note: {reason}; asking again in {} s", wait.as_secs()));
+        }
         HubEvent::NeverFetched { files } => output::say(format!(
             "note: the cache has no {files} of `{name}`: if the model has them, they were never fetched \
              (`sparq pull {name}`)"

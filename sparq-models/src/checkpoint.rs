@@ -4,6 +4,7 @@
 //! size. The weights are read tensor by tensor and go to the device in their final number format,
 //! through a [`Loader`].
 
+mod base;
 mod constants;
 mod content;
 mod convert;
@@ -28,6 +29,7 @@ use burn::tensor::{DType, Device};
 use serde::Serialize;
 use serde_json::Value;
 
+use base::Base;
 pub(crate) use constants::is_constant;
 pub use content::Content;
 pub use error::{Damage, FileError, IndexProblem};
@@ -39,7 +41,7 @@ pub use weights::TensorInfo;
 
 use crate::config::{self, ConfigFields, GenerationConfig};
 use crate::error::{Error, Result};
-use crate::models;
+use crate::models::{self, Architecture};
 use crate::tokenizer::{Tokenizer, TokenizerConfig, TokenizerFiles};
 pub(crate) use error::model_name;
 pub(crate) use json::{parse as parse_json, read_if_exists};
@@ -97,12 +99,31 @@ impl Checkpoint {
     /// `pytorch_model.bin.index.json`, or `pytorch_model.pt`, `model.pt` or `model.pth`, or the only
     /// weight file of another name.
     ///
+    /// Tensors of a checkpoint of the base model, without the output layer, are known by the names that they
+    /// have within the whole model.
+    ///
     /// Weights that are cut short while they are loaded end in an error.
     ///
     /// # Errors
     ///
     /// Files that are missing, damaged or at odds with each other.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        let mut checkpoint = Self::open_without_weights(dir)?;
+        checkpoint.weights = Weights::open(dir)?;
+        if let Ok(architecture) = Architecture::of(&checkpoint.config_fields()?) {
+            let base = Base::of(architecture.model_type);
+            checkpoint.weights.rename(|name| base.renamed(name));
+        }
+        Ok(checkpoint)
+    }
+
+    /// Opens the model in folder `dir` for its texts: weights need not be there, and it has none.
+    ///
+    /// # Errors
+    ///
+    /// A folder or `config.json` that is missing, and files that are damaged.
+    pub fn open_without_weights(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         if !dir.is_dir() {
             return Err(Error::FolderNotFound { path: dir.to_owned() });
@@ -121,7 +142,7 @@ impl Checkpoint {
             config_path,
             generation,
             tokenizer: TokenizerSource::File(dir.join("tokenizer.json")),
-            weights: Weights::open(dir)?,
+            weights: Weights::none(),
             weight_format: WeightFormat::default(),
         })
     }
@@ -351,8 +372,12 @@ fn is_byte_level(bytes: &[u8]) -> bool {
     String::from_utf8_lossy(bytes).contains("\"ByteLevel\"")
 }
 
-/// Why there is no `config.json` in `dir`: an adapter has none, nor has a GGUF file.
+/// Why there is no `config.json` in `dir`: an adapter has none, nor has a GGUF file, nor the folder of a model
+/// in the cache of the hub.
 fn no_config(path: PathBuf, dir: &Path) -> Error {
+    if let Some(model) = error::cached_model(dir) {
+        return FileError::CacheFolder { folder: dir.to_owned(), model }.into();
+    }
     match names::choose(&weights::files(dir)) {
         Err(lack @ Lack::Other { .. }) => FileError::NoWeights { folder: dir.to_owned(), lack }.into(),
         _ => Error::FileNotFound { path },

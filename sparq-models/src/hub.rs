@@ -11,12 +11,17 @@ mod files;
 mod http;
 mod mark;
 mod name;
+mod patience;
 mod settings;
 
 #[cfg(test)]
 mod tests;
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
@@ -28,7 +33,8 @@ pub use settings::Hub;
 use crate::checkpoint::index::Index;
 use checked::Checked;
 use fetch::Fetch;
-use http::Http;
+use http::{Http, retry_after};
+use patience::Patience;
 
 type Result<T> = std::result::Result<T, HubError>;
 
@@ -48,6 +54,13 @@ pub enum HubEvent<'a> {
     FromCache {
         /// Why.
         reason: &'a str,
+    },
+    /// The hub cannot answer now, and is asked again.
+    Waiting {
+        /// Why.
+        reason: &'a str,
+        /// After which time.
+        wait: Duration,
     },
     /// Files that models often have are not in the cache, and nobody knows whether this one has them: they
     /// were never asked for, and the hub is switched off.
@@ -88,24 +101,28 @@ impl Hub {
     /// # Errors
     /// See [`HubError`]. What came before an error is kept; a file counts as there when it is complete.
     pub fn model(&self, name: &ModelName, events: &mut dyn FnMut(HubEvent<'_>)) -> Result<PathBuf> {
-        let cached = self.cached(name);
-        let missing = cached.as_deref().map_or(Some("files at all".to_owned()), files::missing);
-        let complete = cached.filter(|_| missing.is_none());
+        let complete = self.cached(name).and_then(|folder| match files::missing(&folder) {
+            None => Ok(folder),
+            Some(file) => Err(Absent { missing: file, commits: Vec::new() }),
+        });
+        let patience = Patience::new(self.wait);
         match (complete, self.offline) {
-            (Some(folder), true) => {
+            (Ok(folder), true) => {
                 let files = files::never_fetched(&folder);
                 if !files.is_empty() {
                     events(HubEvent::NeverFetched { files: &files.join(", ") });
                 }
                 Ok(folder)
             }
-            (Some(folder), false) if name.is_commit() => Ok(folder),
-            (Some(folder), false) => self.fetch_model(name, Trust::Cache, events).or_else(|error| {
-                events(HubEvent::FromCache { reason: &error.to_string() });
-                Ok(folder)
-            }),
-            (None, true) => Err(self.not_complete(name, missing.unwrap_or_default())),
-            (None, false) => self.fetch_model(name, Trust::Cache, events),
+            (Ok(folder), false) if name.is_commit() => Ok(folder),
+            (Ok(folder), false) => {
+                self.fetch_model(name, Trust::Cache, Patience::none(), events).or_else(|error| {
+                    events(HubEvent::FromCache { reason: &error.to_string() });
+                    Ok(folder)
+                })
+            }
+            (Err(absent), true) => Err(self.not_complete(name, absent)),
+            (Err(_), false) => self.fetch_model(name, Trust::Cache, patience, events),
         }
     }
 
@@ -120,9 +137,10 @@ impl Hub {
         if self.offline {
             return self.model(name, events);
         }
-        self.fetch_model(name, Trust::Hub, events).or_else(|error| {
+        self.fetch_model(name, Trust::Hub, Patience::new(self.wait), events).or_else(|error| {
             let folder = self
                 .cached(name)
+                .ok()
                 .filter(|folder| error.is_of_the_moment() && files::missing(folder).is_none());
             match folder {
                 Some(folder) if files::damaged(&folder).is_none() => {
@@ -134,32 +152,49 @@ impl Hub {
         })
     }
 
-    fn not_complete(&self, name: &ModelName, missing: String) -> HubError {
-        HubError::Offline { model: name.to_string(), missing, cache: self.cache.clone() }
+    fn not_complete(&self, name: &ModelName, absent: Absent) -> HubError {
+        let Absent { missing, commits } = absent;
+        let commits = commits.into_iter().map(|commit| format!("{}@{commit}", name.repo)).collect();
+        HubError::Offline { model: name.to_string(), missing, commits, cache: self.cache.clone() }
     }
 
-    /// The folder that the cache has for a model, complete or not.
-    fn cached(&self, name: &ModelName) -> Option<PathBuf> {
+    /// The folder that the cache has for a model, complete or not; else what there is of the model.
+    fn cached(&self, name: &ModelName) -> std::result::Result<PathBuf, Absent> {
         let repo = repo(name, &name.revision);
+        let model = self.cache.join(repo.folder_name());
+        let absent = |missing: String| match commits(&model) {
+            commits if commits.is_empty() => Absent { missing: "files at all".to_owned(), commits },
+            commits => Absent { missing, commits },
+        };
+        let noted = || fs::read_to_string(model.join("refs").join(&name.revision)).ok();
         let commit = match name.is_commit() {
             true => name.revision.clone(),
-            false => {
-                let refs = self.cache.join(repo.folder_name()).join("refs");
-                fs::read_to_string(refs.join(&name.revision)).ok()?.trim().to_owned()
-            }
+            false => noted().map(|commit| commit.trim().to_owned()).ok_or_else(|| {
+                absent(format!("refs/{0}, which notes what commit `{0}` is", name.revision))
+            })?,
         };
         let folder = Cache::new(self.cache.clone()).repo(repo).pointer_path(&commit);
-        folder.is_dir().then_some(folder)
+        match folder.is_dir() && !commit.is_empty() {
+            true => Ok(folder),
+            false => Err(absent(format!("files of commit `{}`", crate::shorten(&commit)))),
+        }
     }
 
     fn fetch_model(
         &self,
         name: &ModelName,
         trust: Trust,
+        mut patience: Patience,
         events: &mut dyn FnMut(HubEvent<'_>),
     ) -> Result<PathBuf> {
         let http = Http::new(self);
-        let info = self.info(name, &http)?;
+        let info = loop {
+            match self.info(name, &http) {
+                Ok(info) => break info,
+                Err(error) => patience.after(error, events)?,
+            }
+        };
+        patience.renew();
         let listed: Vec<String> = info.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
         let weights = files::required(name, &listed)?;
         let model = self.cache.join(repo(name, &info.sha).folder_name());
@@ -172,6 +207,7 @@ impl Hub {
             check: trust == Trust::Hub,
             checked: Checked::read(&model),
             model,
+            patience,
             events,
         };
         for file in files::small(&listed) {
@@ -181,10 +217,13 @@ impl Hub {
             fetch.note_absence(file);
         }
         let path = fetch.file(&weights.file)?;
-        if let Some(format) = weights.index {
-            let index = Index::read(&path, format);
-            let index = index.map_err(|error| self.answer(name, error.to_string()))?;
-            for shard in index.shards() {
+        if weights.is_index {
+            let index = Index::read(&path).map_err(|error| HubError::Index {
+                model: name.to_string(),
+                message: error.to_string(),
+                hint: error.hint().unwrap_or_default(),
+            })?;
+            for (shard, _) in index.shards() {
                 fetch.file(shard)?;
             }
         }
@@ -214,6 +253,7 @@ impl Hub {
             value.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
         };
         let (code, message) = (header("x-error-code"), header("x-error-message"));
+        let wait = retry_after(response.headers());
         match response.status().as_u16() {
             200 => {}
             404 if code == "RevisionNotFound" => {
@@ -224,7 +264,7 @@ impl Hub {
                 let endpoint = self.endpoint.clone();
                 return Err(HubError::NoModel { model: name.repo.clone(), endpoint });
             }
-            status => return Err(self.status(name, "", status, &message)),
+            status => return Err(self.status(name, "", (status, wait), &message)),
         }
         let text = response.body_mut().read_to_string();
         let text = text.map_err(|error| self.answer(name, error.to_string()))?;
@@ -239,8 +279,14 @@ impl Hub {
         }
     }
 
-    /// What a status means that the hub refuses with.
-    fn status(&self, name: &ModelName, file: &str, status: u16, message: &str) -> HubError {
+    /// What a status means that the hub refuses with, and the seconds after which it wants to be asked again.
+    fn status(
+        &self,
+        name: &ModelName,
+        file: &str,
+        (status, retry_after): (u16, Option<u64>),
+        message: &str,
+    ) -> HubError {
         let model = name.to_string();
         let page = format!("{}/{}", self.endpoint, name.repo);
         match (status, &self.token) {
@@ -250,7 +296,14 @@ impl Hub {
             (404, _) => HubError::NoFile { model, file: file.to_owned() },
             _ => {
                 let message = format!("status {status} {}", crate::shorten(message)).trim().to_owned();
-                HubError::Answer { endpoint: self.endpoint.clone(), model, status: Some(status), message }
+                let endpoint = self.endpoint.clone();
+                match status {
+                    // As in huggingface_hub.
+                    408 | 429 | 500 | 502 | 503 | 504 => {
+                        HubError::Busy { endpoint, model, status, retry_after, message }
+                    }
+                    _ => HubError::Answer { endpoint, model, status: Some(status), message },
+                }
             }
         }
     }
@@ -273,6 +326,22 @@ impl Hub {
     fn answer(&self, name: &ModelName, message: String) -> HubError {
         HubError::Answer { endpoint: self.endpoint.clone(), model: name.to_string(), status: None, message }
     }
+}
+
+/// What the cache has of a model that it does not have.
+struct Absent {
+    /// The first thing that is missing.
+    missing: String,
+    /// The commits that there are folders of.
+    commits: Vec<String>,
+}
+
+/// The commits that the cache has folders of, sorted.
+fn commits(model: &Path) -> Vec<String> {
+    let entries = fs::read_dir(model.join("snapshots")).into_iter().flatten().flatten();
+    let mut commits: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    commits.sort_unstable();
+    commits
 }
 
 /// A model at a revision, as the crate names it.

@@ -176,7 +176,8 @@ pub fn config_keys(architecture: &str) -> Option<Vec<(&'static str, KeyUse)>> {
     found.map(|architecture| architecture.keys.list())
 }
 
-/// The name of the architecture that `config.json` states: the first entry of `architectures`, or in files
+/// The name of the architecture that `config.json` states: the first entry of `architectures`, with an output
+/// layer where that is the class without one, or in files
 /// without one that of the `model_type`; an unknown `model_type` as it is.
 ///
 /// # Errors
@@ -184,7 +185,13 @@ pub fn config_keys(architecture: &str) -> Option<Vec<(&'static str, KeyUse)>> {
 pub(crate) fn architecture_name<'a>(fields: &ConfigFields<'a>) -> Result<&'a str> {
     match fields.value("architectures") {
         Some(serde_json::Value::Array(list)) if !list.is_empty() => match list[0].as_str() {
-            Some(name) => Ok(name),
+            // A checkpoint of the base model names the class of that.
+            Some(name) => {
+                let base = name.strip_suffix("Model");
+                let is_whole = |known: &&Architecture| known.name.strip_suffix("ForCausalLM") == base;
+                let whole = base.and_then(|_| ARCHITECTURES.iter().find(is_whole));
+                Ok(whole.map_or(name, |known| known.name))
+            }
             None => {
                 let problem = format!("expected the name of an architecture, found {}", brief(&list[0]));
                 Err(fields.bad_field("architectures", problem))

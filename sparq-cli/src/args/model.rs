@@ -112,6 +112,18 @@ pub(crate) fn open(
     }
 }
 
+/// As [`open`], for its texts alone: a folder need not hold weights.
+pub(crate) fn open_without_weights(
+    model: Option<&Path>,
+    offline: bool,
+    progress: &mut Progress,
+) -> sparq_models::Result<Checkpoint> {
+    match model {
+        Some(model) => Checkpoint::open_without_weights(hub::folder(model, offline, progress)?),
+        None => demo::checkpoint(),
+    }
+}
+
 impl ModelArgs {
     /// True for the model inside the program.
     pub(crate) fn is_demo(&self) -> bool {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use sparq_models::tokenizer::Piece;
 
 use crate::{
-    args::{TokenizeArgs, open},
+    args::{TokenizeArgs, open_without_weights},
     output::{self, Progress},
 };
 
@@ -22,7 +22,7 @@ struct Tokens<'a> {
 /// Runs the subcommand.
 pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<ExitCode> {
     let text = args.prompt.read()?;
-    let checkpoint = open(args.model.as_deref(), args.offline, &mut Progress::new(false))?;
+    let checkpoint = open_without_weights(args.model.as_deref(), args.offline, &mut Progress::new(false))?;
     let tokenizer = checkpoint.tokenizer()?;
     let ids = tokenizer.encode(&text, !args.no_special_tokens)?;
     let pieces = tokenizer.pieces(&ids)?;

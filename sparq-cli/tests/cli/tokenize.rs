@@ -19,6 +19,22 @@ fn stdout(args: &[&str]) -> String {
 }
 
 #[test]
+fn a_folder_without_weights_will_do() {
+    let model = tempfile::tempdir().unwrap();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo");
+    for name in ["config.json", "tokenizer.json"] {
+        fs::copy(demo.join(name), model.path().join(name)).unwrap();
+    }
+    let folder = model.path().to_str().unwrap();
+    assert_eq!(stdout(&["-m", folder, "--ids", "Once upon"]), stdout(&["--ids", "Once upon"]));
+    // The model itself is another matter.
+    let inspect = sparq().args(["inspect", "-m", folder]).assert().code(1);
+    inspect.stderr(contains("there are no weights in").and(contains("looked for model.safetensors")));
+    fs::write(model.path().join("model.safetensors"), "cut").unwrap();
+    assert_eq!(stdout(&["-m", folder, "--ids", "Once upon"]), stdout(&["--ids", "Once upon"]));
+}
+
+#[test]
 fn ids_and_pieces_are_listed() {
     let list = stdout(&["Once upon\na <|pad|>"]);
     let lines: Vec<Vec<&str>> = list.lines().map(|line| line.trim().split("  ").collect()).collect();

@@ -32,6 +32,15 @@ pub enum FileError {
         path: PathBuf,
     },
 
+    /// The folder is what the hub's cache keeps of a model: its files lie further within.
+    #[error("`{}` is a folder of the hub's cache, with the versions of model `{model}`", folder.display())]
+    CacheFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// The name of the model.
+        model: String,
+    },
+
     /// A link lies in the place of a file, and leads nowhere.
     #[error("`{}` is a link to a file that is not there", path.display())]
     BrokenLink {
@@ -67,6 +76,17 @@ pub enum FileError {
         path: PathBuf,
         /// What the pickle names, such as `posix.system`.
         name: String,
+    },
+
+    /// A pickle builds a tensor in a way that is not read.
+    #[error("`{}` holds tensor `{}` in a form that is not read: {}", path.display(), shown(tensor), shown(form))]
+    Tensor {
+        /// The weight file.
+        path: PathBuf,
+        /// The key of the tensor.
+        tensor: String,
+        /// How it is built.
+        form: String,
     },
 
     /// The weights are stored in a quantised form.
@@ -157,9 +177,7 @@ impl Damage {
             Self::Syntax { .. } => again(),
             Self::Comment { .. } => "JSON has no comments: remove it".to_owned(),
             Self::NumberFormat { .. } => "save the model in F32, F16 or BF16: other formats are not read".to_owned(),
-            Self::Tensors { .. } => {
-                "save the state dict of the model with plain tensors in F32, F16 or BF16, best as safetensors".to_owned()
-            }
+            Self::Tensors { .. } => PLAIN_TENSORS.to_owned(),
             Self::BigEndian => {
                 "load it with torch.load and save its state dict anew as safetensors, which has one byte order"
                     .to_owned()
@@ -172,6 +190,8 @@ pub(super) const JSON: &str = "JSON";
 pub(super) const SAFETENSORS: &str = "a safetensors file";
 pub(super) const PYTORCH: &str = "a PyTorch state dict";
 
+const PLAIN_TENSORS: &str =
+    "save the state dict of the model with plain tensors in F32, F16 or BF16, best as safetensors";
 const GGUF: &str = "GGUF is not read: use the original model with safetensors files";
 
 /// What is wrong with an index of shards.
@@ -180,7 +200,7 @@ const GGUF: &str = "GGUF is not read: use the original model with safetensors fi
 pub enum IndexProblem {
     /// It names no tensor.
     Empty,
-    /// It names something that is no file of its own folder.
+    /// It names something that is no file of its own folder, nor of one within.
     Outside {
         /// What it names.
         shard: String,
@@ -240,12 +260,16 @@ impl FileError {
                 Some(_) => download_again(path),
                 None => "put the file itself there".to_owned(),
             },
+            Self::CacheFolder { folder, model } => format!(
+                "name the model, `{model}`, or give the folder of a version: one of those in `{}`",
+                folder.join("snapshots").display()
+            ),
             Self::NoWeights { folder, lack } => lack.hint(Some(folder)),
             Self::Index { index, problem } => match problem {
                 IndexProblem::Empty => download_again(index),
                 IndexProblem::Outside { .. } | IndexProblem::Kind { .. } | IndexProblem::Folder { .. } => {
-                    "an index names weight files beside it, without folders: put the shards there and mend the \
-                     index, or download both again"
+                    "an index names weight files beside it or in folders there: put the shards there and mend \
+                     the index, or download both again"
                         .to_owned()
                 }
                 IndexProblem::Missing { .. } => match model_name(index) {
@@ -261,6 +285,7 @@ impl FileError {
                  alone, best as safetensors"
                     .to_owned()
             }
+            Self::Tensor { .. } => PLAIN_TENSORS.to_owned(),
             Self::Quantised { scheme, .. } => scheme.hint(),
         }
     }
@@ -272,6 +297,13 @@ pub(super) fn download_again(path: &Path) -> String {
         Some(name) => format!("download it again: `sparq pull {name}`"),
         None => "download it again".to_owned(),
     }
+}
+
+/// The name of the model that `folder` is the folder of in the cache of the hub.
+pub(super) fn cached_model(folder: &Path) -> Option<String> {
+    let folder = std::path::absolute(folder).ok()?;
+    let name = folder.file_name()?.to_str()?.strip_prefix("models--")?;
+    folder.join("snapshots").is_dir().then(|| name.replacen("--", "/", 1))
 }
 
 /// The name of the model whose files lie beside `path`, if that is in the cache of the hub.
@@ -299,6 +331,19 @@ pub(crate) fn model_name(path: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_folder_of_a_model_in_the_cache_is_told_from_a_model() {
+        let cache = tempfile::tempdir().unwrap();
+        let model = cache.path().join("models--org--name");
+        std::fs::create_dir_all(model.join("snapshots/0123")).unwrap();
+        let error = crate::checkpoint::Checkpoint::open(&model).unwrap_err();
+        assert!(error.to_string().contains("is a folder of the hub's cache"), "{error}");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("`org/name`") && hint.contains("models--org--name/snapshots"), "{hint}");
+        assert_eq!(cached_model(cache.path()), None);
+        assert_eq!(cached_model(&model.join("snapshots/0123")), None);
+    }
 
     #[test]
     fn files_of_the_cache_are_fetched_again_by_name() {

@@ -1,6 +1,6 @@
 //! The index of a sharded checkpoint: which file holds which tensor.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::error::{FileError, IndexProblem};
@@ -9,45 +9,53 @@ use super::names::Format;
 use crate::config::ConfigFields;
 use crate::error::Result;
 
-/// An index that names files of its own folder only.
+/// An index that names files of its own folder, and of folders within, only.
 #[derive(Debug)]
 pub(crate) struct Index {
     path: PathBuf,
     /// Name of the shard by tensor.
     map: BTreeMap<String, String>,
+    /// The format of each shard.
+    shards: BTreeMap<String, Format>,
 }
 
 impl Index {
-    /// Reads the index at `path`, of shards in `format`.
+    /// Reads the index at `path`. What a shard's name ends with says what it is, whatever the index is called.
     ///
-    /// A shard is named without folders: the name of a file elsewhere would be read as readily as one of the
-    /// model. A link in the folder may lead anywhere, as those of the hub's cache do.
+    /// A shard lies beside the index or further within: the name of a file elsewhere would be read as readily
+    /// as one of the model. A link in the folder may lead anywhere, as those of the hub's cache do.
     ///
     /// # Errors
     ///
     /// [`FileError::Index`], and those of a JSON file.
-    pub(crate) fn read(path: &Path, format: Format) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let json = json::parse(path, &json::read_if_exists(path)?.unwrap_or_default())?;
         let map: BTreeMap<String, String> = ConfigFields::new(path, &json)?.required("weight_map")?;
-        let index = Self { path: path.to_owned(), map };
+        let mut index = Self { path: path.to_owned(), map, shards: BTreeMap::new() };
         if index.map.is_empty() {
             return Err(index.problem(IndexProblem::Empty));
         }
-        for shard in index.shards() {
-            let shard = shard.to_owned();
-            if !is_file_name(&shard) {
-                return Err(index.problem(IndexProblem::Outside { shard }));
+        for shard in index.map.values_mut() {
+            match inside(shard) {
+                Some(plain) => *shard = plain,
+                None => {
+                    let shard = shard.clone();
+                    return Err(index.problem(IndexProblem::Outside { shard }));
+                }
             }
-            if Format::of(&shard) != Some(format) {
-                return Err(index.problem(IndexProblem::Kind { shard }));
-            }
+        }
+        for shard in index.map.values() {
+            let Some(format) = Format::of(shard) else {
+                return Err(index.problem(IndexProblem::Kind { shard: shard.clone() }));
+            };
+            index.shards.insert(shard.clone(), format);
         }
         Ok(index)
     }
 
-    /// The names of the shards, ascending.
-    pub(crate) fn shards(&self) -> BTreeSet<&str> {
-        self.map.values().map(String::as_str).collect()
+    /// The shards by name, ascending, each with its format. A `/` divides folders.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = (&str, Format)> {
+        self.shards.iter().map(|(shard, format)| (shard.as_str(), *format))
     }
 
     /// Whether the index knows a tensor of this name.
@@ -58,7 +66,7 @@ impl Index {
     /// Checks that all shards are files of the folder `dir`.
     pub(super) fn check_files(&self, dir: &Path) -> Result<()> {
         let missing: Vec<&str> =
-            self.shards().into_iter().filter(|shard| !dir.join(shard).is_file()).collect();
+            self.shards.keys().map(String::as_str).filter(|shard| !dir.join(shard).is_file()).collect();
         if let Some(folder) = missing.iter().find(|shard| dir.join(shard).is_dir()) {
             return Err(self.problem(IndexProblem::Folder { shard: (*folder).to_owned() }));
         }
@@ -85,9 +93,15 @@ impl Index {
     }
 }
 
-/// Whether a name is that of a file beside the one that names it, on every system.
-fn is_file_name(name: &str) -> bool {
-    !name.is_empty() && !matches!(name, "." | "..") && !name.contains(['/', '\\', '\0', ':'])
+/// The path `name` without its `.`, where it leads to a file beside the one that names it or in a folder there,
+/// on every system.
+fn inside(name: &str) -> Option<String> {
+    let is_plain = |part: &&str| {
+        !part.is_empty() && *part != ".." && !part.contains(['\\', ':']) && !part.contains(char::is_control)
+    };
+    let parts: Vec<&str> = name.split('/').collect();
+    let is_file = parts.iter().all(is_plain) && parts.last() != Some(&".");
+    is_file.then(|| parts.into_iter().filter(|part| *part != ".").collect::<Vec<_>>().join("/"))
 }
 
 #[cfg(test)]
@@ -100,19 +114,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.safetensors.index.json");
         std::fs::write(&path, json!({"metadata": {}, "weight_map": map}).to_string()).unwrap();
-        Index::read(&path, Format::Safetensors)
+        Index::read(&path)
     }
 
     #[test]
-    fn only_files_of_the_same_folder_are_shards() {
+    fn only_files_within_the_same_folder_are_shards() {
         let index = read(json!({"a": "2.safetensors", "b": "1.safetensors", "c": "2.safetensors"})).unwrap();
-        assert_eq!(index.shards().into_iter().collect::<Vec<_>>(), ["1.safetensors", "2.safetensors"]);
+        assert_eq!(
+            index.shards().map(|(name, _)| name).collect::<Vec<_>>(),
+            ["1.safetensors", "2.safetensors"]
+        );
         assert!(index.lists("c") && !index.lists("d"));
         for outside in [
             "/etc/passwd",
             "../1.safetensors",
-            "sub/1.safetensors",
-            "./1.safetensors",
+            "sub/../../1.safetensors",
+            "sub/..",
+            "sub//1.safetensors",
+            "sub/.",
             "..",
             ".",
             "",
@@ -128,9 +147,19 @@ mod tests {
                 message.contains("no file of its own folder") && !message.contains('\u{1b}'),
                 "{message}"
             );
-            assert!(error.hint().unwrap().contains("without folders"), "{message}");
+            assert!(error.hint().unwrap().contains("or in folders there"), "{message}");
         }
-        for other in ["config.json", "model.safetensors.index.json", "pytorch_model.bin"] {
+        let within =
+            json!({"a": "./1.safetensors", "b": "sub/./x/2.bin", "c": "1.safetensors", "d": ".a.pt"});
+        let index = read(within).unwrap();
+        let shards: Vec<_> = index.shards().collect();
+        let expected = [
+            (".a.pt", Format::Pytorch),
+            ("1.safetensors", Format::Safetensors),
+            ("sub/x/2.bin", Format::Pytorch),
+        ];
+        assert_eq!(shards, expected);
+        for other in ["config.json", "model.safetensors.index.json", "sub/weights"] {
             let message = read(json!({"a": other})).unwrap_err().to_string();
             assert!(message.contains(&format!("names `{other}` as a shard")), "{message}");
         }

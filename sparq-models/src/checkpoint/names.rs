@@ -20,9 +20,9 @@ pub(crate) const OTHER_TOKENIZERS: &[&str] = &[
 /// Weight files in the order in which they are looked for: the first one that is there is read.
 const KNOWN: &[(&str, Layout)] = &[
     ("model.safetensors", Layout::Single(Format::Safetensors)),
-    ("model.safetensors.index.json", Layout::Sharded(Format::Safetensors)),
+    ("model.safetensors.index.json", Layout::Sharded),
     ("pytorch_model.bin", Layout::Single(Format::Pytorch)),
-    ("pytorch_model.bin.index.json", Layout::Sharded(Format::Pytorch)),
+    ("pytorch_model.bin.index.json", Layout::Sharded),
     ("pytorch_model.pt", Layout::Single(Format::Pytorch)),
     ("model.pt", Layout::Single(Format::Pytorch)),
     ("model.pth", Layout::Single(Format::Pytorch)),
@@ -34,7 +34,7 @@ pub(crate) enum Layout {
     /// One file.
     Single(Format),
     /// The shards that an index names.
-    Sharded(Format),
+    Sharded,
 }
 
 /// How a weight file is written.
@@ -294,7 +294,7 @@ mod tests {
         let sharded =
             ["consolidated.safetensors", "model-1-of-2.safetensors", "model.safetensors.index.json"];
         let index = "model.safetensors.index.json";
-        assert_eq!(chosen(&sharded), is(index, Layout::Sharded(Format::Safetensors)));
+        assert_eq!(chosen(&sharded), is(index, Layout::Sharded));
         let pytorch = Layout::Single(Format::Pytorch);
         assert_eq!(chosen(&["flax_model.msgpack", "pytorch_model.bin"]), is("pytorch_model.bin", pytorch));
         assert_eq!(

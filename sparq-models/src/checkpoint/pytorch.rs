@@ -5,12 +5,15 @@
 //! Opening reads the pickle alone; the content of a tensor is read from the file when it is asked
 //! for, strided and shared storages included.
 
+mod calls;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use pytorch_reader::{DType, PickleError, PickleValue, PytorchError, PytorchReader, Tensor};
+use pytorch_reader::{DType, FileFormat, PickleError, PickleValue, PytorchError, PytorchReader, Tensor};
 use safetensors::Dtype;
 
+use self::calls::Unread;
 use super::content::{Content, NEEDED};
 use super::error::{Damage, FileError, PYTORCH};
 use super::source::Source;
@@ -26,6 +29,7 @@ const NESTED_UNDER: [&str; 2] = ["state_dict", "model_state_dict"];
 ///
 /// [`FileError::Pickle`] where the pickle names something that `torch.load` with `weights_only` refuses as
 /// well: nothing of it would be run, and a file that asks for it is not what it claims to be.
+/// [`FileError::Tensor`] for a tensor whose numbers are not those of the file.
 pub(super) fn read(path: &Path) -> Result<BTreeMap<String, Stored>> {
     let source = Source::open(path).and_then(|source| source.start(NEEDED));
     let start = source.map_err(|source| Error::Io { path: path.to_owned(), source })?;
@@ -40,7 +44,20 @@ pub(super) fn read(path: &Path) -> Result<BTreeMap<String, Stored>> {
         }
         error => damaged(damage(&error)),
     };
-    let tensors = PytorchReader::new(path).map_err(failed)?.into_tensors();
+    let read = PytorchReader::new(path);
+    let unread = match &read {
+        Ok(reader) if matches!(reader.metadata().format_type, FileFormat::Tar) => Ok(None),
+        Ok(_) => calls::unread(path, None),
+        Err(PytorchError::Pickle(PickleError::UnsupportedType(name))) => {
+            calls::unread(path, Some(name)).or(Ok(None))
+        }
+        Err(_) => Ok(None),
+    };
+    let unread = unread.map_err(|error| failed(error.into()))?;
+    if let Some(Unread { tensor, form }) = unread {
+        return Err(FileError::Tensor { path: path.to_owned(), tensor, form }.into());
+    }
+    let tensors = read.map_err(failed)?.into_tensors();
     let values = PytorchReader::read_pickle_data(path, None).map_err(failed)?;
     if let Some(name) = stranger(&values) {
         return Err(FileError::Pickle { path: path.to_owned(), name: name.to_owned() }.into());

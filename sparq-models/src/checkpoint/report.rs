@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use burn::tensor::DType;
 use safetensors::Dtype;
 
+use super::base::is_head;
 use super::error::download_again;
 use crate::error::{shorten, shown};
 
@@ -119,6 +120,19 @@ impl WeightReport {
         }
     }
 
+    /// What stands before the name of every tensor that is missing.
+    fn prefix(&self) -> Option<&str> {
+        let first = self.missing.first()?;
+        let mut prefixes = self.unused.iter().filter_map(|name| name.strip_suffix(first.name.as_str()));
+        let prefix = prefixes.find(|prefix| prefix.ends_with('.'))?;
+        let is_there = |missing: &Missing| {
+            // An output layer may have another name.
+            is_head(&missing.name)
+                || self.unused.iter().any(|name| name.strip_prefix(prefix) == Some(missing.name.as_str()))
+        };
+        self.missing.iter().all(is_there).then_some(prefix)
+    }
+
     /// The next step for the user.
     pub(crate) fn hint(&self) -> Option<String> {
         let hint = if let Some(first) = self.unsupported.first() {
@@ -144,6 +158,15 @@ impl WeightReport {
             "these are names of Meta's or Mistral's own format: take the files that transformers reads"
         } else if self.unused.iter().any(|name| name.contains(".lora_")) {
             "these are the weights of an adapter (LoRA): merge it into its base model and save that"
+        } else if let Some(prefix) = self.prefix() {
+            return Some(format!(
+                "the name of every tensor begins with `{}`, which the model does not have there (transformers \
+                 would make the weights up): save the model with names without it",
+                shorten(prefix)
+            ));
+        } else if !self.missing.is_empty() && self.missing.iter().all(|tensor| is_head(&tensor.name)) {
+            "these are the weights without an output layer, and config.json does not tie it to the embeddings \
+             (transformers would make it up): take the files of the whole model"
         } else if !self.misshapen.is_empty() {
             "config.json and the weights seem to come from different models"
         } else if !self.missing.is_empty() {

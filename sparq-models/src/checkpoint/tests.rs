@@ -132,7 +132,7 @@ fn progress_ends_at_the_total() {
 fn all_mismatches_are_reported_at_once() {
     let dir = single(&[
         ONE,
-        ("layers.0.weight", Dtype::F32, &[1], &[0.0]),
+        ("module.model.layers.0.weight", Dtype::F32, &[1], &[0.0]),
         ("quantised", Dtype::I8, &[2], &[1.0, 2.0]),
         ("shape", Dtype::F32, &[2, 1], &[0.0; 2]),
     ]);
@@ -147,10 +147,10 @@ fn all_mismatches_are_reported_at_once() {
     });
     let text = report.to_string();
     let expected = [
-        "tensor `model.layers.0.weight` is missing (the file has `layers.0.weight`)",
+        "tensor `model.layers.0.weight` is missing (the file has `module.model.layers.0.weight`)",
         "tensor `shape` has shape [2, 1], expected [3, 2]",
         "tensor `quantised` is stored as I8, not as F32, F16 or BF16",
-        "tensor `layers.0.weight` is not used by the model",
+        "tensor `module.model.layers.0.weight` is not used by the model",
     ];
     let lines: Vec<&str> = text.lines().skip(1).map(str::trim).collect();
     assert_eq!(lines, expected);
@@ -279,6 +279,92 @@ fn a_tensor_that_only_the_shards_know_is_loaded() {
         assert_eq!(values(loader.tensor("b", [1])), [3.0]);
     });
     assert!(report.is_empty());
+}
+
+#[test]
+fn what_a_shard_is_its_own_name_says() {
+    let legacy = fs::read(fixture("pytorch/legacy.bin")).unwrap();
+    for name in ["model.safetensors.index.json", "pytorch_model.bin.index.json"] {
+        let map = index(&json!({"a": "./1.safetensors", "f32": "s/2.bin"}));
+        let dir = folder(&[(name, &map), ("1.safetensors", &safetensors(&[ONE]))]);
+        fs::create_dir(dir.path().join("s")).unwrap();
+        fs::write(dir.path().join("s/2.bin"), &legacy).unwrap();
+        let names: Vec<String> = all_tensors(dir.path()).into_iter().map(|(name, ..)| name).collect();
+        assert_eq!(names, ["a", "bf16", "f16", "f32", "offset"]);
+        fs::remove_file(dir.path().join("s/2.bin")).unwrap();
+        let message = Checkpoint::open(dir.path()).unwrap_err().to_string();
+        assert!(message.ends_with("names shards that are missing: s/2.bin"), "{message}");
+    }
+}
+
+/// A copy of a fixture whose tensors have other names, or are left out, with this `architectures`.
+fn with_names(family: &str, architecture: &str, renamed: impl Fn(&str) -> Option<String>) -> TempDir {
+    let family = fixture("families").join(family);
+    let bytes = fs::read(family.join("model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let views = tensors.iter().filter_map(|(name, view)| Some((renamed(name)?, view)));
+    let dir = folder(&[("model.safetensors", &safetensors::serialize(views, None).unwrap())]);
+    let config = fs::read(family.join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&config).unwrap();
+    config["architectures"] = json!([architecture]);
+    fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    dir
+}
+
+fn load(dir: &Path) -> Result<()> {
+    let checkpoint = Checkpoint::open(dir).unwrap();
+    crate::generate::load_model(&checkpoint, &devices()[0], DType::F32, &mut |_, _| ()).map(drop)
+}
+
+#[test]
+fn a_checkpoint_of_the_base_model_loads() {
+    let without = |prefix: &'static str| move |name: &str| Some(name.strip_prefix(prefix)?.to_owned());
+    // Tied to the embeddings, it is the whole model.
+    let expected = all_tensors(&fixture("families/llama3_2"));
+    for architecture in ["LlamaForCausalLM", "LlamaModel"] {
+        let dir = with_names("llama3_2", architecture, without("model."));
+        assert_eq!(all_tensors(dir.path()), expected);
+        load(dir.path()).unwrap();
+    }
+    // A name too many is as harmless.
+    let twice = with_names("llama3_2", "LlamaForCausalLM", |name| Some(format!("model.{name}")));
+    assert_eq!(all_tensors(twice.path()), expected);
+    let neox = with_names("gpt_neox", "GPTNeoXModel", |name| {
+        Some(name.strip_prefix("gpt_neox.").unwrap_or(name).to_owned())
+    });
+    assert_eq!(all_tensors(neox.path()), all_tensors(&fixture("families/gpt_neox")));
+    load(neox.path()).unwrap();
+    // Without its output layer, an untied model is not whole.
+    for (family, architecture, prefix, head) in [
+        ("llama2", "LlamaModel", "model.", "lm_head"),
+        ("gpt_neox", "GPTNeoXModel", "gpt_neox.", "embed_out"),
+    ] {
+        let error = load(with_names(family, architecture, without(prefix)).path()).unwrap_err();
+        assert!(error.to_string().contains(&format!("tensor `{head}.weight` is missing")), "{error}");
+        assert!(error.hint().unwrap().contains("without an output layer"), "{:?}", error.hint());
+    }
+}
+
+#[test]
+fn a_prefix_that_does_not_belong_there_is_named() {
+    for (family, architecture, prefix) in [
+        ("llama3_2", "LlamaForCausalLM", "module."),
+        ("gpt_neox", "GPTNeoXForCausalLM", "model."),
+        ("llama2", "LlamaForCausalLM", "base_model.model."),
+    ] {
+        let dir = with_names(family, architecture, |name| Some(format!("{prefix}{name}")));
+        let hint = load(dir.path()).unwrap_err().hint().unwrap();
+        assert!(hint.contains(&format!("begins with `{prefix}`")), "{hint}");
+    }
+}
+
+#[test]
+fn texts_need_no_weights() {
+    let dir = folder(&[]);
+    assert!(Checkpoint::open(dir.path()).is_err());
+    let checkpoint = Checkpoint::open_without_weights(dir.path()).unwrap();
+    assert_eq!(checkpoint.tensors().count(), 0);
+    assert!(matches!(checkpoint.tokenizer(), Err(Error::NoTokenizer { .. })));
 }
 
 #[test]

@@ -61,7 +61,8 @@ pub(super) enum Location {
 }
 
 impl Weights {
-    fn empty() -> Self {
+    /// No weights.
+    pub(super) fn none() -> Self {
         Self {
             sources: Vec::new(),
             tensors: BTreeMap::new(),
@@ -73,7 +74,7 @@ impl Weights {
 
     /// Opens the weight files of folder `dir`; safetensors where there are both kinds.
     pub(super) fn open(dir: &Path) -> Result<Self> {
-        let mut weights = Self::empty();
+        let mut weights = Self::none();
         let files = files(dir);
         let (name, layout) = names::choose(&files).map_err(|lack| no_weights(dir, lack))?;
         let path = dir.join(&name);
@@ -83,21 +84,21 @@ impl Weights {
                 let index = dir.join(format!("{name}.index.json"));
                 weights.unread_index = index.is_file().then_some(index);
             }
-            Layout::Sharded(format) => weights.add_shards(dir, &Index::read(&path, format)?, format)?,
+            Layout::Sharded => weights.add_shards(dir, &Index::read(&path)?)?,
         }
         Ok(weights)
     }
 
     /// Takes over the content of one weight file; `path` is for messages.
     pub(super) fn from_static(path: &Path, bytes: &'static [u8]) -> Result<Self> {
-        let mut weights = Self::empty();
+        let mut weights = Self::none();
         weights.tensors = weights.add_safetensors(path, Source::Static(bytes))?;
         Ok(weights)
     }
 
     /// Weights of any shape, made up when they are asked for.
     pub(super) fn random() -> Self {
-        Self { random: true, ..Self::empty() }
+        Self { random: true, ..Self::none() }
     }
 
     pub(super) fn is_random(&self) -> bool {
@@ -116,9 +117,9 @@ impl Weights {
 
     /// Adds the shards that `index` names. As in transformers, all that they hold counts, and of a tensor
     /// that is stored twice the copy in the last shard.
-    fn add_shards(&mut self, dir: &Path, index: &Index, format: Format) -> Result<()> {
+    fn add_shards(&mut self, dir: &Path, index: &Index) -> Result<()> {
         index.check_files(dir)?;
-        for shard in index.shards() {
+        for (shard, format) in index.shards() {
             let mut tensors = self.add_file(&dir.join(shard), format)?;
             index.check_tensors(shard, |tensor| tensors.contains_key(tensor))?;
             self.unlisted.extend(tensors.keys().filter(|name| !index.lists(name)).cloned());
@@ -149,6 +150,23 @@ impl Weights {
             (name, Stored { shape: info.shape.clone(), dtype: info.dtype, location })
         };
         Ok(metadata.tensors().into_iter().map(stored).collect())
+    }
+
+    /// Gives tensors other names; one whose new name is taken keeps its own.
+    pub(super) fn rename(&mut self, renamed: impl Fn(&str) -> Option<String>) {
+        let names: Vec<(String, String)> =
+            self.tensors.keys().filter_map(|name| Some((name.clone(), renamed(name)?))).collect();
+        for (old, new) in names {
+            if self.tensors.contains_key(&new) {
+                continue;
+            }
+            if self.unlisted.remove(&old) {
+                self.unlisted.insert(new.clone());
+            }
+            if let Some(stored) = self.tensors.remove(&old) {
+                self.tensors.insert(new, stored);
+            }
+        }
     }
 
     /// The stored tensor `name` under the name's own lifetime, if there is one.

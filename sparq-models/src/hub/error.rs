@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::checkpoint::Lack;
+use crate::error::list;
 
 /// Why the hub does not hand a model out. Every case has a next step: [`HubError::hint`].
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +81,17 @@ pub enum HubError {
         lack: Lack,
     },
 
+    /// The model's index of shards cannot be used.
+    #[error("model `{model}` cannot be fetched: {message}")]
+    Index {
+        /// The model.
+        model: String,
+        /// What is wrong with the index.
+        message: String,
+        /// What helps.
+        hint: String,
+    },
+
     /// The model has no tokenizer that is read.
     #[error("model `{model}` has no tokenizer.json{}", others(found))]
     NoTokenizer {
@@ -105,6 +117,8 @@ pub enum HubError {
         model: String,
         /// The first thing that is missing.
         missing: String,
+        /// The model at the commits that the cache has folders of, as names.
+        commits: Vec<String>,
         /// The cache's folder.
         cache: PathBuf,
     },
@@ -136,6 +150,21 @@ pub enum HubError {
         lock: PathBuf,
     },
 
+    /// The hub cannot answer now, or does not want to.
+    #[error("the hub at {endpoint} gives no answer about `{model}` for now: {message}{}", asks(*retry_after))]
+    Busy {
+        /// The hub that was asked.
+        endpoint: String,
+        /// The model.
+        model: String,
+        /// The status of HTTP.
+        status: u16,
+        /// After how many seconds the hub wants to be asked again, where it says so.
+        retry_after: Option<u64>,
+        /// The status in words.
+        message: String,
+    },
+
     /// The hub answers with something else than a model.
     #[error("the hub at {endpoint} gives no usable answer about `{model}`: {message}")]
     Answer {
@@ -159,6 +188,10 @@ pub enum HubError {
     },
 }
 
+fn asks(retry_after: Option<u64>) -> String {
+    retry_after.map_or(String::new(), |seconds| format!("; it asks to wait for {seconds} s"))
+}
+
 fn others(found: &[String]) -> String {
     match found.is_empty() {
         true => String::new(),
@@ -170,10 +203,8 @@ impl HubError {
     /// Whether it may be over soon: no connection, a hub out of order. Who asks and for what is not the reason.
     pub(super) fn is_of_the_moment(&self) -> bool {
         match self {
-            Self::Connection { .. } | Self::Interrupted { .. } => true,
-            Self::Answer { status, .. } => {
-                status.is_none_or(|status| status >= 500 || matches!(status, 408 | 429))
-            }
+            Self::Connection { .. } | Self::Interrupted { .. } | Self::Busy { .. } => true,
+            Self::Answer { status, .. } => status.is_none_or(|status| status >= 500),
             _ => false,
         }
     }
@@ -200,12 +231,16 @@ impl HubError {
                 "the model is not in the form that this program reads: see docs/models.md".into()
             }
             Self::NoWeights { lack, .. } => lack.hint(None),
+            Self::Index { hint, .. } => hint.clone(),
             Self::NoTokenizer { model, .. } => format!(
                 "transformers makes one: AutoTokenizer.from_pretrained(\"{model}\").save_pretrained(FOLDER), beside \
                  the model's other files"
             ),
             Self::Corrupt { .. } => {
                 "run the same command again; a mirror (HF_ENDPOINT) or a proxy may change files".into()
+            }
+            Self::Offline { commits, .. } if !commits.is_empty() => {
+                format!("fetch it with `sparq pull` while there is a connection, or name a commit: {}", list(commits))
             }
             Self::Offline { model, .. } => format!(
                 "fetch it with `sparq pull {model}` while there is a connection, without --offline and \
@@ -217,6 +252,12 @@ impl HubError {
             }
             Self::Interrupted { .. } => "run the same command again: it goes on where the download stopped".into(),
             Self::Locked { .. } => "wait for it, and run the same command again".into(),
+            Self::Busy { status: 429, retry_after, .. } => format!(
+                "wait for {}, and run the same command again; who sends a token (HF_TOKEN, or `hf auth login`) may \
+                 ask more often",
+                retry_after.map_or("some minutes".to_owned(), |seconds| format!("{seconds} s"))
+            ),
+            Self::Busy { .. } => "the hub seems to be out of order: try again later, or check HF_ENDPOINT".into(),
             Self::Answer { .. } => "check HF_ENDPOINT; the hub may also be out of order: try again later".into(),
             Self::Cache { .. } => "check the disk and its rights, or set HF_HUB_CACHE to another folder".into(),
         }

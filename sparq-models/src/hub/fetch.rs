@@ -16,10 +16,8 @@ use super::{
     checked::Checked,
     http::{Answer, Http},
     mark,
+    patience::Patience,
 };
-
-/// Attempts at one file that get further than the one before.
-const ATTEMPTS: usize = 20;
 
 /// Seconds that another program may take to end with a file.
 const WAIT: usize = 5;
@@ -35,6 +33,7 @@ pub(super) struct Fetch<'a> {
     /// Whether what the cache holds is compared with what the hub has.
     pub(super) check: bool,
     pub(super) checked: Checked,
+    pub(super) patience: Patience,
     pub(super) events: &'a mut dyn FnMut(HubEvent<'_>),
 }
 
@@ -61,15 +60,19 @@ impl Fetch<'_> {
             return Ok(pointer);
         }
         let mut furthest = 0;
-        for _ in 0..ATTEMPTS {
+        loop {
             let before = furthest;
-            match self.attempt(file, &pointer, &mut furthest) {
-                Err(HubError::Interrupted { .. }) if furthest > before => {}
-                Err(error) => return Err(error),
+            let attempt = self.attempt(file, &pointer, &mut furthest);
+            // However often a download breaks off, it goes on as long as it gets further.
+            if attempt.is_ok() || furthest > before {
+                self.patience.renew();
+            }
+            match attempt {
                 Ok(()) => return Ok(pointer),
+                Err(HubError::Interrupted { .. }) if furthest > before => {}
+                Err(error) => self.patience.after(error, self.events)?,
             }
         }
-        Err(self.interrupted(file, format!("after {ATTEMPTS} attempts")))
     }
 
     /// Notes that the model has no such file, as huggingface_hub does, so that nobody wonders about it
@@ -113,7 +116,7 @@ impl Fetch<'_> {
     fn wanted<'f>(&self, file: &'f str, url: String, answer: &Answer) -> Result<Wanted<'f>> {
         let wrong = |message: String| Err(self.hub.answer(self.name, format!("`{file}` {message}")));
         if !answer.is_enough && !matches!(answer.status, 200 | 206) {
-            return Err(self.hub.status(self.name, file, answer.status, ""));
+            return Err(self.hub.status(self.name, file, (answer.status, answer.retry_after), ""));
         }
         if answer.commit.as_deref().is_some_and(|commit| commit != self.commit) {
             return wrong("is of another commit than was asked for".to_owned());
@@ -160,7 +163,10 @@ impl Fetch<'_> {
                         fs::remove_file(&part).map_err(in_cache)?;
                         return self.again(wanted, furthest);
                     }
-                    status => return Err(self.hub.status(self.name, wanted.file, status, "")),
+                    status => {
+                        let status = (status, answer.retry_after);
+                        return Err(self.hub.status(self.name, wanted.file, status, ""));
+                    }
                 }
             }
             self.receive(wanted, answer, &part, there, furthest)?;
@@ -185,7 +191,7 @@ impl Fetch<'_> {
         let answer = answer.map_err(|error| self.hub.unreachable(self.name, wanted.file, error))?;
         match answer.status {
             200 | 206 => self.download(wanted, answer, furthest),
-            status => Err(self.hub.status(self.name, wanted.file, status, "")),
+            status => Err(self.hub.status(self.name, wanted.file, (status, answer.retry_after), "")),
         }
     }
 

@@ -6,7 +6,7 @@ use super::{HubError, ModelName, Result, mark};
 use crate::checkpoint::{
     Lack,
     index::Index,
-    names::{self, Format, Layout},
+    names::{self, Layout},
 };
 
 /// Small files that are read where they exist, `config.json` first.
@@ -43,11 +43,11 @@ fn is_template(name: &str) -> bool {
     inside.is_some_and(|name| !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.'))
 }
 
-/// Where the weights are: a file, which is an index where it has a format of shards.
+/// Where the weights are: in a file, or in the shards that it names as their index.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Weights {
     pub(super) file: String,
-    pub(super) index: Option<Format>,
+    pub(super) is_index: bool,
 }
 
 /// The weights among `listed`, if that is a model.
@@ -79,8 +79,7 @@ pub(super) fn required(name: &ModelName, listed: &[String]) -> Result<Weights> {
 fn weights(listed: &[String]) -> std::result::Result<Weights, Lack> {
     let of_the_top: Vec<String> = listed.iter().filter(|name| !name.contains('/')).cloned().collect();
     match names::choose(&of_the_top) {
-        Ok((file, Layout::Single(_))) => Ok(Weights { file, index: None }),
-        Ok((file, Layout::Sharded(format))) => Ok(Weights { file, index: Some(format) }),
+        Ok((file, layout)) => Ok(Weights { file, is_index: layout == Layout::Sharded }),
         // Files of other programs often lie in folders.
         Err(Lack::Nothing) => match names::choose(listed) {
             Err(lack) => Err(lack),
@@ -108,10 +107,13 @@ pub(super) fn missing(folder: &Path) -> Option<String> {
     match weights(&listed) {
         Err(Lack::NoIndex { index, .. }) => Some(index.to_owned()),
         Err(_) => Some("weights".to_owned()),
-        Ok(Weights { index: None, .. }) => None,
-        Ok(Weights { file, index: Some(format) }) => match Index::read(&folder.join(&file), format) {
+        Ok(Weights { is_index: false, .. }) => None,
+        Ok(Weights { file, is_index: true }) => match Index::read(&folder.join(&file)) {
             Err(_) => Some(file),
-            Ok(index) => index.shards().into_iter().find(|shard| !has(&listed, shard)).map(str::to_owned),
+            Ok(index) => {
+                let mut shards = index.shards().map(|(shard, _)| shard);
+                shards.find(|shard| !folder.join(shard).exists()).map(str::to_owned)
+            }
         },
     }
 }
@@ -125,7 +127,19 @@ pub(super) fn damaged(folder: &Path) -> Option<String> {
         !blob.is_file()
             || mark::Kind::of(&mark) == mark::Kind::Sha256 && !mark::fits(&blob, &mark).unwrap_or(false)
     };
-    listed(folder).into_iter().filter(|name| name != TEMPLATES.trim_end_matches('/')).find(is_damaged)
+    let mut files = listed(folder);
+    if let Ok(Weights { file, is_index: true }) = weights(&files)
+        && let Ok(index) = Index::read(&folder.join(file))
+    {
+        // A folder that shards lie in stands for them.
+        let inside =
+            index.shards().filter_map(|(shard, _)| shard.split_once('/').map(|(top, _)| (top, shard)));
+        for (top, shard) in inside {
+            files.retain(|name| name != top);
+            files.push(shard.to_owned());
+        }
+    }
+    files.into_iter().filter(|name| name != TEMPLATES.trim_end_matches('/')).find(is_damaged)
 }
 
 /// The files that models often have, that this folder of the cache lacks, and that nobody asked for: nothing
@@ -166,7 +180,7 @@ mod tests {
     fn what_is_no_model_is_refused_before_anything_is_fetched() {
         let index = "model.safetensors.index.json";
         let weights = needs(&["config.json", "tokenizer.json", index, "onnx/model.onnx"]).unwrap();
-        assert_eq!(weights, Weights { file: index.to_owned(), index: Some(Format::Safetensors) });
+        assert_eq!(weights, Weights { file: index.to_owned(), is_index: true });
         for (listed, words) in [
             (&["tokenizer.json", "model.safetensors"][..], "config.json"),
             (&["adapter_config.json", "adapter_model.safetensors", "tokenizer.json"], "adapter"),
@@ -215,6 +229,12 @@ mod tests {
         assert_eq!(missing(folder.path()).as_deref(), Some("2.safetensors"));
         write("2.safetensors", "");
         assert_eq!(missing(folder.path()), None);
+        write("model.safetensors.index.json", r#"{"weight_map": {"a": "./1.safetensors", "b": "s/3.bin"}}"#);
+        assert_eq!(missing(folder.path()).as_deref(), Some("s/3.bin"));
+        fs::create_dir(folder.path().join("s")).unwrap();
+        assert_eq!(missing(folder.path()).as_deref(), Some("s/3.bin"));
+        write("s/3.bin", "");
+        assert_eq!((missing(folder.path()), damaged(folder.path())), (None, None));
         write("model.safetensors.index.json", r#"{"weight_map": {"a": "../1.safetensors"}}"#);
         assert_eq!(missing(folder.path()).as_deref(), Some("model.safetensors.index.json"));
     }

@@ -35,6 +35,8 @@ pub(super) struct Answer {
     pub(super) size: Option<u64>,
     /// The commit that the file is of, where the hub states it.
     pub(super) commit: Option<String>,
+    /// After how many seconds the hub wants to be asked again, where it says so.
+    pub(super) retry_after: Option<u64>,
     /// The first byte of the body within the file.
     pub(super) start: u64,
     /// Whether what is known of the file was enough, so that this is not the file.
@@ -109,6 +111,7 @@ impl<'a> Http<'a> {
                 mark: linked.or_else(|| text(headers, "etag").map(mark::normalised)),
                 size: size.or(whole),
                 commit,
+                retry_after: retry_after(headers),
                 start: range.map_or(0, |(start, _)| start),
                 is_enough: known,
                 body: response.into_body(),
@@ -154,6 +157,17 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
+/// The seconds after which a hub wants to be asked again: `Retry-After`, or what is left of the time that its
+/// limit of requests is for, where none of them is left.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<u64> {
+    let plain = text(headers, "retry-after").and_then(|seconds| seconds.trim().parse().ok());
+    plain.or_else(|| {
+        let mut fields = text(headers, "ratelimit")?.split(';').map(str::trim);
+        fields.clone().find(|field| *field == "r=0")?;
+        fields.find_map(|field| field.strip_prefix("t="))?.parse().ok()
+    })
+}
+
 /// First byte and size of the whole in `bytes FIRST-LAST/SIZE`; the size may be left open.
 fn range(header: &str) -> Option<(u64, Option<u64>)> {
     let (place, size) = header.strip_prefix("bytes ")?.split_once('/')?;
@@ -171,6 +185,18 @@ mod tests {
         assert_eq!(range("bytes 5-9/*"), Some((5, None)));
         assert_eq!(range("bytes */100"), None);
         assert_eq!(range("pages 1-2/3"), None);
+    }
+
+    #[test]
+    fn the_wait_that_a_hub_asks_for_is_read() {
+        let after = |name: &'static str, value: &'static str| {
+            retry_after(&HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]))
+        };
+        assert_eq!(after("retry-after", "120"), Some(120));
+        assert_eq!(after("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT"), None);
+        assert_eq!(after("ratelimit", "\"api\";r=0;t=55"), Some(55));
+        assert_eq!(after("ratelimit", "\"api\";r=499;t=55"), None);
+        assert_eq!(after("etag", "1"), None);
     }
 
     #[test]

@@ -1,9 +1,6 @@
 //! Where the hub and its cache are, by the variables that all Hugging Face tools read.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-};
+use std::{env, fs, path::PathBuf, time::Duration};
 
 /// The hub that is asked where no other is named.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -16,6 +13,8 @@ pub struct Hub {
     pub(super) endpoint: String,
     pub(super) token: Option<Token>,
     pub(super) offline: bool,
+    /// Before a request that came to nothing is made again; later waits are longer.
+    pub(super) wait: Duration,
 }
 
 /// What proves who asks.
@@ -45,7 +44,7 @@ impl Hub {
             let value = |&name: &&str| variable(name).filter(|value| !value.trim().is_empty());
             names.iter().find_map(|name| Some(((*name).to_owned(), value(name)?.trim().to_owned())))
         };
-        let path = |names: &[&str]| get(names).map(|(_, value)| home_expanded(&value));
+        let path = |names: &[&str]| get(names).map(|(_, value)| expanded(&value, variable));
         let home = path(&["HF_HOME"]).unwrap_or_else(|| {
             let cache = path(&["XDG_CACHE_HOME"]);
             cache.or_else(|| Some(env::home_dir()?.join(".cache"))).unwrap_or_default().join("huggingface")
@@ -62,6 +61,7 @@ impl Hub {
             cache: path(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]).unwrap_or_else(|| home.join("hub")),
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             token,
+            wait: Duration::from_secs(1),
             offline: get(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]).is_some_and(|(_, value)| on(&value)),
         }
     }
@@ -72,17 +72,42 @@ impl Hub {
     }
 }
 
-/// The absolute path, with the user's folder for `~`.
-fn home_expanded(path: &str) -> PathBuf {
-    let expanded = match (path.strip_prefix("~/"), env::home_dir()) {
-        (Some(rest), Some(home)) => home.join(rest),
-        _ => Path::new(path).to_owned(),
+/// The absolute path, with the user's folder for `~` and values for `$NAME` and `${NAME}`, as Python's
+/// `expanduser` and `expandvars` make it: what has no value stays.
+fn expanded(path: &str, variable: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    let home = || variable("HOME").map(PathBuf::from).or_else(env::home_dir);
+    let path = match path.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+        Some(rest) => match home() {
+            Some(home) => format!("{}{rest}", home.to_string_lossy().trim_end_matches('/')),
+            None => path.to_owned(),
+        },
+        None => path.to_owned(),
     };
+    let (mut expanded, mut rest) = (String::new(), path.as_str());
+    while let Some((before, after)) = rest.split_once('$') {
+        expanded.push_str(before);
+        let (name, next) = match after.strip_prefix('{').and_then(|inside| inside.split_once('}')) {
+            Some(braced) => braced,
+            None => {
+                let is_other = |character: char| !character.is_ascii_alphanumeric() && character != '_';
+                after.split_at(after.find(is_other).unwrap_or(after.len()))
+            }
+        };
+        match variable(name).filter(|_| !name.is_empty()) {
+            Some(value) => expanded.push_str(&value),
+            None => expanded.push_str(&rest[before.len()..rest.len() - next.len()]),
+        }
+        rest = next;
+    }
+    expanded.push_str(rest);
+    let expanded = PathBuf::from(expanded);
     std::path::absolute(&expanded).unwrap_or(expanded)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn hub(variables: &[(&str, &str)]) -> Hub {
@@ -110,6 +135,25 @@ mod tests {
             assert_eq!(hub(&[("HF_HUB_OFFLINE", value)]).offline, offline, "{value}");
         }
         assert!(hub(&[]).offline().offline);
+    }
+
+    #[test]
+    fn folders_may_be_named_by_variables() {
+        let cache =
+            |name: &str, value: &str| hub(&[("HOME", "/u"), ("D", "/d"), ("A_1", "x"), (name, value)]).cache;
+        for (name, value, expected) in [
+            ("HF_HOME", "$HOME/h", "/u/h/hub"),
+            ("HF_HOME", "~/h", "/u/h/hub"),
+            ("HF_HOME", "~", "/u/hub"),
+            ("HF_HOME", "${D}/$A_1-${A_1}y", "/d/x-xy/hub"),
+            ("HF_HUB_CACHE", "$D/c", "/d/c"),
+            ("HUGGINGFACE_HUB_CACHE", "~/c", "/u/c"),
+            ("XDG_CACHE_HOME", "$HOME/.c", "/u/.c/huggingface/hub"),
+            // What has no value stays, as a `$` that begins no name does.
+            ("HF_HUB_CACHE", "/c/$NO/${NO}/$/${D/a~", "/c/$NO/${NO}/$/${D/a~"),
+        ] {
+            assert_eq!(cache(name, value), Path::new(expected), "{name}={value}");
+        }
     }
 
     #[test]

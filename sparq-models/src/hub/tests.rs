@@ -28,12 +28,13 @@ fn server() -> Server {
 fn hub(address: &str, home: &TempDir, token: Option<&str>) -> Hub {
     let home = home.path().to_str().unwrap().to_owned();
     let token = token.map(str::to_owned);
-    Hub::from_variables(&|name| match name {
+    let hub = Hub::from_variables(&|name| match name {
         "HF_HOME" => Some(home.clone()),
         "HF_ENDPOINT" => Some(address.to_owned()),
         "HF_TOKEN" => token.clone(),
         _ => None,
-    })
+    });
+    Hub { wait: Duration::from_millis(1), ..hub }
 }
 
 fn fetch(hub: &Hub, name: &str) -> Result<PathBuf> {
@@ -106,6 +107,35 @@ fn shards_come_by_their_index() {
         "tokenizer.json",
     ];
     assert_eq!(names(&folder), expected);
+}
+
+#[test]
+fn shards_may_lie_in_folders_and_an_index_that_leads_elsewhere_is_refused_by_itself() {
+    let index = |shard: &str| format!(r#"{{"weight_map": {{"a": "./1.bin", "b": "{shard}"}}}}"#).into_bytes();
+    let server = Server::start(&[
+        ("config.json", b"{}"),
+        ("tokenizer.json", b"{}"),
+        ("model.safetensors.index.json", &index("s/2.safetensors")),
+        ("1.bin", b"one"),
+        ("s/2.safetensors", b"two"),
+    ]);
+    let home = TempDir::new().unwrap();
+    let here = hub(&server.address, &home, None);
+    let folder = fetch(&here, "org/name").unwrap();
+    assert_eq!(fs::read(folder.join("s/2.safetensors")).unwrap(), b"two");
+    assert_eq!(fetch(&here.clone().offline(), "org/name").unwrap(), folder);
+    // The hub is not asked for a shard that is there.
+    server.change(|rules| rules.status = Some(503));
+    assert_eq!(here.pull(&"org/name".parse().unwrap(), &mut |_| ()).unwrap(), folder);
+    server.change(|rules| {
+        rules.status = None;
+        rules.files.insert("model.safetensors.index.json".to_owned(), index("../2.safetensors"));
+    });
+    let error = fetch(&hub(&server.address, &TempDir::new().unwrap(), None), "org/name").unwrap_err();
+    assert!(matches!(error, HubError::Index { .. }), "{error:?}");
+    assert!(error.to_string().starts_with("model `org/name` cannot be fetched: `"), "{error}");
+    assert!(error.to_string().contains("names `../2.safetensors`"), "{error}");
+    assert!(error.hint().contains("beside it or in folders there"), "{}", error.hint());
 }
 
 #[test]
@@ -188,7 +218,81 @@ fn refusals_read_differently() {
     assert!(matches!(error, HubError::BadToken { .. }) && error.to_string().contains("HF_TOKEN"), "{error}");
     server.change(|rules| rules.status = Some(503));
     let error = fetch(&with(None), "org/name@v2").unwrap_err();
-    assert!(matches!(error, HubError::Answer { .. }) && error.to_string().contains("503"), "{error}");
+    assert!(matches!(error, HubError::Busy { .. }) && error.to_string().contains("503"), "{error}");
+}
+
+#[test]
+fn a_hub_that_cannot_answer_now_is_asked_again() {
+    let (server, home) = (server(), TempDir::new().unwrap());
+    let waits = |hub: &Hub, pull: bool| {
+        let (name, mut waits) = ("org/name".parse().unwrap(), 0);
+        let mut events =
+            |event: HubEvent<'_>| waits += usize::from(matches!(event, HubEvent::Waiting { .. }));
+        let found = if pull { hub.pull(&name, &mut events) } else { hub.model(&name, &mut events) };
+        (found, waits)
+    };
+    let hub = hub(&server.address, &home, None);
+    for status in [408, 429, 500, 502, 503, 504] {
+        server.change(|rules| rules.refusals = vec![(status, None); 3]);
+        let (found, waited) = waits(&hub, true);
+        assert!(found.is_ok() && waited == 3, "{status}: {found:?}");
+    }
+    // The answer to a file is asked for again as well.
+    fs::remove_dir_all(home.path().join("hub")).unwrap();
+    server.change(|rules| (rules.refusals, rules.spared) = (vec![(503, None); 4], 2));
+    assert!(waits(&hub, false).0.is_ok());
+    server.change(|rules| rules.spared = 0);
+
+    // A wait that the hub names is kept to.
+    fs::remove_dir_all(home.path().join("hub")).unwrap();
+    server.change(|rules| rules.refusals = vec![(429, Some(0)); 2]);
+    let slow = Hub { wait: Duration::from_secs(3600), ..hub.clone() };
+    assert!(matches!(waits(&slow, false), (Ok(_), 2)));
+
+    // It ends, and says how to go on.
+    fs::remove_dir_all(home.path().join("hub")).unwrap();
+    server.requests();
+    server.change(|rules| rules.status = Some(429));
+    let (found, waited) = waits(&hub, true);
+    let error = found.unwrap_err();
+    assert!(error.to_string().contains("status 429") && error.hint().contains("HF_TOKEN"), "{error}");
+    assert_eq!((waited, server.requests().len()), (4, 5));
+    server.change(|rules| (rules.status, rules.refusals) = (None, vec![(429, Some(1000))]));
+    let error = waits(&hub, true).0.unwrap_err();
+    assert!(error.to_string().contains("asks to wait for 1000 s"), "{error}");
+    assert!(error.hint().starts_with("wait for 1000 s"), "{}", error.hint());
+}
+
+#[test]
+fn a_download_that_gets_further_goes_on_however_often_it_breaks_off() {
+    let (server, home) = (server(), TempDir::new().unwrap());
+    server.change(|rules| rules.cut_after = Some(20));
+    let folder = fetch(&hub(&server.address, &home, None), "org/name").unwrap();
+    assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), WEIGHTS);
+    let starts = server.requests().into_iter().filter(|request| request.ends_with('-')).count();
+    assert_eq!(starts, 49);
+}
+
+#[test]
+fn what_the_cache_has_of_a_model_is_told() {
+    let (server, home) = (server(), TempDir::new().unwrap());
+    let hub = hub(&server.address, &home, None);
+    let error = |name: &str| {
+        let error = fetch(&hub.clone().offline(), name).unwrap_err();
+        (error.to_string(), error.hint())
+    };
+    assert!(error("org/name").0.contains("(no files at all)"));
+    let folder = fetch(&hub, "org/name").unwrap();
+    let refs = home.path().join("hub/models--org--name/refs");
+    fs::write(refs.join("old"), "4567").unwrap();
+    let (message, hint) = error("org/name@old");
+    assert!(message.contains("(no files of commit `4567`)"), "{message}");
+    assert!(hint.contains(&format!("org/name@{COMMIT}")), "{hint}");
+    fs::remove_file(refs.join("main")).unwrap();
+    let (message, hint) = error("org/name");
+    assert!(message.contains("(no refs/main, which notes what commit `main` is)"), "{message}");
+    assert!(hint.contains(&format!("org/name@{COMMIT}")), "{hint}");
+    assert_eq!(fetch(&hub.offline(), &format!("org/name@{COMMIT}")).unwrap(), folder);
 }
 
 #[test]
@@ -237,7 +341,7 @@ fn without_a_connection_the_cache_is_taken() {
 fn notes(hub: &Hub, name: &str) -> (Result<PathBuf>, Vec<String>) {
     let mut notes = vec![];
     let folder = hub.model(&name.parse().unwrap(), &mut |event| match event {
-        HubEvent::Download { .. } => {}
+        HubEvent::Download { .. } | HubEvent::Waiting { .. } => {}
         HubEvent::FromCache { reason } => notes.push(reason.to_owned()),
         HubEvent::NeverFetched { files } => notes.push(format!("never fetched: {files}")),
     });

@@ -31,6 +31,10 @@ pub(crate) struct Rules {
     pub(crate) cut_after: Option<usize>,
     /// Answers everything with this status.
     pub(crate) status: Option<u16>,
+    /// Refuses the next requests with these statuses and waits, the last one first.
+    pub(crate) refusals: Vec<(u16, Option<u64>)>,
+    /// Requests to answer before it does.
+    pub(crate) spared: usize,
     /// Answers everything with a web page.
     pub(crate) page: bool,
     /// Marks of files; a file without one has its name and size.
@@ -97,7 +101,19 @@ fn serve(stream: TcpStream, rules: &Mutex<Rules>, requests: &Mutex<Vec<String>>)
         headers.get("authorization").and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
     let note = range.as_deref().map_or(path.clone(), |range| format!("{path} {range}"));
     requests.lock().unwrap().push(note);
-    let rules = rules.lock().unwrap().clone();
+    let (rules, refusal) = {
+        let mut rules = rules.lock().unwrap();
+        let refusal = if rules.spared == 0 { rules.refusals.pop() } else { None };
+        rules.spared = rules.spared.saturating_sub(1);
+        (rules.clone(), refusal)
+    };
+    if let Some((status, wait)) = refusal {
+        let wait = wait.map_or(String::new(), |seconds| format!("Retry-After: {seconds}\r\n"));
+        return write!(
+            &stream,
+            "HTTP/1.1 {status} Busy\r\n{wait}Content-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+    }
     let (head, body) = answer(&path, range.as_deref(), token.as_deref(), &rules);
     let mut stream = stream;
     write!(stream, "HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len())?;
@@ -143,7 +159,7 @@ fn answer(path: &str, range: Option<&str>, token: Option<&str>, rules: &Rules) -
         return refuse("404 Not Found", "EntryNotFound");
     };
     let mark = rules.marks.get(file).cloned();
-    let mark = mark.unwrap_or_else(|| format!("{}-{}", file.replace('.', "-"), bytes.len()));
+    let mark = mark.unwrap_or_else(|| format!("{}-{}", file.replace(['.', '/'], "-"), bytes.len()));
     let commit = if rules.no_commit { String::new() } else { format!("\r\nX-Repo-Commit: {COMMIT}") };
     let mark = format!("ETag: \"{mark}\"{commit}");
     if rules.redirects && first {
