@@ -17,6 +17,7 @@
 //! - [`methods`]: the other decode methods;
 //! - [`layout`]: views of other tensors, caches that grow, long ones and those that are too large;
 //! - [`streams`]: work that runs twice, or beside other work;
+//! - [`kernels`]: which operations run as kernels, and which do not and why;
 //! - [`memory`]: what a backend does with its memory;
 //! - [`model`]: whole models against reference logits;
 //! - [`families`]: every model family against the logits and greedy tokens of transformers.
@@ -25,6 +26,7 @@ pub mod buckets;
 pub mod expected;
 pub mod families;
 pub mod harness;
+pub mod kernels;
 pub mod layout;
 pub mod memory;
 pub mod methods;

@@ -30,7 +30,7 @@ enum Run {
 pub struct Check {
     /// `module::function`, with `/dtype` behind it where the check runs in each dtype.
     pub name: String,
-    /// Whether it needs a process without others beside it: it measures memory.
+    /// Whether it needs a process without others beside it: it measures memory, or counts what runs.
     pub(crate) alone: bool,
     run: Run,
 }
@@ -73,6 +73,7 @@ checks! {
     alone: [
         memory::an_append_writes_in_place
         memory::nothing_leaks_over_a_thousand_steps
+        kernels::kernels_ran
     ]
     once: [
         properties::everything_kept_is_dense

@@ -110,6 +110,10 @@ pub(crate) struct GenerateArgs {
     #[arg(short, long)]
     pub(crate) quiet: bool,
 
+    /// Tell which operations ran as kernels, and which did not and why
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+
     /// Show no progress bars (they are shown on a terminal only)
     #[arg(long)]
     pub(crate) no_progress: bool,

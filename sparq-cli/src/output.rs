@@ -2,6 +2,7 @@
 
 pub(crate) mod doctor;
 mod inspection;
+mod kernels;
 mod pieces;
 mod printable;
 mod progress;
@@ -9,6 +10,7 @@ mod sink;
 mod summary;
 
 pub(crate) use inspection::inspection;
+pub(crate) use kernels::kernels;
 pub(crate) use pieces::{pieces, prompt};
 pub(crate) use printable::{cell, json, printable};
 pub(crate) use progress::{EvalProgress, Progress};

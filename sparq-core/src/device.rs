@@ -8,7 +8,7 @@ mod smoke;
 use burn::tensor::{DType, Device};
 
 pub use info::{DeviceInfo, LARGEST_TENSOR, Limits};
-pub use smoke::{Smoke, smoke_test};
+pub use smoke::{Smoke, kernels, smoke_test};
 
 use crate::{
     error::{Error, Result},

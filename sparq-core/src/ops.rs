@@ -20,12 +20,13 @@ mod host;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 pub mod oracle;
+pub mod ran;
 #[cfg(feature = "libtorch")]
 mod tch;
 
 use burn::{
     backend::{
-        Backend, Dispatch, backend_extension,
+        Backend, Dispatch, TensorMetadata, backend_extension,
         tensor::{FloatTensor, IntTensor},
     },
     tensor::{Int, Tensor},
@@ -39,6 +40,7 @@ use crate::{
     spans::{AppendPlan, Spans},
     weight::QuantizedWeight,
 };
+use ran::Op;
 
 /// What a prefill needs beside tensors.
 #[derive(Debug, Clone)]
@@ -107,6 +109,7 @@ mod dispatch {
             rows: FloatTensor<Self>,
             plan: AppendPlan,
         ) -> FloatTensor<Self> {
+            definition::<Self>(Op::AppendRows, &rows);
             oracle::append_rows::<Self>(cache, rows, &plan)
         }
 
@@ -118,6 +121,7 @@ mod dispatch {
             rows: FloatTensor<Self>,
             plan: AppendPlan,
         ) -> FloatTensor<Self> {
+            definition::<Self>(Op::AppendColumns, &rows);
             oracle::append_columns::<Self>(index, rows, &plan)
         }
 
@@ -129,6 +133,7 @@ mod dispatch {
             rows: FloatTensor<Self>,
             plan: AppendPlan,
         ) -> FloatTensor<Self> {
+            definition::<Self>(Op::Accumulate, &rows);
             oracle::accumulate::<Self>(sum, rows, &plan)
         }
 
@@ -168,6 +173,7 @@ mod dispatch {
             v: FloatTensor<Self>,
             step: PrefillStep,
         ) -> FloatTensor<Self> {
+            definition::<Self>(Op::Prefill, &q);
             oracle::prefill::<Self>(q, k, v, &step)
         }
 
@@ -179,6 +185,7 @@ mod dispatch {
             v: FloatTensor<Self>,
             step: DenseStep,
         ) -> FloatTensor<Self> {
+            definition::<Self>(Op::DecodeDense, &q);
             oracle::decode_dense::<Self>(q, k, v, &step)
         }
 
@@ -192,6 +199,7 @@ mod dispatch {
             v_sum: FloatTensor<Self>,
             step: SparqStep,
         ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
+            definition::<Self>(Op::DecodeSparq, &q);
             oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step)
         }
 
@@ -203,6 +211,7 @@ mod dispatch {
             k: FloatTensor<Self>,
             plan: AppendPlan,
         ) -> (IntTensor<Self>, FloatTensor<Self>) {
+            definition::<Self>(Op::AppendQuantized, &k);
             oracle::append_quantized::<Self>(words, scales, k, &plan)
         }
 
@@ -217,6 +226,7 @@ mod dispatch {
             v_sum: FloatTensor<Self>,
             step: SparqStep,
         ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
+            definition::<Self>(Op::DecodeSparqQuantized, &q);
             oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &step)
         }
 
@@ -227,18 +237,25 @@ mod dispatch {
             words: IntTensor<Self>,
             scales: FloatTensor<Self>,
         ) -> FloatTensor<Self> {
+            definition::<Self>(Op::LinearQuantized, &x);
             oracle::linear_quantized::<Self>(x, words, scales)
         }
 
         /// `x · weightᵀ` for `x: [tokens, in]` (f32) and `weight: [out, in]` in its storage dtype.
         #[fusion(meta = fusion::linear_output)]
         fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+            definition::<Self>(Op::Linear, &x);
             oracle::linear::<Self>(x, weight)
         }
     }
 }
 
 pub use dispatch::SparqOps;
+
+/// Counts an operation that the backend of `beside` leaves to its definition.
+fn definition<B: Backend>(op: Op, beside: &FloatTensor<B>) {
+    ran::note::<B>(op, &beside.device(), ran::By::Definition(ran::NO_KERNEL));
+}
 
 /// Writes the real rows of `rows: [batch, kv_heads, width, head_dim]` into
 /// `cache: [batch, kv_heads, capacity, head_dim]`, in place when `cache` is the only handle.

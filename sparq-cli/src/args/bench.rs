@@ -21,6 +21,10 @@ pub(crate) struct BenchArgs {
     #[command(subcommand)]
     pub(crate) layer: Option<BenchCommand>,
 
+    /// Tell which operations ran as kernels, and which did not and why
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+
     #[command(flatten)]
     pub(crate) model: BenchModelArgs,
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::anyhow;
+use sparq_models::core::ops::ran::ran;
 
 use crate::{
     args::{BenchArgs, BenchCommand},
@@ -22,6 +23,9 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(USAGE));
         }
         None => bench::bench_model(&args.model)?,
+    }
+    if args.verbose {
+        output::say(output::kernels(&ran()));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,13 +5,16 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
-use sparq_core::device::{self, BACKENDS, BackendInfo, DeviceInfo, smoke_test};
+use sparq_core::{
+    device::{self, BACKENDS, BackendInfo, DeviceInfo, smoke_test},
+    ops::ran::By,
+};
 
 use crate::{
     args::DoctorArgs,
     output::{
         self,
-        doctor::{BackendReport, DeviceReport, Report, Test, table},
+        doctor::{BackendReport, DeviceReport, OpReport, Report, Test, table},
     },
 };
 
@@ -77,7 +80,7 @@ fn examine_apart(name: &str) -> DeviceReport {
         },
         Err(error) => error.to_string(),
     };
-    DeviceReport { name: name.into(), info: None, test: Test { passed: false, result: problem } }
+    DeviceReport { name: name.into(), info: None, test: Test { passed: false, result: problem }, ops: vec![] }
 }
 
 fn examine(name: &str) -> anyhow::Result<DeviceReport> {
@@ -92,7 +95,15 @@ fn examine(name: &str) -> anyhow::Result<DeviceReport> {
         }
         Err(error) => Test { passed: false, result: error.to_string() },
     };
-    Ok(DeviceReport { name: name.into(), info: Some(info), test })
+    // The test has said what is wrong where this fails.
+    let ops = device::kernels(&device).unwrap_or_default().into_iter().map(|ran| OpReport {
+        op: ran.op.name().to_owned(),
+        reason: match ran.by {
+            By::Kernel => None,
+            By::Definition(reason) => Some(reason.to_owned()),
+        },
+    });
+    Ok(DeviceReport { name: name.into(), info: Some(info), test, ops: ops.collect() })
 }
 
 fn host_memory() -> u64 {

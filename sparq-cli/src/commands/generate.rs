@@ -2,7 +2,10 @@
 
 use std::{ops::ControlFlow, process::ExitCode, time::Instant};
 
-use sparq_models::generate::{Event, GenerateOptions, TextModel};
+use sparq_models::{
+    core::ops::ran::ran,
+    generate::{Event, GenerateOptions, TextModel},
+};
 
 use crate::{
     args::GenerateArgs,
@@ -96,6 +99,9 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     if !args.quiet {
         let stats = &generation.stats;
         output::say(summary(stats, load, &args.model.device, dtype, &known, &limit, &options.attention));
+    }
+    if args.verbose {
+        output::say(output::kernels(&ran()));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -34,6 +34,16 @@ pub(crate) struct DeviceReport {
     /// What it says about itself; nothing where it could not be opened.
     pub(crate) info: Option<DeviceInfo>,
     pub(crate) test: Test,
+    /// How each operation ran.
+    pub(crate) ops: Vec<OpReport>,
+}
+
+/// How an operation ran on a device.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct OpReport {
+    pub(crate) op: String,
+    /// Why no kernel ran; nothing where one did.
+    pub(crate) reason: Option<String>,
 }
 
 /// A small SparQ step against the definition.
@@ -51,7 +61,7 @@ pub(crate) fn table(report: &Report) -> String {
     for backend in &report.backends {
         let compiled = if backend.compiled { "compiled in" } else { "not compiled in" };
         line(format!("\n{} ({compiled})", backend.name));
-        for DeviceReport { name, info, test } in &backend.devices {
+        for DeviceReport { name, info, test, ops } in &backend.devices {
             if let Some(info) = info {
                 let software = if info.software { ", software" } else { "" };
                 let runtime = info.runtime.as_ref().map_or(String::new(), |runtime| format!(", {runtime}"));
@@ -68,6 +78,16 @@ pub(crate) fn table(report: &Report) -> String {
             }
             let verdict = if test.passed { "ok" } else { "FAILED" };
             line(format!("    SparQ step      {verdict}: {}", test.result));
+            let kernels: Vec<&str> =
+                ops.iter().filter(|op| op.reason.is_none()).map(|op| op.op.as_str()).collect();
+            if !ops.is_empty() {
+                line(format!("    kernels         {}", kernels.join(", ")));
+            }
+            for OpReport { op, reason } in ops {
+                if let Some(reason) = reason {
+                    line(format!("    no kernel       {op}: {reason}"));
+                }
+            }
         }
         if let Some(hint) = &backend.hint {
             line(format!("  hint: {hint}"));

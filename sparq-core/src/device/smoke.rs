@@ -10,7 +10,9 @@ use crate::{
     cache::{CacheConfig, CacheExtras, LayerCache},
     config::{AttentionShape, SparqConfig},
     error::Result,
-    ops::{self, SparqStep, oracle},
+    layer::LayerState,
+    method::Method,
+    ops::{self, SparqStep, oracle, ran::Ran},
     spans::NewTokens,
 };
 
@@ -48,6 +50,38 @@ pub fn smoke_test(device: &Device, processor: &Device) -> Result<Smoke> {
     let difference = differences.fold(0.0, |worst: f32, x| if x.is_nan() || x > worst { x } else { worst });
     let complete = output.len() == expected.len();
     Ok(Smoke { same_positions: complete && positions == expected_positions, difference })
+}
+
+/// Runs a prompt, a dense step, a SparQ step and a linear layer on `device`, all small and in f32, and tells
+/// which operations ran as kernels, and which as their definitions and why.
+///
+/// # Errors
+/// As [`smoke_test`].
+pub fn kernels(device: &Device) -> Result<Vec<Ran>> {
+    require_dtype(device, DType::F32)?;
+    let before = ops::ran::ran();
+    let AttentionShape { heads, kv_heads, head_dim } = SHAPE;
+    let config = CacheConfig { layer: SHAPE.into(), batch: 1, max_len: LEN, dtype: DType::F32 };
+    for method in [Method::Dense, Method::Sparq(SparqConfig::new(&SHAPE, 8, 24))] {
+        let mut layer = LayerState::new(&config, &method, device)?;
+        for width in [LEN - 1, 1] {
+            let rows = |heads, seed| numbers([1, heads, width, head_dim], seed, device);
+            let (q, k, v) = (rows(heads, 1), rows(kv_heads, 2), rows(kv_heads, 3));
+            match width {
+                1 => layer.decode(q, k, v)?,
+                _ => layer.prefill(q, k, v, &NewTokens::all(1, width))?,
+            };
+        }
+    }
+    ops::linear(numbers([1, 64], 4, device), numbers([96, 64], 5, device));
+    let count_before = |ran: &Ran| {
+        let same = |other: &&Ran| (other.op, other.by, &other.device) == (ran.op, ran.by, &ran.device);
+        before.iter().find(same).map_or(0, |other| other.count)
+    };
+    let mut after = ops::ran::ran();
+    after.iter_mut().for_each(|ran| ran.count -= count_before(ran).min(ran.count));
+    after.retain(|ran| ran.count > 0);
+    Ok(after)
 }
 
 /// Outputs, and kept positions per KV head in ascending order.
@@ -103,6 +137,16 @@ fn numbers<const D: usize>(shape: [usize; D], seed: u32, device: &Device) -> Ten
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_default_device_runs_kernels() {
+        let ran = kernels(&crate::device::parse("cpu").unwrap()).unwrap();
+        let ops: Vec<_> = ran.iter().map(|ran| ran.op.name()).collect();
+        for op in ["append_rows", "prefill", "decode_dense", "decode_sparq", "linear"] {
+            assert!(ops.contains(&op), "{op}: {ops:?}");
+        }
+        assert!(ran.iter().all(|ran| ran.by == ops::ran::By::Kernel), "{ran:?}");
+    }
 
     #[test]
     fn the_default_device_passes() {

@@ -1,6 +1,6 @@
 //! Overrides for the Cube backends (wgpu, CUDA, …): kernels written once in CubeCL.
 //!
-//! Where a kernel does not cover a problem (its function returns `None`), the oracle runs.
+//! Where a kernel does not cover a problem (its function returns the reason), the oracle runs.
 
 #![allow(clippy::too_many_arguments)]
 // A kernel's arguments are its buffers and sizes.
@@ -42,15 +42,20 @@ use cubecl::{
 };
 
 use self::append::Part;
-use super::{DenseStep, PrefillStep, SparqOps, SparqStep, apart, oracle};
+use super::{
+    DenseStep, PrefillStep, SparqOps, SparqStep, apart, oracle,
+    ran::{By, Op, Reason, kernel_or, note},
+};
 use crate::spans::AppendPlan;
+
+/// Why a prefill has no kernel here.
+const PRODUCTS: Reason = "prefill is Burn's matrix products, masked by a kernel";
 
 impl SparqOps for CubeBackend {
     fn append_rows(cache: FloatTensor<Self>, rows: FloatTensor<Self>, plan: AppendPlan) -> FloatTensor<Self> {
-        match append::covers([&cache], [Part::K], [&rows; 2]) {
-            true => append_one(cache, Part::K, rows, &plan),
-            false => oracle::append_rows::<Self>(cache, rows, &plan),
-        }
+        let covered = append::covers([&cache], [Part::K], [&rows; 2]);
+        kernel_or!(AppendRows on rows.device, covered, () => append_one(cache, Part::K, rows, &plan),
+            oracle::append_rows::<Self>(cache, rows, &plan))
     }
 
     fn append_columns(
@@ -58,17 +63,15 @@ impl SparqOps for CubeBackend {
         rows: FloatTensor<Self>,
         plan: AppendPlan,
     ) -> FloatTensor<Self> {
-        match append::covers([&index], [Part::Index], [&rows; 2]) {
-            true => append_one(index, Part::Index, rows, &plan),
-            false => oracle::append_columns::<Self>(index, rows, &plan),
-        }
+        let covered = append::covers([&index], [Part::Index], [&rows; 2]);
+        kernel_or!(AppendColumns on rows.device, covered, () => append_one(index, Part::Index, rows, &plan),
+            oracle::append_columns::<Self>(index, rows, &plan))
     }
 
     fn accumulate(sum: FloatTensor<Self>, rows: FloatTensor<Self>, plan: AppendPlan) -> FloatTensor<Self> {
-        match append::covers([&sum], [Part::Sum], [&rows; 2]) {
-            true => append_one(sum, Part::Sum, rows, &plan),
-            false => oracle::accumulate::<Self>(sum, rows, &plan),
-        }
+        let covered = append::covers([&sum], [Part::Sum], [&rows; 2]);
+        kernel_or!(Accumulate on rows.device, covered, () => append_one(sum, Part::Sum, rows, &plan),
+            oracle::accumulate::<Self>(sum, rows, &plan))
     }
 
     fn append(
@@ -79,9 +82,10 @@ impl SparqOps for CubeBackend {
         plan: AppendPlan,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let parts = [Part::K, Part::V];
-        if !append::covers([&k, &v], parts, [&k_rows, &v_rows]) {
+        if append::covers([&k, &v], parts, [&k_rows, &v_rows]).is_err() {
             return apart::append::<Self>([k, v], [k_rows, v_rows], plan);
         }
+        note::<Self>(Op::Append, &k_rows.device, By::Kernel);
         let [k, v] = append::append([k, v], parts, k_rows, v_rows, &plan);
         (k, v)
     }
@@ -97,7 +101,7 @@ impl SparqOps for CubeBackend {
         mean_value: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let parts = [Part::K, Part::V, Part::Index, Part::Sum];
-        if !append::covers([&k, &v, &k_index, &v_sum], parts, [&k_rows, &v_rows]) {
+        if append::covers([&k, &v, &k_index, &v_sum], parts, [&k_rows, &v_rows]).is_err() {
             return apart::append_with_index::<Self>(
                 [k, v, k_index, v_sum],
                 [k_rows, v_rows],
@@ -105,6 +109,7 @@ impl SparqOps for CubeBackend {
                 mean_value,
             );
         }
+        note::<Self>(Op::AppendWithIndex, &k_rows.device, By::Kernel);
         if mean_value {
             let [k, v, k_index, v_sum] = append::append([k, v, k_index, v_sum], parts, k_rows, v_rows, &plan);
             return (k, v, k_index, v_sum);
@@ -120,6 +125,7 @@ impl SparqOps for CubeBackend {
         v: FloatTensor<Self>,
         step: PrefillStep,
     ) -> FloatTensor<Self> {
+        note::<Self>(Op::Prefill, &q.device, By::Definition(PRODUCTS));
         oracle::prefill_with::<Self>(q, k, v, &step, |scores, block| prefill::hide(scores, &step, block))
     }
 
@@ -130,10 +136,8 @@ impl SparqOps for CubeBackend {
         step: DenseStep,
     ) -> FloatTensor<Self> {
         let (q, k, v) = (into_contiguous(q), into_contiguous(k), into_contiguous(v));
-        match dense::decode(&q, &k, &v, &step) {
-            Some(output) => output,
-            None => oracle::decode_dense::<Self>(q, k, v, &step),
-        }
+        let done = dense::decode(&q, &k, &v, &step);
+        kernel_or!(DecodeDense on q.device, done, output => output, oracle::decode_dense::<Self>(q, k, v, &step))
     }
 
     fn decode_sparq(
@@ -146,10 +150,9 @@ impl SparqOps for CubeBackend {
     ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
         let (q, k, v) = (into_contiguous(q), into_contiguous(k), into_contiguous(v));
         let (k_index, v_sum) = (into_contiguous(k_index), into_contiguous(v_sum));
-        match sparq::decode(&q, &k, scores::Index::Stored(&k_index), &v, &v_sum, &step) {
-            Some(outputs) => outputs,
-            None => oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step),
-        }
+        let done = sparq::decode(&q, &k, scores::Index::Stored(&k_index), &v, &v_sum, &step);
+        kernel_or!(DecodeSparq on q.device, done, outputs => outputs,
+            oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step))
     }
 
     fn append_quantized(
@@ -158,10 +161,9 @@ impl SparqOps for CubeBackend {
         k: FloatTensor<Self>,
         plan: AppendPlan,
     ) -> (IntTensor<Self>, FloatTensor<Self>) {
-        match codes::covers(&words, &scales, &k) {
-            true => codes::append(words, scales, &k, &plan),
-            false => oracle::append_quantized::<Self>(words, scales, k, &plan),
-        }
+        let covered = codes::covers(&words, &scales, &k);
+        kernel_or!(AppendQuantized on k.device, covered, () => codes::append(words, scales, &k, &plan),
+            oracle::append_quantized::<Self>(words, scales, k, &plan))
     }
 
     fn decode_sparq_quantized(
@@ -177,18 +179,15 @@ impl SparqOps for CubeBackend {
             (into_contiguous(q), into_contiguous(k), into_contiguous(v), into_contiguous(v_sum));
         let (words, scales) = (into_contiguous(words), into_contiguous(scales));
         let index = scores::Index::Codes { words: &words, scales: &scales };
-        match sparq::decode(&q, &k, index, &v, &v_sum, &step) {
-            Some(outputs) => outputs,
-            None => oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &step),
-        }
+        let done = sparq::decode(&q, &k, index, &v, &v_sum, &step);
+        kernel_or!(DecodeSparqQuantized on q.device, done, outputs => outputs,
+            oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &step))
     }
 
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x, weight) = (into_contiguous(x), into_contiguous(weight));
-        match linear::linear(&x, &weight) {
-            Some(y) => y,
-            None => oracle::linear::<Self>(x, weight),
-        }
+        let done = linear::linear(&x, &weight);
+        kernel_or!(Linear on x.device, done, y => y, oracle::linear::<Self>(x, weight))
     }
 }
 

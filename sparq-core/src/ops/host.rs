@@ -1,6 +1,6 @@
 //! The slice kernels as operations of a backend whose tensors lie in this process's memory.
 //!
-//! A function returns `None` where a tensor is not what the kernels take: not contiguous, of
+//! A function returns the reason where a tensor is not what the kernels take: not contiguous, of
 //! another dtype, or shared with another handle where it is to be written.
 
 pub(super) mod methods;
@@ -18,6 +18,7 @@ use super::{
     DenseStep, PrefillStep, SparqStep,
     cpu::{self, Codes, Element, Index, Quantized, Sizes, SparqSlices},
     oracle,
+    ran::{NO_SLICE, Reason, SHARED, STORAGE},
 };
 use crate::{index, spans::AppendPlan};
 
@@ -39,7 +40,7 @@ pub(super) trait Host: Backend {
     fn contiguous(tensor: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// Runs `$body` with `$E` bound to the element type of `$dtype`; `None` where it is none.
+/// Runs `$body` with `$E` bound to the element type of `$dtype`; [`STORAGE`] where it is none.
 macro_rules! with_element {
     ($dtype:expr, $E:ident => $body:expr) => {
         match $dtype {
@@ -55,9 +56,21 @@ macro_rules! with_element {
                 type $E = bf16;
                 $body
             }
-            _ => None,
+            _ => Err(STORAGE),
         }
     };
+}
+
+fn slice<B: Host, E: Element>(tensor: &FloatTensor<B>) -> Result<&[E], Reason> {
+    B::slice(tensor).ok_or(NO_SLICE)
+}
+
+fn slice_mut<B: Host, E: Element>(tensor: &mut FloatTensor<B>) -> Result<&mut [E], Reason> {
+    B::slice_mut(tensor).ok_or(SHARED)
+}
+
+fn words<B: Host>(tensor: &IntTensor<B>) -> Result<&[i32], Reason> {
+    B::words(tensor).ok_or(NO_SLICE)
 }
 
 /// See [`super::append_rows`].
@@ -65,13 +78,13 @@ pub(super) fn append_rows<B: Host>(
     cache: &mut FloatTensor<B>,
     rows: FloatTensor<B>,
     plan: &AppendPlan,
-) -> Option<()> {
+) -> Result<(), Reason> {
     let [_, kv_heads, capacity, head_dim] = cache.shape().dims();
     let sizes = Sizes { kv_heads, group: 1, head_dim, capacity };
     let rows = B::contiguous(rows);
     with_element!(cache.dtype(), E => {
-        cpu::append_rows(B::slice_mut::<E>(cache)?, B::slice::<f32>(&rows)?, plan, sizes);
-        Some(())
+        cpu::append_rows(slice_mut::<B, E>(cache)?, slice::<B, f32>(&rows)?, plan, sizes);
+        Ok(())
     })
 }
 
@@ -80,13 +93,13 @@ pub(super) fn append_columns<B: Host>(
     index: &mut FloatTensor<B>,
     rows: FloatTensor<B>,
     plan: &AppendPlan,
-) -> Option<()> {
+) -> Result<(), Reason> {
     let [_, kv_heads, head_dim, capacity] = index.shape().dims();
     let sizes = Sizes { kv_heads, group: 1, head_dim, capacity };
     let rows = B::contiguous(rows);
     with_element!(index.dtype(), E => {
-        cpu::append_columns(B::slice_mut::<E>(index)?, B::slice::<f32>(&rows)?, plan, sizes);
-        Some(())
+        cpu::append_columns(slice_mut::<B, E>(index)?, slice::<B, f32>(&rows)?, plan, sizes);
+        Ok(())
     })
 }
 
@@ -95,12 +108,12 @@ pub(super) fn accumulate<B: Host>(
     sum: &mut FloatTensor<B>,
     rows: FloatTensor<B>,
     plan: &AppendPlan,
-) -> Option<()> {
+) -> Result<(), Reason> {
     let [_, kv_heads, head_dim] = sum.shape().dims();
     let sizes = Sizes { kv_heads, group: 1, head_dim, capacity: 0 };
     let rows = B::contiguous(rows);
-    cpu::accumulate(B::slice_mut::<f32>(sum)?, B::slice::<f32>(&rows)?, plan, sizes);
-    Some(())
+    cpu::accumulate(slice_mut::<B, f32>(sum)?, slice::<B, f32>(&rows)?, plan, sizes);
+    Ok(())
 }
 
 /// See [`super::prefill`].
@@ -109,14 +122,14 @@ pub(super) fn prefill<B: Host>(
     k: &FloatTensor<B>,
     v: &FloatTensor<B>,
     step: &PrefillStep,
-) -> Option<FloatTensor<B>> {
+) -> Result<FloatTensor<B>, Reason> {
     let sizes = Sizes::new(q.shape().dims(), k.shape().dims());
     let q = B::contiguous(q);
     let output = with_element!(k.dtype(), E => {
-        let (q, k, v) = (B::slice::<f32>(&q)?, B::slice::<E>(k)?, B::slice::<E>(v)?);
-        Some(cpu::prefill(q, k, v, step, sizes))
+        let (q, k, v) = (slice::<B, f32>(&q)?, slice::<B, E>(k)?, slice::<B, E>(v)?);
+        Ok(cpu::prefill(q, k, v, step, sizes))
     })?;
-    Some(floats::<B>(output, q.shape(), &q))
+    Ok(floats::<B>(output, q.shape(), &q))
 }
 
 /// See [`super::decode_dense`].
@@ -125,14 +138,14 @@ pub(super) fn decode_dense<B: Host>(
     k: &FloatTensor<B>,
     v: &FloatTensor<B>,
     step: &DenseStep,
-) -> Option<FloatTensor<B>> {
+) -> Result<FloatTensor<B>, Reason> {
     let sizes = Sizes::new(q.shape().dims(), k.shape().dims());
     let q = B::contiguous(q);
     let output = with_element!(k.dtype(), E => {
-        let (q, k, v) = (B::slice::<f32>(&q)?, B::slice::<E>(k)?, B::slice::<E>(v)?);
-        Some(cpu::decode_dense(q, k, v, step, sizes))
+        let (q, k, v) = (slice::<B, f32>(&q)?, slice::<B, E>(k)?, slice::<B, E>(v)?);
+        Ok(cpu::decode_dense(q, k, v, step, sizes))
     })?;
-    Some(floats::<B>(output, q.shape(), &q))
+    Ok(floats::<B>(output, q.shape(), &q))
 }
 
 /// See [`super::append_quantized`].
@@ -141,13 +154,13 @@ pub(super) fn append_quantized<B: Host>(
     scales: &mut FloatTensor<B>,
     k: &FloatTensor<B>,
     plan: &AppendPlan,
-) -> Option<()> {
+) -> Result<(), Reason> {
     let [_, kv_heads, capacity, head_dim] = k.shape().dims();
     let sizes = Sizes { kv_heads, group: 1, head_dim, capacity };
-    let (words, scales) = (B::words_mut(words)?, B::slice_mut::<f32>(scales)?);
+    let (words, scales) = (B::words_mut(words).ok_or(SHARED)?, slice_mut::<B, f32>(scales)?);
     with_element!(k.dtype(), E => {
-        cpu::append_quantized(Codes { words, scales }, B::slice::<E>(k)?, plan, sizes);
-        Some(())
+        cpu::append_quantized(Codes { words, scales }, slice::<B, E>(k)?, plan, sizes);
+        Ok(())
     })
 }
 
@@ -157,8 +170,8 @@ pub(super) fn decode_sparq<B: Host>(
     [k, k_index, v]: [&FloatTensor<B>; 3],
     v_sum: FloatTensor<B>,
     step: &SparqStep,
-) -> Option<SparqTensors<B>> {
-    with_element!(k.dtype(), E => decode::<B, E, _>(q, [k, v], v_sum, B::slice::<E>(k_index)?, step))
+) -> Result<SparqTensors<B>, Reason> {
+    with_element!(k.dtype(), E => decode::<B, E, _>(q, [k, v], v_sum, slice::<B, E>(k_index)?, step))
 }
 
 /// See [`super::decode_sparq_quantized`].
@@ -168,12 +181,12 @@ pub(super) fn decode_sparq_quantized<B: Host>(
     words: &IntTensor<B>,
     v_sum: FloatTensor<B>,
     step: &SparqStep,
-) -> Option<SparqTensors<B>> {
-    let (words, scales) = (B::words(words)?, B::slice::<f32>(scales)?);
+) -> Result<SparqTensors<B>, Reason> {
+    let (words, scales) = (self::words::<B>(words)?, slice::<B, f32>(scales)?);
     with_element!(k.dtype(), E => match index::bits(words.len(), scales.len()) {
         8 => decode::<B, E, _>(q, [k, v], v_sum, Quantized::<8>::new(words, scales), step),
         4 => decode::<B, E, _>(q, [k, v], v_sum, Quantized::<4>::new(words, scales), step),
-        _ => None,
+        _ => Err(STORAGE),
     })
 }
 
@@ -186,21 +199,21 @@ fn decode<B: Host, E: Element, I: Index>(
     v_sum: FloatTensor<B>,
     k_index: I,
     step: &SparqStep,
-) -> Option<SparqTensors<B>> {
+) -> Result<SparqTensors<B>, Reason> {
     let sizes = Sizes::new(q.shape().dims(), k.shape().dims());
     let (q, v_sum) = (B::contiguous(q), B::contiguous(v_sum));
     let slices = SparqSlices {
-        q: B::slice::<f32>(&q)?,
-        k: B::slice::<E>(k)?,
+        q: slice::<B, f32>(&q)?,
+        k: slice::<B, E>(k)?,
         k_index,
-        v: B::slice::<E>(v)?,
-        v_sum: B::slice::<f32>(&v_sum)?,
+        v: slice::<B, E>(v)?,
+        v_sum: slice::<B, f32>(&v_sum)?,
     };
     let output = cpu::decode_sparq(&slices, step, sizes);
     let [batch, heads, _, _] = q.shape().dims();
     let positions = TensorData::new(output.positions, [batch, sizes.kv_heads, output.kept]);
     let int = oracle::int_dtype::<B>(&q.device());
-    Some((
+    Ok((
         floats::<B>(output.output, q.shape(), &q),
         B::int_from_data(positions.convert_dtype(int.into()), &q.device()),
         floats::<B>(output.retained_mass, Shape::new([batch, heads]), &q),
@@ -208,13 +221,13 @@ fn decode<B: Host, E: Element, I: Index>(
 }
 
 /// See [`super::linear`].
-pub(super) fn linear<B: Host>(x: FloatTensor<B>, weight: &FloatTensor<B>) -> Option<FloatTensor<B>> {
+pub(super) fn linear<B: Host>(x: FloatTensor<B>, weight: &FloatTensor<B>) -> Result<FloatTensor<B>, Reason> {
     let ([tokens, inputs], [outputs, _]) = (x.shape().dims(), weight.shape().dims());
     let x = B::contiguous(x);
     let y = with_element!(weight.dtype(), E => {
-        Some(cpu::linear(B::slice::<f32>(&x)?, B::slice::<E>(weight)?, inputs))
+        Ok(cpu::linear(slice::<B, f32>(&x)?, slice::<B, E>(weight)?, inputs))
     })?;
-    Some(floats::<B>(y, Shape::new([tokens, outputs]), &x))
+    Ok(floats::<B>(y, Shape::new([tokens, outputs]), &x))
 }
 
 /// See [`super::linear_quantized`].
@@ -222,11 +235,16 @@ pub(super) fn linear_quantized<B: Host>(
     x: FloatTensor<B>,
     words: &IntTensor<B>,
     scales: &FloatTensor<B>,
-) -> Option<FloatTensor<B>> {
+) -> Result<FloatTensor<B>, Reason> {
     let ([tokens, inputs], [outputs]) = (x.shape().dims(), scales.shape().dims());
     let x = B::contiguous(x);
-    let y = cpu::linear_quantized(B::slice::<f32>(&x)?, B::words(words)?, B::slice::<f32>(scales)?, inputs);
-    Some(floats::<B>(y, Shape::new([tokens, outputs]), &x))
+    let y = cpu::linear_quantized(
+        slice::<B, f32>(&x)?,
+        self::words::<B>(words)?,
+        slice::<B, f32>(scales)?,
+        inputs,
+    );
+    Ok(floats::<B>(y, Shape::new([tokens, outputs]), &x))
 }
 
 /// `values` on the device of `beside`.

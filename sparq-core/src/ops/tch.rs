@@ -7,7 +7,7 @@
 
 mod cuda;
 
-use burn::backend::{LibTorch, TensorMetadata};
+use burn::backend::LibTorch;
 use burn::tensor::DType;
 use burn_tch::TchTensor;
 
@@ -15,7 +15,17 @@ use super::{
     apart,
     cpu::Element,
     host::{Host, methods::*},
+    ran::{By, Op, Reason, note},
 };
+
+/// What a CUDA kernel did, else what a kernel of the CPU does; the reason is that of the place where the
+/// tensors lie.
+fn cuda_or<T>(done: Result<T, Reason>, host: impl FnOnce() -> Result<T, Reason>) -> Result<T, Reason> {
+    match done {
+        Err(cuda::NOT_CUDA) => host(),
+        done => done,
+    }
+}
 
 impl SparqOps for LibTorch {
     fn append_rows(
@@ -24,12 +34,11 @@ impl SparqOps for LibTorch {
         plan: AppendPlan,
     ) -> FloatTensor<Self> {
         let targets = cuda::Targets { k: Some(&mut cache), ..Default::default() };
-        let done = cuda::append(targets, Some(&rows), None, &plan)
-            .or_else(|| host::append_rows::<Self>(&mut cache, rows.clone(), &plan));
-        match done {
-            Some(()) => cache,
-            None => oracle::append_rows::<Self>(cache, rows, &plan),
-        }
+        let device = rows.device();
+        let done = cuda_or(cuda::append(targets, Some(&rows), None, &plan), || {
+            host::append_rows::<Self>(&mut cache, rows.clone(), &plan)
+        });
+        kernel_or!(AppendRows on device, done, () => cache, oracle::append_rows::<Self>(cache, rows, &plan))
     }
 
     fn append_columns(
@@ -38,12 +47,11 @@ impl SparqOps for LibTorch {
         plan: AppendPlan,
     ) -> FloatTensor<Self> {
         let targets = cuda::Targets { k_index: Some(&mut index), ..Default::default() };
-        let done = cuda::append(targets, Some(&rows), None, &plan)
-            .or_else(|| host::append_columns::<Self>(&mut index, rows.clone(), &plan));
-        match done {
-            Some(()) => index,
-            None => oracle::append_columns::<Self>(index, rows, &plan),
-        }
+        let device = rows.device();
+        let done = cuda_or(cuda::append(targets, Some(&rows), None, &plan), || {
+            host::append_columns::<Self>(&mut index, rows.clone(), &plan)
+        });
+        kernel_or!(AppendColumns on device, done, () => index, oracle::append_columns::<Self>(index, rows, &plan))
     }
 
     fn accumulate(
@@ -52,12 +60,11 @@ impl SparqOps for LibTorch {
         plan: AppendPlan,
     ) -> FloatTensor<Self> {
         let targets = cuda::Targets { v_sum: Some(&mut sum), ..Default::default() };
-        let done = cuda::append(targets, None, Some(&rows), &plan)
-            .or_else(|| host::accumulate::<Self>(&mut sum, rows.clone(), &plan));
-        match done {
-            Some(()) => sum,
-            None => oracle::accumulate::<Self>(sum, rows, &plan),
-        }
+        let device = rows.device();
+        let done = cuda_or(cuda::append(targets, None, Some(&rows), &plan), || {
+            host::accumulate::<Self>(&mut sum, rows.clone(), &plan)
+        });
+        kernel_or!(Accumulate on device, done, () => sum, oracle::accumulate::<Self>(sum, rows, &plan))
     }
 
     fn append(
@@ -69,8 +76,11 @@ impl SparqOps for LibTorch {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let targets = cuda::Targets { k: Some(&mut k), v: Some(&mut v), ..Default::default() };
         match cuda::append(targets, Some(&k_rows), Some(&v_rows), &plan) {
-            Some(()) => (k, v),
-            None => apart::append::<Self>([k, v], [k_rows, v_rows], plan),
+            Ok(()) => {
+                note::<Self>(Op::Append, &k_rows.device(), By::Kernel);
+                (k, v)
+            }
+            Err(_) => apart::append::<Self>([k, v], [k_rows, v_rows], plan),
         }
     }
 
@@ -91,8 +101,11 @@ impl SparqOps for LibTorch {
             v_sum: mean_value.then_some(&mut v_sum),
         };
         match cuda::append(targets, Some(&k_rows), Some(&v_rows), &plan) {
-            Some(()) => (k, v, k_index, v_sum),
-            None => {
+            Ok(()) => {
+                note::<Self>(Op::AppendWithIndex, &k_rows.device(), By::Kernel);
+                (k, v, k_index, v_sum)
+            }
+            Err(_) => {
                 apart::append_with_index::<Self>([k, v, k_index, v_sum], [k_rows, v_rows], plan, mean_value)
             }
         }
@@ -104,12 +117,11 @@ impl SparqOps for LibTorch {
         v: FloatTensor<Self>,
         step: DenseStep,
     ) -> FloatTensor<Self> {
-        let done = cuda::decode_dense(&q, &k, &v, &step)
-            .or_else(|| host::decode_dense::<Self>(q.clone(), &k, &v, &step));
-        match done {
-            Some(output) => output,
-            None => oracle::decode_dense::<Self>(q, k, v, &step),
-        }
+        let device = q.device();
+        let done = cuda_or(cuda::decode_dense(&q, &k, &v, &step), || {
+            host::decode_dense::<Self>(q.clone(), &k, &v, &step)
+        });
+        kernel_or!(DecodeDense on device, done, output => output, oracle::decode_dense::<Self>(q, k, v, &step))
     }
 
     fn decode_sparq(
@@ -120,12 +132,11 @@ impl SparqOps for LibTorch {
         v_sum: FloatTensor<Self>,
         step: SparqStep,
     ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
-        let done = cuda::decode_sparq(&q, [&k, &k_index, &v], &v_sum, &step)
-            .or_else(|| host::decode_sparq::<Self>(q.clone(), [&k, &k_index, &v], v_sum.clone(), &step));
-        match done {
-            Some(outputs) => outputs,
-            None => oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step),
-        }
+        let device = q.device();
+        let done = cuda_or(cuda::decode_sparq(&q, [&k, &k_index, &v], &v_sum, &step), || {
+            host::decode_sparq::<Self>(q.clone(), [&k, &k_index, &v], v_sum.clone(), &step)
+        });
+        kernel_or!(DecodeSparq on device, done, outputs => outputs, oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step))
     }
 
     others!();

@@ -9,7 +9,7 @@ use super::{
     spans::{Table, growing, word},
     team::nan_where,
 };
-use crate::spans::AppendPlan;
+use crate::{ops::ran::Reason, spans::AppendPlan};
 
 /// Units per cube.
 pub(super) const UNITS: usize = 64;
@@ -40,20 +40,26 @@ pub(super) enum Part {
     Sum,
 }
 
-/// True for what [`append`] takes: f32 rows and sums, and parts of one dtype that it can write to.
+/// Why parts of a cache are not appended to by a kernel.
+const APART: Reason =
+    "rows are not f32, or a part of the cache is not one contiguous piece of the others' dtype";
+
+/// The reason where [`append`] does not take it: it takes f32 rows and sums, and parts of one dtype that it
+/// can write to.
 pub(super) fn covers<const N: usize>(
     cache: [&CubeTensor; N],
     parts: [Part; N],
     rows: [&CubeTensor; 2],
-) -> bool {
+) -> Result<(), Reason> {
     let small = |tensor: &CubeTensor| tensor.shape().num_elements() <= u32::MAX as usize / 2;
     let (sums, stored): (Vec<_>, Vec<_>) = cache.iter().zip(parts).partition(|(_, part)| *part == Part::Sum);
-    rows.iter().all(|rows| rows.dtype == DType::F32 && small(rows))
+    let covered = rows.iter().all(|rows| rows.dtype == DType::F32 && small(rows))
         && cache
             .iter()
             .all(|cache| cache.is_contiguous() && cache.shape().num_elements() <= u32::MAX as usize)
         && sums.iter().all(|(sum, _)| sum.dtype == DType::F32)
-        && stored.windows(2).all(|pair| pair[0].0.dtype == pair[1].0.dtype)
+        && stored.windows(2).all(|pair| pair[0].0.dtype == pair[1].0.dtype);
+    covered.then_some(()).ok_or(APART)
 }
 
 /// Writes `k` and `v`, both `[batch, kv_heads, width, head_dim]`, into the parts of a cache, which

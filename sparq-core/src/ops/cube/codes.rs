@@ -14,18 +14,23 @@ use super::{
 };
 use crate::{
     index::{self, BLOCK},
+    ops::ran::Reason,
     spans::AppendPlan,
 };
 
 /// Rows of the cache that a unit loads at a time.
 const LOADS: usize = 8;
 
-/// True for what [`append`] takes.
-pub(super) fn covers(words: &CubeTensor, scales: &CubeTensor, k: &CubeTensor) -> bool {
+/// Why codes are not made by a kernel.
+const WORDS: Reason = "codes are not 32-bit words with f32 scales, each in one contiguous piece";
+
+/// The reason where [`append`] does not take them.
+pub(super) fn covers(words: &CubeTensor, scales: &CubeTensor, k: &CubeTensor) -> Result<(), Reason> {
     let stored = |tensor: &CubeTensor| {
         tensor.is_contiguous() && tensor.shape().num_elements() <= u32::MAX as usize / 2
     };
-    [words, scales, k].into_iter().all(stored) && scales.dtype == DType::F32 && words.dtype == DType::I32
+    let dtypes = scales.dtype == DType::F32 && words.dtype == DType::I32;
+    (dtypes && [words, scales, k].into_iter().all(stored)).then_some(()).ok_or(WORDS)
 }
 
 /// See [`crate::ops::append_quantized`]: every block that got a new row is quantised again, from the

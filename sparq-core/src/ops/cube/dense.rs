@@ -15,20 +15,34 @@ use super::{
     spans::{Table, span},
     team::{self, ROWS},
 };
-use crate::ops::DenseStep;
+use crate::ops::{
+    DenseStep,
+    ran::{EMPTY, QUERIES, Reason, SHAPE},
+};
 
 /// Positions of one cube are at least so many: below, merging costs more than it brings.
 const LEAST: usize = 256;
 
-/// See [`crate::ops::decode_dense`]; `None` where the kernels do not cover the problem.
-pub(super) fn decode(q: &CubeTensor, k: &CubeTensor, v: &CubeTensor, step: &DenseStep) -> Option<CubeTensor> {
+/// See [`crate::ops::decode_dense`]; the reason where the kernels do not cover the problem.
+pub(super) fn decode(
+    q: &CubeTensor,
+    k: &CubeTensor,
+    v: &CubeTensor,
+    step: &DenseStep,
+) -> Result<CubeTensor, Reason> {
     let [batch, heads, _, head_dim] = q.shape().dims();
     let [_, kv_heads, capacity, _] = k.shape().dims();
     let limits = Limits::new(&q.client, 5)?;
     let team = limits.team(head_dim, heads / kv_heads, k.dtype, Cubes::Many)?;
     let tiles = heads / team.heads;
-    if q.dtype != DType::F32 || batch * tiles > limits.cubes_y || step.spans.max_len() == 0 {
-        return None;
+    if q.dtype != DType::F32 {
+        return Err(QUERIES);
+    }
+    if batch * tiles > limits.cubes_y {
+        return Err(SHAPE);
+    }
+    if step.spans.max_len() == 0 {
+        return Err(EMPTY);
     }
     let longest = step.spans.max_len();
     let splits = (limits.busy.div_ceil(batch * tiles)).min(longest.div_ceil(LEAST)).max(1);
@@ -71,7 +85,7 @@ pub(super) fn decode(q: &CubeTensor, k: &CubeTensor, v: &CubeTensor, step: &Dens
     if let Some(partial) = partial {
         combine::launch(&partial, &output, splits, &team, &Mean::None);
     }
-    Some(output)
+    Ok(output)
 }
 
 /// One cube: a share of the positions of one KV head, for up to `team.heads` of its query heads.

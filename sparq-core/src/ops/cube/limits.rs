@@ -3,6 +3,8 @@
 use burn::tensor::DType;
 use cubecl::{client::Client, features::Plane};
 
+use crate::ops::ran::{DEVICE, Reason, SHAPE};
+
 /// Units that share one row of a cache, and how they do it. Known when a kernel is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Team {
@@ -121,14 +123,14 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// The limits of `client`'s device; `None` where it is too small for kernels that bind `buffers`.
-    pub(super) fn new(client: &Client, buffers: u32) -> Option<Self> {
+    /// The limits of `client`'s device; the reason where it is too small for kernels that bind `buffers`.
+    pub(super) fn new(client: &Client, buffers: u32) -> Result<Self, Reason> {
         let properties = client.properties();
         let hardware = &properties.hardware;
         let shared = hardware.max_shared_memory_size;
         let units = hardware.max_units_per_cube.min(hardware.max_cube_dim.0).min(256);
         if units < 64 || hardware.max_bindings < buffers || shared < SHARED {
-            return None;
+            return Err(DEVICE);
         }
         let features = properties.features.plane;
         let planes = features.contains(Plane::Ops) && hardware.plane_size_min > 1;
@@ -136,7 +138,7 @@ impl Limits {
         let lanes = if planes { hardware.plane_size_min.min(32) as usize } else { 8 };
         let lanes = 1 << lanes.ilog2();
         let most = hardware.max_units_per_cube.min(hardware.max_cube_dim.0) as usize;
-        Some(Self {
+        Ok(Self {
             units: 1 << units.ilog2(),
             cubes_y: hardware.max_cube_count.1 as usize,
             // Eight cubes for each of the multiprocessors; of a large GPU where the device is silent.
@@ -162,8 +164,14 @@ impl Limits {
     }
 
     /// The teams for rows of `head_dim` components and `group` query heads.
-    pub(super) fn team(&self, head_dim: usize, group: usize, dtype: DType, cubes: Cubes) -> Option<Team> {
-        let heads = (1..=HEADS.min(group)).rev().find(|heads| group.is_multiple_of(*heads))?;
+    pub(super) fn team(
+        &self,
+        head_dim: usize,
+        group: usize,
+        dtype: DType,
+        cubes: Cubes,
+    ) -> Result<Team, Reason> {
+        let heads = (1..=HEADS.min(group)).rev().find(|heads| group.is_multiple_of(*heads)).ok_or(SHAPE)?;
         let vector = self.vector(head_dim, dtype);
         let vectors = head_dim / vector;
         // Two loads of a row per lane, where the registers take them, are twice as many on their way, and
@@ -182,6 +190,7 @@ impl Limits {
         // More would not stay in registers: such heads go to the oracle.
         (head_dim <= 512 && team.per_lane() * vector * heads <= 256 && team.units() >= team.vectors().max(16))
             .then_some(team)
+            .ok_or(SHAPE)
     }
 
     /// The teams for dot products of rows of `len` elements with `tokens` others.

@@ -12,19 +12,25 @@ use super::{
     limits::{Limits, Team},
     team::team_sum,
 };
+use crate::ops::ran::{QUERIES, Reason};
 
 /// Most tokens that the kernel takes: for more, a matrix product reads the weights as often.
 pub(super) const FEW_TOKENS: usize = 4;
+/// Why more go elsewhere.
+const TOKENS: Reason = "the kernel is for 1 to 4 tokens: more are a matrix product of Burn's";
 /// Loads of a unit that are on their way at once.
 const LOADS: usize = 8;
 
-/// See [`crate::ops::linear`]; `None` where the kernel does not cover the problem.
-pub(super) fn linear(x: &CubeTensor, weight: &CubeTensor) -> Option<CubeTensor> {
+/// See [`crate::ops::linear`]; the reason where the kernel does not cover the problem.
+pub(super) fn linear(x: &CubeTensor, weight: &CubeTensor) -> Result<CubeTensor, Reason> {
     let [tokens, inputs] = x.shape().dims();
     let [outputs, _] = weight.shape().dims();
     let limits = Limits::new(&x.client, 3)?;
-    if tokens == 0 || tokens > FEW_TOKENS || x.dtype != DType::F32 {
-        return None;
+    if x.dtype != DType::F32 {
+        return Err(QUERIES);
+    }
+    if tokens == 0 || tokens > FEW_TOKENS {
+        return Err(TOKENS);
     }
     let team = limits.row_team(inputs, tokens, weight.dtype);
     let y = empty(x, Shape::new([tokens, outputs]), DType::F32);
@@ -47,7 +53,7 @@ pub(super) fn linear(x: &CubeTensor, weight: &CubeTensor) -> Option<CubeTensor> 
             elem(weight.dtype),
         );
     }
-    Some(y)
+    Ok(y)
 }
 
 /// One team per row of weights, for all tokens (`team.heads`).

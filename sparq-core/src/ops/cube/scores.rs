@@ -20,7 +20,10 @@ use super::{
 use crate::{
     config::GroupScores,
     index::{self, BLOCK},
-    ops::SparqStep,
+    ops::{
+        SparqStep,
+        ran::{EMPTY, Reason, SHAPE},
+    },
 };
 
 /// Positions that share one entry of the table of best scores.
@@ -129,8 +132,8 @@ impl Index<'_> {
     }
 }
 
-/// Launches step 1, and makes the tensors that `beside` says, in the same allocation; `None` where the kernel
-/// does not cover the problem.
+/// Launches step 1, and makes the tensors that `beside` says, in the same allocation; the reason where the
+/// kernel does not cover the problem.
 pub(super) fn launch(
     q: &CubeTensor,
     index: Index<'_>,
@@ -138,7 +141,7 @@ pub(super) fn launch(
     table: &Table,
     limits: &Limits,
     beside: [(Shape, DType); 3],
-) -> Option<(Scores, [CubeTensor; 3])> {
+) -> Result<(Scores, [CubeTensor; 3]), Reason> {
     let [batch, heads, _, head_dim] = q.meta.shape().dims();
     let [_, kv_heads, _, row] = index.tensor().meta.shape().dims();
     let (config, group) = (&step.config, heads / kv_heads);
@@ -178,9 +181,10 @@ pub(super) fn launch(
     let shared = 4 * (head_dim + config.rank * (1 + plan.rows()) + group + 2 * plan.units);
     let codes = bits > 0 && (!BLOCK.is_multiple_of(plan.per_load()) || plan.per_load() < vector);
     if kv_rows > limits.cubes_y || shared > 12 * 1024 || codes {
-        return None;
+        return Err(SHAPE);
     }
-    let longest = step.spans.as_slice().iter().map(|span| span.end - span.start / GROUP * GROUP).max()?;
+    let longest = step.spans.as_slice().iter().map(|span| span.end - span.start / GROUP * GROUP);
+    let longest = longest.max().ok_or(EMPTY)?;
     let chunks = longest.div_ceil(plan.chunk());
     let stride = chunks * plan.chunk();
     let words = HEADER + stride / GROUP + if per_head { chunks * group * 2 } else { 0 };
@@ -267,7 +271,7 @@ pub(super) fn launch(
             );
         }
     }
-    Some((scores, [first, second, third]))
+    Ok((scores, [first, second, third]))
 }
 
 /// Where a cube's positions begin, from the start of the live ones.

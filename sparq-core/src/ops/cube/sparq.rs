@@ -21,12 +21,18 @@ use super::{
     spans::Table,
     team::ROWS,
 };
-use crate::{ops::SparqStep, spans::Span};
+use crate::{
+    ops::{
+        SparqStep,
+        ran::{BUCKETS, DEVICE, EMPTY, QUERIES, Reason, SHAPE},
+    },
+    spans::Span,
+};
 
 /// Positions that one cube attends to; where there are more, several cubes choose alike and share.
 const TILE: usize = 256;
 
-/// See [`crate::ops::decode_sparq`]; `None` where the kernels do not cover the problem.
+/// See [`crate::ops::decode_sparq`]; the reason where the kernels do not cover the problem.
 pub(super) fn decode(
     q: &CubeTensor,
     k: &CubeTensor,
@@ -34,17 +40,24 @@ pub(super) fn decode(
     v: &CubeTensor,
     v_sum: &CubeTensor,
     step: &SparqStep,
-) -> Option<(CubeTensor, CubeTensor, CubeTensor)> {
+) -> Result<(CubeTensor, CubeTensor, CubeTensor), Reason> {
     let [batch, heads, _, head_dim] = q.shape().dims();
     let [_, kv_heads, capacity, _] = k.shape().dims();
     let config = &step.config;
     let limits = Limits::new(&q.client, 9)?;
     let team = limits.team(head_dim, heads / kv_heads, k.dtype, Cubes::Few)?;
     let tiles = heads / kv_heads / team.heads;
-    let floats = q.dtype == DType::F32 && v_sum.dtype == DType::F32;
-    let empty_span = step.spans.as_slice().iter().any(Span::is_empty);
-    if !floats || empty_span || config.buckets().is_some() || batch * kv_heads * tiles > limits.cubes_y {
-        return None;
+    if q.dtype != DType::F32 || v_sum.dtype != DType::F32 {
+        return Err(QUERIES);
+    }
+    if step.spans.as_slice().iter().any(Span::is_empty) {
+        return Err(EMPTY);
+    }
+    if config.buckets().is_some() {
+        return Err(BUCKETS);
+    }
+    if batch * kv_heads * tiles > limits.cubes_y {
+        return Err(SHAPE);
     }
     let table = Table::of_spans(q, &step.spans);
     let kept = config.top_k.min(step.spans.max_end());
@@ -73,7 +86,7 @@ pub(super) fn decode(
         mean: config.mean_value,
     };
     if plan.shared() > limits.shared {
-        return None;
+        return Err(DEVICE);
     }
     let splits = kept.div_ceil(plan.tile);
     let partial = plan.split.then(|| combine::partials(q, batch * heads, splits, &team));
@@ -114,5 +127,5 @@ pub(super) fn decode(
         };
         combine::launch(&partial, &output, splits, &team, &mean);
     }
-    Some((output, positions, mass))
+    Ok((output, positions, mass))
 }

@@ -4,10 +4,13 @@
 //! Written as macros, to stand inside of each backend's `impl`. They go by the names that this module has:
 //! import all of it where they stand.
 
-pub(in crate::ops) use burn::backend::tensor::{FloatTensor, IntTensor};
+pub(in crate::ops) use burn::backend::{
+    TensorMetadata,
+    tensor::{FloatTensor, IntTensor},
+};
 
 pub(in crate::ops) use crate::{
-    ops::{DenseStep, PrefillStep, SparqOps, SparqStep, host, oracle},
+    ops::{DenseStep, PrefillStep, SparqOps, SparqStep, host, oracle, ran::kernel_or},
     spans::AppendPlan,
 };
 
@@ -19,10 +22,8 @@ macro_rules! appends_and_decodes {
             rows: FloatTensor<Self>,
             plan: AppendPlan,
         ) -> FloatTensor<Self> {
-            match host::append_rows::<Self>(&mut cache, rows.clone(), &plan) {
-                Some(()) => cache,
-                None => oracle::append_rows::<Self>(cache, rows, &plan),
-            }
+            let (device, done) = (rows.device(), host::append_rows::<Self>(&mut cache, rows.clone(), &plan));
+            kernel_or!(AppendRows on device, done, () => cache, oracle::append_rows::<Self>(cache, rows, &plan))
         }
 
         fn append_columns(
@@ -30,10 +31,8 @@ macro_rules! appends_and_decodes {
             rows: FloatTensor<Self>,
             plan: AppendPlan,
         ) -> FloatTensor<Self> {
-            match host::append_columns::<Self>(&mut index, rows.clone(), &plan) {
-                Some(()) => index,
-                None => oracle::append_columns::<Self>(index, rows, &plan),
-            }
+            let (device, done) = (rows.device(), host::append_columns::<Self>(&mut index, rows.clone(), &plan));
+            kernel_or!(AppendColumns on device, done, () => index, oracle::append_columns::<Self>(index, rows, &plan))
         }
 
         fn accumulate(
@@ -41,10 +40,8 @@ macro_rules! appends_and_decodes {
             rows: FloatTensor<Self>,
             plan: AppendPlan,
         ) -> FloatTensor<Self> {
-            match host::accumulate::<Self>(&mut sum, rows.clone(), &plan) {
-                Some(()) => sum,
-                None => oracle::accumulate::<Self>(sum, rows, &plan),
-            }
+            let (device, done) = (rows.device(), host::accumulate::<Self>(&mut sum, rows.clone(), &plan));
+            kernel_or!(Accumulate on device, done, () => sum, oracle::accumulate::<Self>(sum, rows, &plan))
         }
 
         fn decode_dense(
@@ -53,10 +50,8 @@ macro_rules! appends_and_decodes {
             v: FloatTensor<Self>,
             step: DenseStep,
         ) -> FloatTensor<Self> {
-            match host::decode_dense::<Self>(q.clone(), &k, &v, &step) {
-                Some(output) => output,
-                None => oracle::decode_dense::<Self>(q, k, v, &step),
-            }
+            let (device, done) = (q.device(), host::decode_dense::<Self>(q.clone(), &k, &v, &step));
+            kernel_or!(DecodeDense on device, done, output => output, oracle::decode_dense::<Self>(q, k, v, &step))
         }
 
         fn decode_sparq(
@@ -67,10 +62,8 @@ macro_rules! appends_and_decodes {
             v_sum: FloatTensor<Self>,
             step: SparqStep,
         ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
-            match host::decode_sparq::<Self>(q.clone(), [&k, &k_index, &v], v_sum.clone(), &step) {
-                Some(outputs) => outputs,
-                None => oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step),
-            }
+            let (device, done) = (q.device(), host::decode_sparq::<Self>(q.clone(), [&k, &k_index, &v], v_sum.clone(), &step));
+            kernel_or!(DecodeSparq on device, done, outputs => outputs, oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step))
         }
     };
 }
@@ -85,10 +78,8 @@ macro_rules! others {
             v: FloatTensor<Self>,
             step: PrefillStep,
         ) -> FloatTensor<Self> {
-            match host::prefill::<Self>(q.clone(), &k, &v, &step) {
-                Some(output) => output,
-                None => oracle::prefill::<Self>(q, k, v, &step),
-            }
+            let (device, done) = (q.device(), host::prefill::<Self>(q.clone(), &k, &v, &step));
+            kernel_or!(Prefill on device, done, output => output, oracle::prefill::<Self>(q, k, v, &step))
         }
 
         fn append_quantized(
@@ -97,10 +88,8 @@ macro_rules! others {
             k: FloatTensor<Self>,
             plan: AppendPlan,
         ) -> (IntTensor<Self>, FloatTensor<Self>) {
-            match host::append_quantized::<Self>(&mut words, &mut scales, &k, &plan) {
-                Some(()) => (words, scales),
-                None => oracle::append_quantized::<Self>(words, scales, k, &plan),
-            }
+            let (device, done) = (k.device(), host::append_quantized::<Self>(&mut words, &mut scales, &k, &plan));
+            kernel_or!(AppendQuantized on device, done, () => (words, scales), oracle::append_quantized::<Self>(words, scales, k, &plan))
         }
 
         fn decode_sparq_quantized(
@@ -113,10 +102,8 @@ macro_rules! others {
             step: SparqStep,
         ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
             let floats = [&k, &scales, &v];
-            match host::decode_sparq_quantized::<Self>(q.clone(), floats, &words, v_sum.clone(), &step) {
-                Some(outputs) => outputs,
-                None => oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &step),
-            }
+            let (device, done) = (q.device(), host::decode_sparq_quantized::<Self>(q.clone(), floats, &words, v_sum.clone(), &step));
+            kernel_or!(DecodeSparqQuantized on device, done, outputs => outputs, oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &step))
         }
 
         fn linear_quantized(
@@ -124,17 +111,13 @@ macro_rules! others {
             words: IntTensor<Self>,
             scales: FloatTensor<Self>,
         ) -> FloatTensor<Self> {
-            match host::linear_quantized::<Self>(x.clone(), &words, &scales) {
-                Some(y) => y,
-                None => oracle::linear_quantized::<Self>(x, words, scales),
-            }
+            let (device, done) = (x.device(), host::linear_quantized::<Self>(x.clone(), &words, &scales));
+            kernel_or!(LinearQuantized on device, done, y => y, oracle::linear_quantized::<Self>(x, words, scales))
         }
 
         fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-            match host::linear::<Self>(x.clone(), &weight) {
-                Some(y) => y,
-                None => oracle::linear::<Self>(x, weight),
-            }
+            let (device, done) = (x.device(), host::linear::<Self>(x.clone(), &weight));
+            kernel_or!(Linear on device, done, y => y, oracle::linear::<Self>(x, weight))
         }
     };
 }

@@ -3,8 +3,9 @@
 //! This module decides what to launch and allocates what the kernels write; `launch` and `append` check
 //! the tensors and launch, `driver` compiles the CUDA sources beside it, once per device and shape of
 //! a head. Short steps wait for the host, so it calls into torch as little as it can: tensors are passed
-//! whole, without views, and intermediate results have memory that stays. Every function returns `None` where the kernels do not apply or cannot be had, and the
-//! caller goes on with torch's own operations; the latter is said once per device on stderr.
+//! whole, without views, and intermediate results have memory that stays. Every function returns the reason
+//! where the kernels do not apply or cannot be had, and the caller goes on with torch's own operations; the
+//! latter is said once per device on stderr.
 
 mod append;
 mod driver;
@@ -25,9 +26,19 @@ use self::{
 };
 use crate::{
     config::GroupScores,
-    ops::{DenseStep, SparqStep},
+    ops::{
+        DenseStep, SparqStep,
+        ran::{BUCKETS, QUERIES, Reason, SHAPE, SHARED, STORAGE},
+    },
     spans::{AppendPlan, Span},
 };
+
+/// The tensors lie elsewhere.
+pub(super) const NOT_CUDA: Reason = "the tensors are not on an NVIDIA GPU";
+/// No kernel for this GPU.
+const NO_GPU: Reason = "the CUDA driver or NVRTC cannot be loaded";
+/// What the warning on stderr says in more words.
+const FAILED: Reason = "a CUDA kernel could not be compiled or launched";
 
 /// Selected rows that one block attends over where there are enough others to fill the GPU.
 const ROWS_PER_SPLIT: usize = 256;
@@ -48,14 +59,14 @@ pub(super) fn append(
     k_rows: Option<&TchTensor>,
     v_rows: Option<&TchTensor>,
     plan: &AppendPlan,
-) -> Option<()> {
+) -> Result<(), Reason> {
+    let rows = k_rows.or(v_rows).ok_or(SHAPE)?;
+    let gpu = gpu_of(&rows.tensor)?;
     let Targets { k, v, k_index, v_sum } = targets;
     let all = [&k, &v, &k_index, &v_sum];
     if all.iter().any(|target| target.as_ref().is_some_and(|target| !target.can_mut())) {
-        return None;
+        return Err(SHARED);
     }
-    let rows = k_rows.or(v_rows)?;
-    let gpu = gpu_of(&rows.tensor)?;
     let [batch, kv_heads, _, head_dim] = sizes(&rows.tensor)?;
     let capacity = match (&k, &v, &k_index) {
         (Some(rows), _, _) | (_, Some(rows), _) => sizes::<4>(&rows.tensor)?[2],
@@ -78,9 +89,9 @@ pub(super) fn append(
         v_sum: target(&v_sum),
     };
     for part in Sequences::of(batch) {
-        gpu.report(append.launch(gpu, part.slice(plan.as_slice()), part))?;
+        gpu.report(append.launch(gpu, part.slice(plan.as_slice()), part)).ok_or(FAILED)?;
     }
-    Some(())
+    Ok(())
 }
 
 /// Exact attention of one query per sequence over all live positions.
@@ -89,7 +100,7 @@ pub(super) fn decode_dense(
     k: &TchTensor,
     v: &TchTensor,
     step: &DenseStep,
-) -> Option<TchTensor> {
+) -> Result<TchTensor, Reason> {
     let gpu = gpu_of(&k.tensor)?;
     let Problem { heads, batch, capacity } = Problem::new(q, k)?;
     let copy = reordered(q);
@@ -109,9 +120,9 @@ pub(super) fn decode_dense(
             v: &v.tensor,
             out: &out,
         };
-        gpu.report(attend.dense(gpu, spans, part))?;
+        gpu.report(attend.dense(gpu, spans, part)).ok_or(FAILED)?;
     }
-    Some(TchTensor::new(out))
+    Ok(TchTensor::new(out))
 }
 
 /// SparQ attention of one query per sequence: output, positions and retained mass.
@@ -120,11 +131,14 @@ pub(super) fn decode_sparq(
     [k, k_index, v]: [&TchTensor; 3],
     v_sum: &TchTensor,
     step: &SparqStep,
-) -> Option<(TchTensor, TchTensor, TchTensor)> {
+) -> Result<(TchTensor, TchTensor, TchTensor), Reason> {
     let gpu = gpu_of(&k.tensor)?;
     let Problem { heads, batch, capacity } = Problem::new(q, k)?;
-    if k_index.dtype() != k.dtype() || step.config.buckets().is_some() {
-        return None;
+    if step.config.buckets().is_some() {
+        return Err(BUCKETS);
+    }
+    if k_index.dtype() != k.dtype() {
+        return Err(STORAGE);
     }
     let config = &step.config;
     let copy = reordered(q);
@@ -170,9 +184,9 @@ pub(super) fn decode_sparq(
             positions: &positions,
             mass: wants_mass.then_some(&mass),
         };
-        gpu.report(select.launch(gpu, part.slice(step.spans.as_slice()), part))?;
+        gpu.report(select.launch(gpu, part.slice(step.spans.as_slice()), part)).ok_or(FAILED)?;
     }
-    Some((TchTensor::new(out), TchTensor::new(positions), TchTensor::new(mass)))
+    Ok((TchTensor::new(out), TchTensor::new(positions), TchTensor::new(mass)))
 }
 
 fn target<'a>(target: &'a Option<&mut TchTensor>) -> Option<&'a Tensor> {
@@ -196,14 +210,14 @@ struct Problem {
 }
 
 impl Problem {
-    /// `None` where the kernels do not take them.
-    fn new(q: &TchTensor, k: &TchTensor) -> Option<Self> {
+    /// The reason where the kernels do not take them.
+    fn new(q: &TchTensor, k: &TchTensor) -> Result<Self, Reason> {
         let [batch, query_heads, _, head_dim] = sizes(&q.tensor)?;
         let [_, kv_heads, capacity, _] = sizes(&k.tensor)?;
         if q.dtype() != DType::F32 {
-            return None;
+            return Err(QUERIES);
         }
-        Some(Self { heads: Heads::new(k.dtype(), query_heads, kv_heads, head_dim)?, batch, capacity })
+        Ok(Self { heads: Heads::new(k.dtype(), query_heads, kv_heads, head_dim)?, batch, capacity })
     }
 }
 
@@ -223,9 +237,9 @@ fn longest(spans: &[Span]) -> usize {
     spans.iter().map(Span::len).max().unwrap_or(0)
 }
 
-fn sizes<const D: usize>(tensor: &Tensor) -> Option<[usize; D]> {
-    let sizes: [i64; D] = tensor.size().try_into().ok()?;
-    Some(sizes.map(|size| size as usize))
+fn sizes<const D: usize>(tensor: &Tensor) -> Result<[usize; D], Reason> {
+    let sizes: [i64; D] = tensor.size().try_into().map_err(|_| SHAPE)?;
+    Ok(sizes.map(|size| size as usize))
 }
 
 /// Room for an output of the queries' shape; every element is written.
@@ -239,10 +253,10 @@ fn reordered(tensor: &TchTensor) -> Option<Tensor> {
 }
 
 /// The GPU that holds `tensor`, where kernels can be compiled for it.
-fn gpu_of(tensor: &Tensor) -> Option<&'static Gpu> {
+fn gpu_of(tensor: &Tensor) -> Result<&'static Gpu, Reason> {
     match tensor.device() {
-        Device::Cuda(ordinal) => driver::gpu(ordinal),
-        _ => None,
+        Device::Cuda(ordinal) => driver::gpu(ordinal).ok_or(NO_GPU),
+        _ => Err(NOT_CUDA),
     }
 }
 

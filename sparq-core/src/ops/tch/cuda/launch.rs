@@ -10,7 +10,10 @@ use super::{
     driver::{COUNTERS, Failure, Function, Gpu, Kernel, Variant},
     memory::{Address, SEQUENCES, Scratch, Sequences},
 };
-use crate::spans::Span;
+use crate::{
+    ops::ran::{Reason, SHAPE, STORAGE},
+    spans::Span,
+};
 
 /// Selected rows that one block attends over at most.
 pub(super) const MOST_ROWS: usize = 1024;
@@ -35,18 +38,18 @@ pub(super) struct Heads {
 }
 
 impl Heads {
-    /// `None` for a dtype or sizes that the kernels do not take: what a block keeps of the queries must
+    /// The reason for a dtype or sizes that the kernels do not take: what a block keeps of the queries must
     /// fit in its shared memory.
-    pub(super) fn new(stored: DType, heads: usize, kv_heads: usize, head_dim: usize) -> Option<Self> {
+    pub(super) fn new(stored: DType, heads: usize, kv_heads: usize, head_dim: usize) -> Result<Self, Reason> {
         let (scalar, kind) = match stored {
             DType::F32 => (0, Kind::Float),
             DType::F16 => (1, Kind::Half),
             DType::BF16 => (2, Kind::BFloat16),
-            _ => return None,
+            _ => return Err(STORAGE),
         };
         let group = heads / kv_heads;
         let fits = head_dim <= 256 && group * head_dim <= 4096;
-        fits.then_some(Self { kv_heads, group, head_dim, scalar, kind })
+        fits.then_some(Self { kv_heads, group, head_dim, scalar, kind }).ok_or(SHAPE)
     }
 
     /// Query heads.
