@@ -47,6 +47,7 @@ fn by_sorting(problem: &Problem, config: &SparqConfig, device: &Device) -> Vec<V
         cache.k_index().expect("kept").into_dispatch(),
         &spans,
         config.rank,
+        cache.config().layer.scale(),
     ));
     let [_, _, _, len] = logits.dims();
     let logits = floats(logits);

@@ -14,7 +14,7 @@ use sparq_core::{
 };
 
 use crate::{
-    problem::{Problem, floats, tensor},
+    problem::{Path, Problem, attend, floats, tensor},
     suite::note,
     tolerance::TOLERANCES,
 };
@@ -114,6 +114,7 @@ fn cases(device: &Device) -> Vec<Case> {
     let mut cases: Vec<Case> = vec![
         ("prompt", |device, dtype| drop(prompt(Method::Dense, dtype, device))),
         ("dense", |device, dtype| step(Method::Dense, dtype, device)),
+        ("dense, 5 queries", several_queries),
         ("sparq", |device, dtype| step(sparq(|_| ()), dtype, device)),
         ("sparq with the mean value", |device, dtype| {
             step(sparq(|config| config.mean_value = true), dtype, device)
@@ -166,6 +167,16 @@ fn step(method: Method, dtype: DType, device: &Device) {
     let (k, v) = (problem.rows(&problem.k, device), problem.rows(&problem.v, device));
     let output = floats(layer.decode(problem.queries(device), k, v).expect("it fits"));
     assert!(output.iter().all(|x| x.is_finite()));
+}
+
+/// Several queries per sequence over what a prompt left.
+fn several_queries(device: &Device, dtype: DType) {
+    let layer = prompt(Method::Dense, dtype, device);
+    ran::reset();
+    let wide = AttentionShape { heads: SHAPE.heads * 5, ..SHAPE };
+    let q = Problem::random(wide, NewTokens::all(1, 1), 3).q;
+    let q = tensor(q, [1, SHAPE.heads, 5, SHAPE.head_dim], device);
+    attend(Path::Product, q, layer.cache());
 }
 
 fn linear(tokens: usize, dtype: DType, device: &Device) {

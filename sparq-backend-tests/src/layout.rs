@@ -5,7 +5,7 @@ use sparq_core::{
     AttentionShape, CacheConfig, Error, IndexDtype, LayerCache, NewTokens, SparqConfig,
     cache::CacheExtras,
     device::Limits,
-    ops::{self, DenseStep, SparqStep},
+    ops::{self, SparqParams},
 };
 
 use crate::{
@@ -27,7 +27,6 @@ pub fn views_of_other_tensors(device: &Device, row: Tolerance) {
     let problem = Problem::random(shape, NewTokens::all(2, width), 91);
     let cache = problem.cache(row.dtype, device);
     let config = SparqConfig { mean_value: true, ..SparqConfig::new(&shape, 8, 24) };
-    let spans = cache.spans();
     let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
     let expected = dense(Path::Product, problem.queries(device), &cache);
     let expected_sparq = sparq(Path::Product, problem.queries(device), &cache, config);
@@ -42,17 +41,18 @@ pub fn views_of_other_tensors(device: &Device, row: Tolerance) {
     let permuted = |x: &Tensor<4>| contiguous(x.clone().permute([2, 1, 0, 3]), device).permute([2, 1, 0, 3]);
     let views: [(&str, View<'_>); 2] = [("middle", &middle), ("permuted", &permuted)];
     for (what, view) in views {
-        let step = DenseStep { spans: spans.clone(), softcap: None };
-        let output = ops::decode_dense(q(), view(&k), view(&v), step);
-        assert_close(&floats(output), &expected, row.oracle, &format!("dense, {what}"));
-        let step = SparqStep { spans: spans.clone(), softcap: None, config, retained_mass: true };
+        let attend = cache.attend_params(1);
+        let attended = ops::decode_dense(q(), view(&k), view(&v), attend.clone()).expect("shapes fit");
+        assert_close(&floats(attended.output), &expected, row.oracle, &format!("dense, {what}"));
+        let params = SparqParams { attend, config, retained_mass: true };
         // The transposed keys as a view of the keys.
         let k_index = view(&k).swap_dims(2, 3);
         let v_sum = cache.v_sum().expect("kept");
         let v_sum = contiguous(v_sum.permute([2, 0, 1]), device).permute([1, 2, 0]);
-        let (output, positions, _) = ops::decode_sparq(q(), view(&k), k_index, view(&v), v_sum, step);
-        assert_close(&floats(output), &expected_sparq.output, row.oracle, &format!("sparq, {what}"));
-        let mut positions: Vec<Vec<i64>> = ints(positions).chunks(24).map(<[i64]>::to_vec).collect();
+        let attended =
+            ops::decode_sparq(q(), view(&k), k_index, view(&v), v_sum, params).expect("shapes fit");
+        assert_close(&floats(attended.output), &expected_sparq.output, row.oracle, &format!("sparq, {what}"));
+        let mut positions: Vec<Vec<i64>> = ints(attended.positions).chunks(24).map(<[i64]>::to_vec).collect();
         positions.iter_mut().for_each(|row| row.sort_unstable());
         let expected: Vec<Vec<i64>> =
             expected_sparq.positions.iter().map(|row| row.iter().map(|&p| p as i64).collect()).collect();

@@ -249,7 +249,7 @@ pub(crate) const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2,
 /// method promises that; weights sum to one, or to at most one where they are not renormalised.
 pub fn budgets_are_kept(device: &Device) {
     for (window, softcap) in [(None, None), (Some(13), None), (None, Some(2.0))] {
-        let layer = AttentionLayer { shape: SHAPE, window, softcap };
+        let layer = AttentionLayer { window, softcap, ..SHAPE.into() };
         let text = Text::random(layer, 30, &[0, 11, 27], 6, 61);
         for method in methods(device, &SHAPE, 8) {
             for (t, step) in text.run(&method, 7, device).into_iter().enumerate() {
@@ -291,7 +291,7 @@ pub fn budgets_are_kept(device: &Device) {
 /// A method that keeps everything is dense attention.
 pub fn methods_that_keep_everything_are_dense(device: &Device) {
     for (window, softcap) in [(None, None), (Some(13), Some(2.0))] {
-        let layer = AttentionLayer { shape: SHAPE, window, softcap };
+        let layer = AttentionLayer { window, softcap, ..SHAPE.into() };
         let text = Text::random(layer, 20, &[0, 9], 4, 62);
         let dense = text.run(&Method::Dense, 20, device);
         let mut all = methods(device, &SHAPE, 32);
@@ -310,7 +310,7 @@ pub fn methods_that_keep_everything_are_dense(device: &Device) {
 /// whatever the padding holds: sums stay finite.
 pub fn a_padded_batch_equals_one_by_one(device: &Device) {
     for window in [None, Some(13)] {
-        let layer = AttentionLayer { shape: SHAPE, window, softcap: None };
+        let layer = AttentionLayer { window, ..SHAPE.into() };
         let mut text = Text::random(layer, 30, &[0, 11, 27], 6, 63);
         text.problem.poison_padding(1e9, f32::INFINITY);
         for method in methods(device, &SHAPE, 8) {

@@ -5,7 +5,7 @@ use sparq_core::{
     AttentionShape, CacheConfig, Choice, GroupScores, IndexDtype, LayerCache, LayerState, Method, NewTokens,
     SparqConfig,
     device::require_index,
-    ops::{self, PrefillStep, oracle},
+    ops::{self, AttendParams, oracle},
 };
 
 use crate::{
@@ -107,17 +107,20 @@ pub fn scores_that_overflow_are_not_hidden(device: &Device) {
     let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
     let empty = LayerCache::new(cache.config(), Default::default(), device).expect("a valid cache");
     let plan = empty.plan(&problem.tokens).expect("it fits");
-    let step = PrefillStep::new(plan, &problem.layer());
+    let params = AttendParams::new(plan, &problem.layer());
     for path in paths() {
         let (q, k, v) = (q.clone(), k.clone(), v.clone());
         let output = floats(match path {
-            Path::Product => ops::prefill(q, k, v, step.clone()),
-            Path::Oracle => Tensor::from_dispatch(oracle::prefill::<burn::backend::Dispatch>(
-                q.into_dispatch(),
-                k.into_dispatch(),
-                v.into_dispatch(),
-                &step,
-            )),
+            Path::Product => ops::prefill(q, k, v, params.clone()).expect("shapes fit").output,
+            Path::Oracle => Tensor::from_dispatch(
+                oracle::attend::<burn::backend::Dispatch>(
+                    q.into_dispatch(),
+                    k.into_dispatch(),
+                    v.into_dispatch(),
+                    &params,
+                )
+                .0,
+            ),
         });
         assert!(output.iter().all(|x| x.is_nan()), "prefill {path:?}: {:?}", &output[..4]);
     }

@@ -6,11 +6,11 @@ use burn::{
 };
 use sparq_core::{
     AppendPlan, AttentionShape, Choice, GroupScores, IndexDtype, LayerCache, NewTokens, SparqConfig,
-    ops::{self, PrefillStep, oracle},
+    ops::{self, AttendParams, oracle},
 };
 
 use crate::{
-    problem::{Path, Problem, dense, floats, sparq, tensor},
+    problem::{Path, Problem, attend, dense, floats, sparq, tensor},
     suite::every,
     tolerance::{Tolerance, assert_close},
 };
@@ -71,15 +71,53 @@ fn shape_len(shape: [usize; 4]) -> usize {
     shape.iter().product()
 }
 
-/// Dense decode, with and without a sliding window and a soft cap.
+/// Dense decode, with and without a sliding window and a soft cap, with the usual and another scale: output
+/// and log-sum-exp.
 pub fn dense_decode(device: &Device, row: Tolerance) {
     for problem in problems() {
         for (window, softcap) in LIMITS {
             let problem = problem.clone().limited(window, softcap);
+            for problem in [problem.clone(), problem.scaled(0.3)] {
+                let cache = problem.cache(row.dtype, device);
+                let run = |path| attend(path, problem.queries(device), &cache);
+                let what = format!("dense {:?} {:?}", problem.layer(), row.dtype);
+                agree(&run(Path::Product), &run(Path::Oracle), row, &what);
+            }
+        }
+    }
+}
+
+/// Outputs and log-sum-exps agree; the latter are of order ten.
+fn agree(product: &(Vec<f32>, Vec<f32>), expected: &(Vec<f32>, Vec<f32>), row: Tolerance, what: &str) {
+    assert_close(&product.0, &expected.0, row.oracle, what);
+    assert_close(&product.1, &expected.1, 10.0 * row.oracle, what);
+}
+
+/// Dense decode with several queries per sequence, up to the most that it takes: each sees what lies before
+/// it, as it would alone.
+pub fn dense_decode_of_several_queries(device: &Device, row: Tolerance) {
+    for (number, problem) in problems().into_iter().enumerate() {
+        let widths = [2, 5, ops::MOST_QUERIES];
+        for (&width, (window, softcap)) in
+            every(4, widths.iter().flat_map(|width| LIMITS.map(|l| (width, l))))
+        {
+            let problem = problem.clone().limited(window, softcap);
             let cache = problem.cache(row.dtype, device);
-            let run = |path| dense(path, problem.queries(device), &cache);
-            let what = format!("dense {:?} {:?}", problem.layer(), row.dtype);
-            assert_close(&run(Path::Product), &run(Path::Oracle), row.oracle, &what);
+            let AttentionShape { heads, kv_heads, head_dim } = problem.shape;
+            let wide = AttentionShape { heads: heads * width, kv_heads, head_dim };
+            let batch = problem.batch();
+            let q = Problem::random(wide, NewTokens::all(batch, 1), 20 + number as u64).q;
+            let q = || tensor(q.clone(), [batch, heads, width, head_dim], device);
+            let (product, expected) = (attend(Path::Product, q(), &cache), attend(Path::Oracle, q(), &cache));
+            // Sequences shorter than the queries: columns behind their last token are padding.
+            let real = |row: usize| row % width < problem.tokens.valid()[row / width / heads].len();
+            for i in (0..batch * heads * width).filter(|&i| real(i)) {
+                let of = |(output, log_sums): &(Vec<f32>, Vec<f32>)| {
+                    (output[i * head_dim..(i + 1) * head_dim].to_vec(), log_sums[i..=i].to_vec())
+                };
+                let what = format!("{width} queries, {:?} {:?}, row {i}", problem.layer(), row.dtype);
+                agree(&of(&product), &of(&expected), row, &what);
+            }
         }
     }
 }
@@ -129,6 +167,7 @@ pub(crate) fn sparq_agrees(
     assert_eq!(product.positions, expected.positions, "{what}: kept positions");
     assert_close(&product.output, &expected.output, row.oracle, &what);
     assert_close(&product.mass, &expected.mass, row.oracle, &what);
+    assert_close(&product.log_sums, &expected.log_sums, 10.0 * row.oracle, &what);
 }
 
 /// Causal attention over a cache with history, real columns only.
@@ -142,17 +181,24 @@ pub fn prefill(device: &Device, row: Tolerance) {
         let q = Problem::random(wide, NewTokens::all(batch, 1), 9).q;
         let q = || tensor(q.clone(), [batch, heads, width, head_dim], device);
         let plan = AppendPlan::new(&problem.tokens, &vec![0; batch]);
-        let step = PrefillStep::new(plan, &problem.layer());
+        let params = AttendParams::new(plan, &problem.layer());
         let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
-        let product = floats(ops::prefill(q(), k.clone(), v.clone(), step.clone()));
-        let expected =
-            oracle::prefill::<Dispatch>(q().into_dispatch(), k.into_dispatch(), v.into_dispatch(), &step);
+        let product = ops::prefill(q(), k.clone(), v.clone(), params.clone()).expect("shapes fit");
+        let log_sums = floats(product.log_sum_exp);
+        let product = floats(product.output);
+        let (expected, expected_log_sums) =
+            oracle::attend::<Dispatch>(q().into_dispatch(), k.into_dispatch(), v.into_dispatch(), &params);
         let expected = floats(Tensor::<4>::from_dispatch(expected));
+        let expected_log_sums = floats(Tensor::<3>::from_dispatch(expected_log_sums));
         for (i, (a, e)) in product.chunks(head_dim).zip(expected.chunks(head_dim)).enumerate() {
             let (b, t) = (i / width / heads, i % width);
             assert!(a.iter().all(|x| x.is_finite()), "padding stays finite");
             if problem.tokens.valid()[b].contains(&t) {
-                assert_close(a, e, row.oracle, &format!("prefill {:?} row {i}", row.dtype));
+                let what = format!("prefill {:?} row {i}", row.dtype);
+                assert_close(a, e, row.oracle, &what);
+                // A rounding of its size: it is of order ten.
+                let tolerance = 10.0 * row.oracle;
+                assert_close(&log_sums[i..=i], &expected_log_sums[i..=i], tolerance, &what);
             }
         }
         // The last real column sees everything: it must agree with a decode step as well.

@@ -10,7 +10,7 @@ use sparq_core::{
     AttentionLayer, AttentionShape, CacheConfig, IndexDtype, LayerCache, NewTokens, SparqConfig,
     cache::CacheExtras,
     index::QuantizedIndex,
-    ops::{self, DenseStep, SparqStep, oracle},
+    ops::{self, SparqParams, oracle},
 };
 
 /// Which implementation to run.
@@ -31,6 +31,8 @@ pub struct Problem {
     pub window: Option<usize>,
     /// Soft cap on the logits.
     pub softcap: Option<f32>,
+    /// Scale of the logits, where it is not `1 / √d`.
+    pub scale: Option<f32>,
     /// Which columns of the batch are real.
     pub tokens: NewTokens,
     /// Queries, row-major.
@@ -50,6 +52,8 @@ pub struct Solution {
     pub positions: Vec<Vec<usize>>,
     /// α per sequence and query head.
     pub mass: Vec<f32>,
+    /// Log-sum-exp of the approximate and of the chosen exact scores per sequence and query head.
+    pub log_sums: Vec<f32>,
 }
 
 impl Problem {
@@ -67,6 +71,7 @@ impl Problem {
             shape,
             window: None,
             softcap: None,
+            scale: None,
             q: normals(batch * heads * head_dim, 2.0),
             k: normals(batch * kv_heads * width * head_dim, 1.0),
             v: normals(batch * kv_heads * width * head_dim, 1.0),
@@ -79,9 +84,15 @@ impl Problem {
         Self { window, softcap, ..self }
     }
 
+    /// The problem with another scale than `1 / √d`.
+    pub fn scaled(self, scale: f32) -> Self {
+        Self { scale: Some(scale), ..self }
+    }
+
     /// The layer that the problem is for.
     pub fn layer(&self) -> AttentionLayer {
-        AttentionLayer { shape: self.shape, window: self.window, softcap: self.softcap }
+        let Self { shape, window, softcap, scale, .. } = *self;
+        AttentionLayer { shape, window, softcap, scale }
     }
 
     /// Number of sequences.
@@ -209,54 +220,73 @@ impl Comparison {
 
 /// Dense decode over a cache.
 pub fn dense(path: Path, q: Tensor<4>, cache: &LayerCache) -> Vec<f32> {
-    let step = DenseStep { spans: cache.spans(), softcap: cache.config().layer.softcap };
+    attend(path, q, cache).0
+}
+
+/// The last tokens of each sequence as queries `[batch, heads, width, d]` over a cache, densely: outputs and
+/// log-sum-exp.
+pub fn attend(path: Path, q: Tensor<4>, cache: &LayerCache) -> (Vec<f32>, Vec<f32>) {
+    let [_, _, width, _] = q.dims();
+    let params = cache.attend_params(width);
     let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
-    let output = match path {
-        Path::Product => ops::decode_dense(q, k, v, step),
+    match path {
+        Path::Product => {
+            let attended = ops::decode_dense(q, k, v, params).expect("shapes fit");
+            (floats(attended.output), floats(attended.log_sum_exp))
+        }
         Path::Oracle => {
             let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
-            Tensor::<4>::from_dispatch(oracle::decode_dense::<Dispatch>(q, k, v, &step))
+            let (output, log_sums) = oracle::attend::<Dispatch>(q, k, v, &params);
+            (floats(Tensor::<4>::from_dispatch(output)), floats(Tensor::<3>::from_dispatch(log_sums)))
         }
-    };
-    floats(output)
+    }
 }
 
 /// SparQ decode over a cache.
 pub fn sparq(path: Path, q: Tensor<4>, cache: &LayerCache, config: SparqConfig) -> Solution {
-    let layer = cache.config().layer;
-    config.validate(layer.shape.head_dim).expect("a valid configuration");
-    let step = SparqStep { spans: cache.spans(), softcap: layer.softcap, config, retained_mass: true };
+    config.validate(cache.config().layer.shape.head_dim).expect("a valid configuration");
+    let params = SparqParams { attend: cache.attend_params(1), config, retained_mass: true };
     let (k, v, v_sum) =
         (cache.k().expect("filled"), cache.v().expect("filled"), cache.v_sum().expect("kept"));
-    let (output, positions, mass) = match (path, config.index.bits()) {
-        (Path::Product, None) => ops::decode_sparq(q, k, cache.k_index().expect("kept"), v, v_sum, step),
+    let (output, positions, masses) = match (path, config.index.bits()) {
+        (Path::Product, None) => {
+            let index = cache.k_index().expect("kept");
+            parts(ops::decode_sparq(q, k, index, v, v_sum, params).expect("shapes fit"))
+        }
         (Path::Product, Some(_)) => {
             let index = cache.quantized_index().expect("kept");
-            ops::decode_sparq_quantized(q, k, index, v, v_sum, step)
+            parts(ops::decode_sparq_quantized(q, k, index, v, v_sum, params).expect("shapes fit"))
         }
         (Path::Oracle, coded) => {
             let k_index = match coded {
                 None => cache.k_index().expect("kept"),
                 Some(_) => dequantized(&cache.quantized_index().expect("kept")),
             };
-            let (output, positions, mass) = oracle::decode_sparq::<Dispatch>(
+            let (output, positions, masses) = oracle::decode_sparq::<Dispatch>(
                 q.into_dispatch(),
                 k.into_dispatch(),
                 k_index.into_dispatch(),
                 v.into_dispatch(),
                 v_sum.into_dispatch(),
-                &step,
+                &params,
             );
             (
                 Tensor::from_dispatch(output),
                 Tensor::<3, Int>::from_dispatch(positions),
-                Tensor::<2>::from_dispatch(mass),
+                Tensor::<3>::from_dispatch(masses),
             )
         }
     };
     let [_, _, kept] = positions.dims();
     let positions = ints(positions).chunks(kept).map(sorted).collect();
-    Solution { output: floats(output), positions, mass: floats(mass) }
+    let masses = floats(masses);
+    let (mass, log_sums): (Vec<&[f32]>, Vec<&[f32]>) =
+        masses.chunks(3).map(|of_head| of_head.split_at(1)).unzip();
+    Solution { output: floats(output), positions, mass: mass.concat(), log_sums: log_sums.concat() }
+}
+
+fn parts(attended: ops::SparqAttended) -> (Tensor<4>, Tensor<3, Int>, Tensor<3>) {
+    (attended.output, attended.positions, attended.masses)
 }
 
 /// The keys `[batch, kv_heads, head_dim, capacity]` that codes stand for.

@@ -8,6 +8,7 @@ use proptest::{
 use sparq_core::{
     AttentionShape, CacheConfig, GroupScores, LayerState, Method, NewTokens, SparqConfig,
     cache::CacheExtras,
+    ops,
     transfer::{paper_dense, paper_sparq},
 };
 
@@ -393,12 +394,12 @@ pub fn only_what_is_counted_is_read(device: &Device) {
         }
     }
     let index = tensor(index, [1, shape.kv_heads, shape.head_dim, capacity], device);
-    let spans = cache.spans();
-    let step = sparq_core::ops::SparqStep { spans, softcap: None, config, retained_mass: true };
+    let params = ops::SparqParams { attend: cache.attend_params(1), config, retained_mass: true };
     let (k, v) = (rows.k().expect("filled"), rows.v().expect("filled"));
     let v_sum = cache.v_sum().expect("kept");
-    let (output, _, _) = sparq_core::ops::decode_sparq(problem.queries(device), k, index, v, v_sum, step);
-    assert_close(&floats(output), &clean.output, 0.0, "poisoned");
+    let attended =
+        ops::decode_sparq(problem.queries(device), k, index, v, v_sum, params).expect("shapes fit");
+    assert_close(&floats(attended.output), &clean.output, 0.0, "poisoned");
 
     counts_match_the_paper(&problem, config, device);
 }

@@ -144,6 +144,7 @@ pub(crate) fn read_problem(metadata: &HashMap<String, String>, tensors: &SafeTen
         },
         window: None,
         softcap: None,
+        scale: None,
         tokens: NewTokens::left_padded(number("seq"), &pads).expect("padding within the sequence"),
         q: floats(tensors, "query"),
         k: floats(tensors, "key"),

@@ -130,6 +130,7 @@ checks! {
         reference::attention_through_the_product
         overrides::appends
         overrides::dense_decode
+        overrides::dense_decode_of_several_queries
         overrides::sparq_decode
         overrides::prefill
         overrides::linear

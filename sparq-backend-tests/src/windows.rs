@@ -81,7 +81,7 @@ pub fn decoding_continues_a_limited_prefill(device: &Device) {
     let (k, v) = (problem.rows(&problem.k, device), problem.rows(&problem.v, device));
     let part = |x: &Tensor<4>, first, count| x.clone().narrow(2, first, count);
     for (window, softcap) in [(Some(9), None), (None, Some(1.5)), (Some(25), Some(0.7)), (Some(1), None)] {
-        let layer = AttentionLayer { shape, window, softcap };
+        let layer = AttentionLayer { window, softcap, ..shape.into() };
         let all = NewTokens::all(1, width);
         let expected = state(layer, width, &Method::Dense, device)
             .prefill(q.clone(), k.clone(), v.clone(), &all)

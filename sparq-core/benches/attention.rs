@@ -9,9 +9,9 @@ use std::hint::black_box;
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use divan::{Bencher, counter::BytesCount};
 use sparq_core::{
-    AttentionShape, CacheConfig, Choice, IndexDtype, LayerCache, NewTokens, Spans, SparqConfig,
+    AttentionShape, CacheConfig, Choice, IndexDtype, LayerCache, NewTokens, SparqConfig,
     cache::CacheExtras,
-    ops::{self, DenseStep, PrefillStep, SparqStep},
+    ops::{self, AttendParams, SparqParams},
 };
 
 const RANK: usize = 32;
@@ -86,15 +86,14 @@ impl Case {
         cache
     }
 
-    fn step(self, choice: Choice) -> SparqStep {
+    fn params(self, cache: &LayerCache, choice: Choice) -> SparqParams {
         let config = SparqConfig {
             mean_value: false,
             index: self.index,
             choice,
             ..SparqConfig::new(&self.shape(), RANK, TOP_K)
         };
-        let spans = Spans::from_lens(&[self.len], None);
-        SparqStep { spans, softcap: None, config, retained_mass: false }
+        SparqParams { attend: cache.attend_params(1), config, retained_mass: false }
     }
 
     fn dense_bytes(self) -> BytesCount {
@@ -118,10 +117,21 @@ fn read_bandwidth(bencher: Bencher<'_, '_>) {
 fn dense(bencher: Bencher<'_, '_>, case: Case) {
     let (q, cache) = (case.random(32, 1), case.cache());
     let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
-    let step = DenseStep { spans: cache.spans(), softcap: None };
+    let params = cache.attend_params(1);
     bencher
         .counter(case.dense_bytes())
-        .bench_local(|| black_box(ops::decode_dense(q.clone(), k.clone(), v.clone(), step.clone())));
+        .bench_local(|| black_box(ops::decode_dense(q.clone(), k.clone(), v.clone(), params.clone())));
+}
+
+/// Eight queries over one reading of the cache: beside eight times [`dense`].
+#[divan::bench(args = plain())]
+fn dense_of_eight_queries(bencher: Bencher<'_, '_>, case: Case) {
+    let (q, cache) = (case.random(32, 8), case.cache());
+    let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
+    let params = cache.attend_params(8);
+    bencher
+        .counter(case.dense_bytes())
+        .bench_local(|| black_box(ops::decode_dense(q.clone(), k.clone(), v.clone(), params.clone())));
 }
 
 #[divan::bench(args = plain())]
@@ -135,23 +145,25 @@ fn sparq_from_buckets(bencher: Bencher<'_, '_>, case: Case) {
 }
 
 fn sparq_choosing(bencher: Bencher<'_, '_>, case: Case, choice: Choice) {
-    let (q, cache, step) = (case.random(32, 1), case.cache(), case.step(choice));
+    let (q, cache) = (case.random(32, 1), case.cache());
+    let params = case.params(&cache, choice);
     let (k, index) = (cache.k().expect("filled"), cache.k_index().expect("kept"));
     let (v, sum) = (cache.v().expect("filled"), cache.v_sum().expect("kept"));
     bencher.counter(case.sparq_bytes()).bench_local(|| {
         let (q, k, index) = (q.clone(), k.clone(), index.clone());
-        black_box(ops::decode_sparq(q, k, index, v.clone(), sum.clone(), step.clone()))
+        black_box(ops::decode_sparq(q, k, index, v.clone(), sum.clone(), params.clone()))
     });
 }
 
 #[divan::bench(args = coded())]
 fn sparq_codes(bencher: Bencher<'_, '_>, case: Case) {
-    let (q, cache, step) = (case.random(32, 1), case.cache(), case.step(Choice::Exact));
+    let (q, cache) = (case.random(32, 1), case.cache());
+    let params = case.params(&cache, Choice::Exact);
     let (k, index) = (cache.k().expect("filled"), cache.quantized_index().expect("kept"));
     let (v, sum) = (cache.v().expect("filled"), cache.v_sum().expect("kept"));
     bencher.counter(case.sparq_bytes()).bench_local(|| {
         let (q, k, index) = (q.clone(), k.clone(), index.clone());
-        black_box(ops::decode_sparq_quantized(q, k, index, v.clone(), sum.clone(), step.clone()))
+        black_box(ops::decode_sparq_quantized(q, k, index, v.clone(), sum.clone(), params.clone()))
     });
 }
 
@@ -176,9 +188,9 @@ fn prefill(bencher: Bencher<'_, '_>, len: usize) {
     let (q, cache) = (case.random(32, len), case.cache());
     let empty = LayerCache::new(cache.config(), CacheExtras::default(), &Device::flex()).expect("valid");
     let plan = empty.plan(&NewTokens::all(1, len)).expect("it fits");
-    let step = PrefillStep::new(plan, &case.shape().into());
+    let params = AttendParams::new(plan, &case.shape().into());
     let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
-    bencher.bench_local(|| black_box(ops::prefill(q.clone(), k.clone(), v.clone(), step.clone())));
+    bencher.bench_local(|| black_box(ops::prefill(q.clone(), k.clone(), v.clone(), params.clone())));
 }
 
 #[divan::bench(args = [(1, 4096, DType::F32), (1, 4096, DType::F16), (1, 4096, DType::BF16),

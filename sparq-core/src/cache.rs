@@ -10,8 +10,8 @@ use crate::{
     device::Limits,
     error::{Error, Result},
     index::{IndexDtype, QuantizedIndex},
-    ops,
-    spans::{AppendPlan, NewTokens, Spans},
+    ops::{self, AttendParams},
+    spans::{Append, AppendPlan, NewTokens, Spans},
 };
 
 pub use back::CacheMark;
@@ -129,6 +129,17 @@ impl LayerCache {
     /// Live positions: those that the next query sees. The layer's window leaves the last ones.
     pub fn spans(&self) -> Spans {
         Spans::from_lens(&self.lens, self.config.layer.window)
+    }
+
+    /// What queries of the last `width` tokens of each sequence need, of all that it holds where it holds
+    /// fewer: they are in the first columns then.
+    pub fn attend_params(&self, width: usize) -> AttendParams {
+        let valid = self.lens.iter().map(|&len| Append {
+            skip: 0,
+            take: len.min(width),
+            at: len.saturating_sub(width),
+        });
+        AttendParams::new(AppendPlan::of(width, valid), &self.config.layer)
     }
 
     /// Keys `[batch, kv_heads, capacity, head_dim]`.

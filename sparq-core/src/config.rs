@@ -50,10 +50,18 @@ pub struct AttentionLayer {
     pub window: Option<usize>,
     /// Soft cap on the scaled logits, `cap · tanh(logit / cap)`, before the softmax.
     pub softcap: Option<f32>,
+    /// What products of queries and keys are multiplied by; `1 / √head_dim` where `None`.
+    #[serde(default)]
+    pub scale: Option<f32>,
 }
 
 impl AttentionLayer {
-    /// Checks the shape, and that window and cap are above zero.
+    /// What products of queries and keys are multiplied by.
+    pub fn scale(&self) -> f32 {
+        self.scale.unwrap_or_else(|| 1.0 / (self.shape.head_dim as f32).sqrt())
+    }
+
+    /// Checks the shape, and that window, cap and scale are above zero.
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] that names the field.
@@ -62,19 +70,19 @@ impl AttentionLayer {
         if self.window == Some(0) {
             return Err(invalid("window", 0, "it must be at least 1".into()));
         }
-        match self.softcap {
-            Some(cap) if !cap.is_finite() || cap <= 0.0 => {
-                Err(invalid("softcap", cap, "it must be a number above 0".into()))
+        for (field, value) in [("softcap", self.softcap), ("scale", self.scale)] {
+            if let Some(value) = value.filter(|value| !value.is_finite() || *value <= 0.0) {
+                return Err(invalid(field, value, "it must be a number above 0".into()));
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 
 impl From<AttentionShape> for AttentionLayer {
-    /// A layer that sees every token and has no soft cap.
+    /// A layer that sees every token, scales by `1 / √head_dim` and has no soft cap.
     fn from(shape: AttentionShape) -> Self {
-        Self { shape, window: None, softcap: None }
+        Self { shape, window: None, softcap: None, scale: None }
     }
 }
 
@@ -258,5 +266,8 @@ mod tests {
         assert!(message(AttentionLayer { window: Some(0), ..layer }).starts_with("window = 0"));
         assert!(message(AttentionLayer { softcap: Some(0.0), ..layer }).starts_with("softcap = 0"));
         assert!(message(AttentionLayer { softcap: Some(f32::NAN), ..layer }).starts_with("softcap = NaN"));
+        assert!(message(AttentionLayer { scale: Some(-1.0), ..layer }).starts_with("scale = -1"));
+        assert_eq!(AttentionLayer { scale: Some(0.5), ..layer }.scale(), 0.5);
+        assert_eq!(layer.scale(), 1.0 / 128f32.sqrt());
     }
 }

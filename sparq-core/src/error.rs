@@ -28,6 +28,12 @@ pub enum Error {
         /// The shape that fits.
         expected: Vec<usize>,
     },
+    /// Queries, keys or values of new tokens in another dtype than the operations take.
+    #[error("queries are {found:?}, the attention operations take F32")]
+    QueryDtype {
+        /// The dtype that was passed.
+        found: DType,
+    },
     /// The cache would grow past its maximum.
     #[error("the KV cache holds at most {max} tokens per sequence, {needed} are needed")]
     CacheFull {
@@ -103,6 +109,7 @@ impl Error {
             Self::CacheFull { .. } => {
                 Some("shorten the prompt, ask for fewer tokens, or raise --max-seq-len".into())
             }
+            Self::QueryDtype { .. } => Some("cast them: `q.cast(DType::F32)`".into()),
             Self::CannotGoBack { .. } => Some("go back to a mark, or begin with an empty cache".into()),
             Self::UnsupportedIndex { .. } => {
                 Some("leave out --k-index and `index=`, or use another --device".into())

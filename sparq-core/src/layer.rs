@@ -1,12 +1,12 @@
 //! Cache and decode method of one layer, together.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::{
     cache::{CacheConfig, CacheMark, LayerCache},
     error::{Error, Result},
     method::{DecodeMethod, Decoded, Method, dense_transfer},
-    ops::{self, PrefillStep},
+    ops::{self, AttendParams},
     spans::{AppendPlan, NewTokens},
     transfer::Traffic,
 };
@@ -177,11 +177,12 @@ impl LayerState {
         v: Tensor<4>,
         plan: &AppendPlan,
     ) -> Result<Tensor<4>> {
+        let [q, k, v] = [q, k, v].map(|x| x.cast(DType::F32));
         ops::check_queries(&q, self.cache.config(), plan.width())?;
         self.cache.append(k, v, plan)?;
         self.method.observe_prefill(&q, &self.cache, plan)?;
-        let step = PrefillStep::new(plan.clone(), &self.cache.config().layer);
-        Ok(ops::prefill(q, self.cache.k()?, self.cache.v()?, step))
+        let params = AttendParams::new(plan.clone(), &self.cache.config().layer);
+        Ok(ops::prefill(q, self.cache.k()?, self.cache.v()?, params)?.output)
     }
 
     /// Appends new tokens without attending: a cache of random keys and values reaches any length
@@ -222,6 +223,7 @@ impl LayerState {
         v: Tensor<4>,
         plan: &AppendPlan,
     ) -> Result<Decoded> {
+        let [q, k, v] = [q, k, v].map(|x| x.cast(DType::F32));
         ops::check_queries(&q, self.cache.config(), 1)?;
         self.cache.append(k, v, plan)?;
         let decoded = self.method.decode(q, &self.cache)?;

@@ -20,6 +20,7 @@ mod host;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 pub mod oracle;
+mod params;
 pub mod ran;
 #[cfg(feature = "libtorch")]
 mod tch;
@@ -29,60 +30,19 @@ use burn::{
         Backend, Dispatch, TensorMetadata, backend_extension,
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::{Int, Tensor},
+    tensor::{DType, Int, Tensor},
 };
 
 use crate::{
     cache::CacheConfig,
-    config::{AttentionLayer, SparqConfig},
     error::{Error, Result},
     index::QuantizedIndex,
-    spans::{AppendPlan, Spans},
+    spans::AppendPlan,
     weight::QuantizedWeight,
 };
 use ran::Op;
 
-/// What a prefill needs beside tensors.
-#[derive(Debug, Clone)]
-pub struct PrefillStep {
-    /// Where the new tokens lie.
-    pub plan: AppendPlan,
-    /// How many positions a token sees, its own included; all up to its own where `None`.
-    pub window: Option<usize>,
-    /// Soft cap on the scaled logits, `cap · tanh(logit / cap)`.
-    pub softcap: Option<f32>,
-}
-
-impl PrefillStep {
-    /// A prefill of `layer`.
-    pub fn new(plan: AppendPlan, layer: &AttentionLayer) -> Self {
-        Self { plan, window: layer.window, softcap: layer.softcap }
-    }
-}
-
-/// What a dense decode step needs beside tensors.
-#[derive(Debug, Clone)]
-pub struct DenseStep {
-    /// Live positions of each sequence.
-    pub spans: Spans,
-    /// Soft cap on the scaled logits, `cap · tanh(logit / cap)`.
-    pub softcap: Option<f32>,
-}
-
-/// What a SparQ decode step needs beside tensors.
-#[derive(Debug, Clone)]
-pub struct SparqStep {
-    /// Live positions of each sequence.
-    pub spans: Spans,
-    /// Soft cap on the scaled logits, `cap · tanh(logit / cap)`: on the exact ones, and on the
-    /// approximate ones before their softmax. A sum of logits over a group is taken before the cap.
-    pub softcap: Option<f32>,
-    /// Hyper-parameters, already checked against the layer's shape.
-    pub config: SparqConfig,
-    /// Compute α even where the output does not need it. Without this and without the mean value
-    /// an override may return anything for it.
-    pub retained_mass: bool,
-}
+pub use params::{AttendParams, SparqParams};
 
 #[allow(deprecated)] // NdArray and LibTorch are supported on purpose for as long as Burn ships them.
 #[allow(clippy::too_many_arguments)] // The tensors of a cache, one by one: the dispatch takes no others.
@@ -165,31 +125,32 @@ mod dispatch {
             apart::append_with_index::<Self>([k, v, k_index, v_sum], [k_rows, v_rows], plan, mean_value)
         }
 
-        /// Causal attention of new tokens over the cache that already holds them.
-        #[fusion(dtype = q, shape = q)]
+        /// Causal attention of any number of new tokens over the cache that already holds them: output and
+        /// log-sum-exp.
+        #[fusion(meta = fusion::attended)]
         fn prefill(
             q: FloatTensor<Self>,
             k: FloatTensor<Self>,
             v: FloatTensor<Self>,
-            step: PrefillStep,
-        ) -> FloatTensor<Self> {
+            params: AttendParams,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>) {
             definition::<Self>(Op::Prefill, &q);
-            oracle::prefill::<Self>(q, k, v, &step)
+            oracle::attend::<Self>(q, k, v, &params)
         }
 
-        /// Exact attention of one query per sequence over all live positions.
-        #[fusion(dtype = q, shape = q)]
+        /// The same for 1 to [`MOST_QUERIES`] queries per sequence: it reads the cache once.
+        #[fusion(meta = fusion::attended)]
         fn decode_dense(
             q: FloatTensor<Self>,
             k: FloatTensor<Self>,
             v: FloatTensor<Self>,
-            step: DenseStep,
-        ) -> FloatTensor<Self> {
+            params: AttendParams,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>) {
             definition::<Self>(Op::DecodeDense, &q);
-            oracle::decode_dense::<Self>(q, k, v, &step)
+            oracle::attend::<Self>(q, k, v, &params)
         }
 
-        /// SparQ attention of one query per sequence: output, positions and retained mass.
+        /// SparQ attention of one query per sequence: output, positions and masses.
         #[fusion(meta = fusion::sparq_outputs)]
         fn decode_sparq(
             q: FloatTensor<Self>,
@@ -197,10 +158,10 @@ mod dispatch {
             k_index: FloatTensor<Self>,
             v: FloatTensor<Self>,
             v_sum: FloatTensor<Self>,
-            step: SparqStep,
+            params: SparqParams,
         ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
             definition::<Self>(Op::DecodeSparq, &q);
-            oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step)
+            oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &params)
         }
 
         /// Quantises the blocks of transposed keys that new rows of `k` lie in.
@@ -224,10 +185,10 @@ mod dispatch {
             scales: FloatTensor<Self>,
             v: FloatTensor<Self>,
             v_sum: FloatTensor<Self>,
-            step: SparqStep,
+            params: SparqParams,
         ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
             definition::<Self>(Op::DecodeSparqQuantized, &q);
-            oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &step)
+            oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &params)
         }
 
         /// `x · weightᵀ` for `x: [tokens, in]` (f32) and a weight of eight bits.
@@ -310,40 +271,97 @@ pub fn append_with_index(
     ([k, v, k_index].map(Tensor::from_dispatch), Tensor::from_dispatch(v_sum))
 }
 
-/// Causal attention of `q: [batch, heads, width, head_dim]` over a cache that already holds the
-/// same tokens: query `t` sees its own and all earlier positions in the window. Returns the shape of
-/// `q`.
-pub fn prefill(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, step: PrefillStep) -> Tensor<4> {
-    let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as SparqOps>::prefill(q, k, v, step))
+/// Queries per sequence that [`decode_dense`] takes at most.
+pub const MOST_QUERIES: usize = 9;
+
+/// What attention gives.
+#[derive(Debug, Clone)]
+pub struct Attended {
+    /// `[batch, heads, width, head_dim]`, f32. Padding comes back finite and meaningless.
+    pub output: Tensor<4>,
+    /// Log-sum-exp of the scores that each query saw, `[batch, heads, width]`, f32: with it outputs over
+    /// parts of a cache are merged, and a sink takes its share. Below -1e29 where a query saw nothing.
+    pub log_sum_exp: Tensor<3>,
 }
 
-/// Exact attention of `q: [batch, heads, 1, head_dim]` over all live positions.
-pub fn decode_dense(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, step: DenseStep) -> Tensor<4> {
+/// What SparQ attention gives.
+#[derive(Debug, Clone)]
+pub struct SparqAttended {
+    /// `[batch, heads, 1, head_dim]`, f32.
+    pub output: Tensor<4>,
+    /// Positions that were read, `[batch, kv_heads, kept]`, -1 where a sequence has fewer.
+    pub positions: Tensor<3, Int>,
+    /// For each head α, the log-sum-exp of the approximate scores of all live positions (step 1) and
+    /// that of the exact scores of the kept ones (step 2), `[batch, heads, 3]`, f32.
+    ///
+    /// The output before the mean value is mixed in is that of a step without [`SparqConfig::mean_value`]
+    /// and with [`SparqParams::retained_mass`].
+    ///
+    /// [`SparqConfig::mean_value`]: crate::SparqConfig::mean_value
+    pub masses: Tensor<3>,
+}
+
+impl SparqAttended {
+    /// α, `[batch, heads]`.
+    pub fn retained_mass(&self) -> Tensor<2> {
+        self.masses.clone().narrow(2, 0, 1).squeeze_dim(2)
+    }
+}
+
+/// Causal attention of `q: [batch, heads, width, head_dim]` over a cache that already holds the
+/// same tokens: query `t` sees its own and all earlier positions in the window.
+///
+/// # Errors
+/// [`Error::Shape`] and [`Error::QueryDtype`] for queries that do not fit.
+pub fn prefill(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, params: AttendParams) -> Result<Attended> {
+    check_attend(&q, &k, &v, &params)?;
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as SparqOps>::decode_dense(q, k, v, step))
+    let (output, log_sum_exp) = <Dispatch as SparqOps>::prefill(q, k, v, params);
+    Ok(Attended { output: Tensor::from_dispatch(output), log_sum_exp: Tensor::from_dispatch(log_sum_exp) })
+}
+
+/// [`prefill`] of 1 to [`MOST_QUERIES`] queries per sequence, which reads the cache once for all of them.
+///
+/// # Errors
+/// As [`prefill`].
+pub fn decode_dense(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, params: AttendParams) -> Result<Attended> {
+    check_attend(&q, &k, &v, &params)?;
+    let [_, _, width, _] = q.dims();
+    if width > MOST_QUERIES {
+        return prefill(q, k, v, params);
+    }
+    let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
+    let (output, log_sum_exp) = <Dispatch as SparqOps>::decode_dense(q, k, v, params);
+    Ok(Attended { output: Tensor::from_dispatch(output), log_sum_exp: Tensor::from_dispatch(log_sum_exp) })
 }
 
 /// SparQ attention of `q: [batch, heads, 1, head_dim]` over a cache (see
-/// [`crate::LayerCache`] for the other shapes): output `[batch, heads, 1, head_dim]`, positions
-/// `[batch, kv_heads, kept]`, retained mass `[batch, heads]`.
+/// [`crate::LayerCache`] for the other shapes).
+///
+/// # Errors
+/// As [`prefill`].
 pub fn decode_sparq(
     q: Tensor<4>,
     k: Tensor<4>,
     k_index: Tensor<4>,
     v: Tensor<4>,
     v_sum: Tensor<3>,
-    step: SparqStep,
-) -> (Tensor<4>, Tensor<3, Int>, Tensor<2>) {
-    let (output, positions, mass) = <Dispatch as SparqOps>::decode_sparq(
+    params: SparqParams,
+) -> Result<SparqAttended> {
+    check_sparq(&q, &k, &v, &params)?;
+    let (output, positions, masses) = <Dispatch as SparqOps>::decode_sparq(
         q.into_dispatch(),
         k.into_dispatch(),
         k_index.into_dispatch(),
         v.into_dispatch(),
         v_sum.into_dispatch(),
-        step,
+        params,
     );
-    (Tensor::from_dispatch(output), Tensor::from_dispatch(positions), Tensor::from_dispatch(mass))
+    Ok(SparqAttended {
+        output: Tensor::from_dispatch(output),
+        positions: Tensor::from_dispatch(positions),
+        masses: Tensor::from_dispatch(masses),
+    })
 }
 
 /// Quantises the blocks of transposed keys that the new rows of a plan lie in, from the rows of
@@ -360,24 +378,32 @@ pub fn append_quantized(index: QuantizedIndex, k: Tensor<4>, plan: &AppendPlan) 
 }
 
 /// [`decode_sparq`] over transposed keys in few bits.
+///
+/// # Errors
+/// As [`prefill`].
 pub fn decode_sparq_quantized(
     q: Tensor<4>,
     k: Tensor<4>,
     index: QuantizedIndex,
     v: Tensor<4>,
     v_sum: Tensor<3>,
-    step: SparqStep,
-) -> (Tensor<4>, Tensor<3, Int>, Tensor<2>) {
-    let (output, positions, mass) = <Dispatch as SparqOps>::decode_sparq_quantized(
+    params: SparqParams,
+) -> Result<SparqAttended> {
+    check_sparq(&q, &k, &v, &params)?;
+    let (output, positions, masses) = <Dispatch as SparqOps>::decode_sparq_quantized(
         q.into_dispatch(),
         k.into_dispatch(),
         index.words.into_dispatch(),
         index.scales.into_dispatch(),
         v.into_dispatch(),
         v_sum.into_dispatch(),
-        step,
+        params,
     );
-    (Tensor::from_dispatch(output), Tensor::from_dispatch(positions), Tensor::from_dispatch(mass))
+    Ok(SparqAttended {
+        output: Tensor::from_dispatch(output),
+        positions: Tensor::from_dispatch(positions),
+        masses: Tensor::from_dispatch(masses),
+    })
 }
 
 /// `x · weightᵀ` for `x: [tokens, in]` in f32 and `weight: [out, in]` in its storage dtype, as a
@@ -402,16 +428,51 @@ pub fn sum_in_memory(values: &[f32]) -> f32 {
     return values.iter().sum();
 }
 
-/// Checks queries `[batch, heads, width, head_dim]` against the cache that they attend to.
+/// Checks queries `[batch, heads, width, head_dim]` against the layer of a cache.
 pub(crate) fn check_queries(q: &Tensor<4>, config: &CacheConfig, width: usize) -> Result<()> {
-    let expected = [config.batch, config.layer.shape.heads, width, config.layer.shape.head_dim];
-    if q.dims() == expected {
-        return Ok(());
+    let shape = config.layer.shape;
+    check_shape("q", "[batch, heads, width, head_dim]", q, [config.batch, shape.heads, width, shape.head_dim])
+}
+
+/// Checks the tensors of an attention operation: nothing else may reach a kernel or its definition.
+fn check_attend(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, params: &AttendParams) -> Result<()> {
+    if q.dtype() != DType::F32 {
+        return Err(Error::QueryDtype { found: q.dtype() });
     }
-    Err(Error::Shape {
-        tensor: "q",
-        axes: "[batch, heads, width, head_dim]",
-        found: q.dims().to_vec(),
-        expected: expected.to_vec(),
-    })
+    let [_, heads, _, head_dim] = q.dims();
+    let (batch, width) = (params.queries.as_slice().len(), params.queries.width());
+    check_shape("q", "[batch, heads, width, head_dim]", q, [batch, heads, width, head_dim])?;
+    let [_, kv_heads, capacity, _] = k.dims();
+    let cached = [batch, kv_heads, capacity, head_dim];
+    let axes = "[batch, kv_heads, capacity, head_dim]";
+    check_shape("k", axes, k, cached)?;
+    check_shape("v", axes, v, cached)?;
+    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+        return check_shape("k", axes, k, [batch, heads, capacity, head_dim]);
+    }
+    let longest = params.queries.lens_after().into_iter().max().unwrap_or(0);
+    match longest > capacity {
+        true => Err(Error::CacheFull { needed: longest, max: capacity }),
+        false => Ok(()),
+    }
+}
+
+fn check_sparq(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, params: &SparqParams) -> Result<()> {
+    check_attend(q, k, v, &params.attend)?;
+    let [batch, heads, _, head_dim] = q.dims();
+    check_shape("q", "[batch, heads, 1, head_dim]", q, [batch, heads, 1, head_dim])
+}
+
+fn check_shape(
+    tensor: &'static str,
+    axes: &'static str,
+    found: &Tensor<4>,
+    expected: [usize; 4],
+) -> Result<()> {
+    match found.dims() == expected {
+        true => Ok(()),
+        false => {
+            Err(Error::Shape { tensor, axes, found: found.dims().to_vec(), expected: expected.to_vec() })
+        }
+    }
 }

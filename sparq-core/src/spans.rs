@@ -155,6 +155,11 @@ impl AppendPlan {
         Self { width: new.width, appends: new.valid.iter().zip(lens).map(place).collect() }
     }
 
+    /// Rows of `width` columns that are placed as told.
+    pub(crate) fn of(width: usize, appends: impl Iterator<Item = Append>) -> Self {
+        Self { width, appends: appends.collect() }
+    }
+
     /// The appends, one per sequence.
     pub fn as_slice(&self) -> &[Append] {
         &self.appends

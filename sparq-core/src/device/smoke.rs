@@ -12,7 +12,7 @@ use crate::{
     error::Result,
     layer::LayerState,
     method::Method,
-    ops::{self, SparqStep, oracle, ran::Ran},
+    ops::{self, SparqParams, oracle, ran::Ran},
     spans::NewTokens,
 };
 
@@ -98,7 +98,7 @@ fn step(device: &Device, by_definition: bool) -> Result<(Vec<f32>, Vec<Vec<i64>>
     let rows = |seed| numbers([1, kv_heads, LEN, head_dim], seed, device);
     cache.append(rows(1), rows(2), &plan)?;
     let config = SparqConfig { mean_value: true, ..SparqConfig::new(&SHAPE, 8, 24) };
-    let step = SparqStep { spans: cache.spans(), softcap: None, config, retained_mass: true };
+    let params = SparqParams { attend: cache.attend_params(1), config, retained_mass: true };
     let q = numbers([1, heads, 1, head_dim], 3, device).mul_scalar(2.0);
     let (k, k_index, v, v_sum) = (cache.k()?, cache.k_index()?, cache.v()?, cache.v_sum()?);
     let (output, positions): (Tensor<4>, Tensor<3, Int>) = if by_definition {
@@ -108,12 +108,12 @@ fn step(device: &Device, by_definition: bool) -> Result<(Vec<f32>, Vec<Vec<i64>>
             k_index.into_dispatch(),
             v.into_dispatch(),
             v_sum.into_dispatch(),
-            &step,
+            &params,
         );
         (Tensor::from_dispatch(output), Tensor::from_dispatch(positions))
     } else {
-        let (output, positions, _) = ops::decode_sparq(q, k, k_index, v, v_sum, step);
-        (output, positions)
+        let attended = ops::decode_sparq(q, k, k_index, v, v_sum, params)?;
+        (attended.output, attended.positions)
     };
     let [_, _, kept] = positions.dims();
     let positions: Vec<i64> = positions.into_data().iter::<i64>().collect();

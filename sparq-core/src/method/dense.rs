@@ -6,7 +6,7 @@ use super::{DecodeMethod, Decoded};
 use crate::{
     cache::LayerCache,
     error::Result,
-    ops::{self, DenseStep},
+    ops,
     spans::Span,
     transfer::{Part, Transfer},
 };
@@ -30,9 +30,9 @@ impl DecodeMethod for Dense {
 
     fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
         ops::check_queries(&q, cache.config(), 1)?;
-        let step = DenseStep { spans: cache.spans(), softcap: cache.config().layer.softcap };
+        let attended = ops::decode_dense(q, cache.k()?, cache.v()?, cache.attend_params(1))?;
         Ok(Decoded {
-            output: ops::decode_dense(q, cache.k()?, cache.v()?, step),
+            output: attended.output,
             selection: None,
             transfer: Transfer {
                 append: cache.append_part(),

@@ -202,7 +202,7 @@ fn received_weights(q: &Tensor<4>, cache: &LayerCache, plan: &AppendPlan) -> Res
     for first in (0..width).step_by(chunk) {
         let count = chunk.min(width - first);
         let queries = q.clone().narrow(2, first, count);
-        let queries = parts::scaled(queries.reshape([batch, kv_heads, group * count, head_dim]));
+        let queries = parts::scaled(queries.reshape([batch, kv_heads, group * count, head_dim]), cache);
         let logits = parts::soft_cap(queries.matmul(keys.clone()), cache.config().layer.softcap);
         let hidden: Vec<bool> = (0..batch)
             .flat_map(|b| (first..first + count).map(move |t| (b, t)))

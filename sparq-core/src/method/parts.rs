@@ -41,12 +41,12 @@ pub(super) fn by_head(x: Tensor<4>) -> Tensor<3> {
     x.reshape([batch, kv_heads * group, n])
 }
 
-/// `q · kᵀ / √d` of grouped queries with all keys up to the last live one, capped; positions that are
+/// `scale · q · kᵀ` of grouped queries with all keys up to the last live one, capped; positions that are
 /// not live are masked: `[batch, kv_heads, g, len]`.
 pub(super) fn exact_logits(q: Tensor<4>, cache: &LayerCache) -> Result<Tensor<4>> {
     let spans = cache.spans();
     let k = cache.k()?.narrow(2, 0, spans.max_end()).cast(DType::F32);
-    let logits = soft_cap(scaled(q).matmul(k.swap_dims(2, 3)), cache.config().layer.softcap);
+    let logits = soft_cap(scaled(q, cache).matmul(k.swap_dims(2, 3)), cache.config().layer.softcap);
     Ok(mask_dead(overflow_to_nan(logits), &spans))
 }
 
@@ -57,7 +57,7 @@ pub(super) fn attend(q: Tensor<4>, cache: &LayerCache, positions: Tensor<3, Int>
     let [_, _, kept] = positions.dims();
     let positions = live_only(positions, &cache.spans());
     let k = rows(cache.k()?, &positions, &cache.spans());
-    let logits = soft_cap(scaled(q).matmul(k.swap_dims(2, 3)), cache.config().layer.softcap);
+    let logits = soft_cap(scaled(q, cache).matmul(k.swap_dims(2, 3)), cache.config().layer.softcap);
     let logits = overflow_to_nan(logits);
     let dead = positions.clone().lower_elem(0).unsqueeze_dim::<4>(2).expand([batch, kv_heads, group, kept]);
     let weights = softmax(logits.mask_fill(dead, MASKED), 3);
@@ -170,10 +170,9 @@ pub(super) fn mark(
     scores.mask_fill(marks.expand(shape), value)
 }
 
-/// `q / √d`.
-pub(super) fn scaled(q: Tensor<4>) -> Tensor<4> {
-    let [_, _, _, head_dim] = q.dims();
-    q.div_scalar((head_dim as f32).sqrt())
+/// Queries times the layer's scale.
+pub(super) fn scaled(q: Tensor<4>, cache: &LayerCache) -> Tensor<4> {
+    q.mul_scalar(cache.config().layer.scale())
 }
 
 /// `cap · tanh(x / cap)`, where there is a cap.

@@ -7,7 +7,7 @@ use crate::{
     cache::{CacheExtras, LayerCache},
     config::{AttentionShape, SparqConfig},
     error::Result,
-    ops::{self, SparqStep},
+    ops::{self, SparqParams},
     spans::Span,
     transfer::{Part, Transfer},
 };
@@ -83,24 +83,23 @@ impl DecodeMethod for Sparq {
             return Dense.decode(q, cache);
         }
         ops::check_queries(&q, cache.config(), 1)?;
-        let step = SparqStep {
-            spans,
-            softcap: cache.config().layer.softcap,
+        let params = SparqParams {
+            attend: cache.attend_params(1),
             config: self.config,
             retained_mass: self.retained_mass,
         };
         let (k, v, v_sum) = (cache.k()?, cache.v()?, cache.v_sum()?);
-        let (output, positions, retained_mass) = match self.config.index.bits() {
-            None => ops::decode_sparq(q, k, cache.k_index()?, v, v_sum, step),
-            Some(_) => ops::decode_sparq_quantized(q, k, cache.quantized_index()?, v, v_sum, step),
+        let attended = match self.config.index.bits() {
+            None => ops::decode_sparq(q, k, cache.k_index()?, v, v_sum, params)?,
+            Some(_) => ops::decode_sparq_quantized(q, k, cache.quantized_index()?, v, v_sum, params)?,
         };
         Ok(Decoded {
-            output,
             selection: Some(Selection {
-                positions,
-                retained_mass: self.retained_mass.then_some(retained_mass),
+                retained_mass: self.retained_mass.then(|| attended.retained_mass()),
+                positions: attended.positions,
                 weights: None,
             }),
+            output: attended.output,
             transfer: self.transfer(cache),
         })
     }

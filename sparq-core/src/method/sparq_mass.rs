@@ -132,6 +132,7 @@ impl DecodeMethod for SparqMass {
             k_index,
             &spans,
             sparq.rank,
+            cache.config().layer.scale(),
         ));
         let (positions, alpha, kept) = self.select(logits.clone(), cache)?;
         let attended = parts::attend(q, cache, positions)?;

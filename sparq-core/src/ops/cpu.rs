@@ -28,7 +28,7 @@ pub(super) use element::Element;
 pub(super) use index::{Index, Quantized};
 pub(super) use linear::{linear, linear_quantized};
 pub(super) use prefill::prefill;
-pub(super) use sparq::{SparqSlices, decode_sparq};
+pub(super) use sparq::{MASSES, SparqSlices, decode_sparq};
 pub(super) use sum::sum;
 
 /// Sizes of a layer and its cache buffers.

@@ -43,7 +43,7 @@ use cubecl::{
 
 use self::append::Part;
 use super::{
-    DenseStep, PrefillStep, SparqOps, SparqStep, apart, oracle,
+    AttendParams, SparqOps, SparqParams, apart, oracle,
     ran::{By, Op, Reason, kernel_or, note},
 };
 use crate::spans::AppendPlan;
@@ -123,21 +123,22 @@ impl SparqOps for CubeBackend {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        step: PrefillStep,
-    ) -> FloatTensor<Self> {
+        params: AttendParams,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         note::<Self>(Op::Prefill, &q.device, By::Definition(PRODUCTS));
-        oracle::prefill_with::<Self>(q, k, v, &step, |scores, block| prefill::hide(scores, &step, block))
+        let hide = |scores, block| prefill::hide(scores, &params, block);
+        oracle::attend_with::<Self>(q, k, v, &params, hide)
     }
 
     fn decode_dense(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        step: DenseStep,
-    ) -> FloatTensor<Self> {
+        params: AttendParams,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (q, k, v) = (into_contiguous(q), into_contiguous(k), into_contiguous(v));
-        let done = dense::decode(&q, &k, &v, &step);
-        kernel_or!(DecodeDense on q.device, done, output => output, oracle::decode_dense::<Self>(q, k, v, &step))
+        let done = dense::decode(&q, &k, &v, &params);
+        kernel_or!(DecodeDense on q.device, done, output => output, oracle::attend::<Self>(q, k, v, &params))
     }
 
     fn decode_sparq(
@@ -146,13 +147,13 @@ impl SparqOps for CubeBackend {
         k_index: FloatTensor<Self>,
         v: FloatTensor<Self>,
         v_sum: FloatTensor<Self>,
-        step: SparqStep,
+        params: SparqParams,
     ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
         let (q, k, v) = (into_contiguous(q), into_contiguous(k), into_contiguous(v));
         let (k_index, v_sum) = (into_contiguous(k_index), into_contiguous(v_sum));
-        let done = sparq::decode(&q, &k, scores::Index::Stored(&k_index), &v, &v_sum, &step);
+        let done = sparq::decode(&q, &k, scores::Index::Stored(&k_index), &v, &v_sum, &params);
         kernel_or!(DecodeSparq on q.device, done, outputs => outputs,
-            oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step))
+            oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &params))
     }
 
     fn append_quantized(
@@ -173,15 +174,15 @@ impl SparqOps for CubeBackend {
         scales: FloatTensor<Self>,
         v: FloatTensor<Self>,
         v_sum: FloatTensor<Self>,
-        step: SparqStep,
+        params: SparqParams,
     ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
         let (q, k, v, v_sum) =
             (into_contiguous(q), into_contiguous(k), into_contiguous(v), into_contiguous(v_sum));
         let (words, scales) = (into_contiguous(words), into_contiguous(scales));
         let index = scores::Index::Codes { words: &words, scales: &scales };
-        let done = sparq::decode(&q, &k, index, &v, &v_sum, &step);
+        let done = sparq::decode(&q, &k, index, &v, &v_sum, &params);
         kernel_or!(DecodeSparqQuantized on q.device, done, outputs => outputs,
-            oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &step))
+            oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &params))
     }
 
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -5,7 +5,7 @@ use burn::{
     tensor::{DType, Shape},
 };
 
-use super::SparqStep;
+use super::{AttendParams, SparqParams};
 use crate::spans::AppendPlan;
 
 /// Keys and values of [`super::SparqOps::append`].
@@ -34,22 +34,33 @@ pub(super) fn appended_with_index(
     (k.clone(), v.clone(), k_index.clone(), v_sum.clone())
 }
 
-/// Output, positions and retained mass of [`super::SparqOps::decode_sparq`].
+/// Output and log-sum-exp of [`super::SparqOps::prefill`] and [`super::SparqOps::decode_dense`].
+pub(super) fn attended(
+    q: &TensorSpec,
+    _k: &TensorSpec,
+    _v: &TensorSpec,
+    _params: &AttendParams,
+) -> (TensorSpec, TensorSpec) {
+    let [batch, heads, width, _] = q.shape.dims();
+    (q.clone(), TensorSpec::new(Shape::new([batch, heads, width]), q.dtype))
+}
+
+/// Output, positions and masses of [`super::SparqOps::decode_sparq`].
 pub(super) fn sparq_outputs(
     q: &TensorSpec,
     k: &TensorSpec,
     _k_index: &TensorSpec,
     _v: &TensorSpec,
     _v_sum: &TensorSpec,
-    step: &SparqStep,
+    params: &SparqParams,
 ) -> (TensorSpec, TensorSpec, TensorSpec) {
     let [batch, heads, _, _] = q.shape.dims();
     let [_, kv_heads, _, _] = k.shape.dims();
-    let kept = step.config.top_k.min(step.spans.max_end());
+    let kept = params.config.top_k.min(params.attend.spans().max_end());
     (
         q.clone(),
         TensorSpec::new(Shape::new([batch, kv_heads, kept]), DType::I32),
-        TensorSpec::new(Shape::new([batch, heads]), q.dtype),
+        TensorSpec::new(Shape::new([batch, heads, 3]), q.dtype),
     )
 }
 
@@ -61,9 +72,9 @@ pub(super) fn quantized_outputs(
     _scales: &TensorSpec,
     v: &TensorSpec,
     v_sum: &TensorSpec,
-    step: &SparqStep,
+    params: &SparqParams,
 ) -> (TensorSpec, TensorSpec, TensorSpec) {
-    sparq_outputs(q, k, words, v, v_sum, step)
+    sparq_outputs(q, k, words, v, v_sum, params)
 }
 
 /// Words and scales of [`super::SparqOps::append_quantized`].

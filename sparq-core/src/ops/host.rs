@@ -15,7 +15,7 @@ use burn::{
 use half::{bf16, f16};
 
 use super::{
-    DenseStep, PrefillStep, SparqStep,
+    AttendParams, SparqParams,
     cpu::{self, Codes, Element, Index, Quantized, Sizes, SparqSlices},
     oracle,
     ran::{NO_SLICE, Reason, SHARED, STORAGE},
@@ -116,36 +116,27 @@ pub(super) fn accumulate<B: Host>(
     Ok(())
 }
 
+/// Output and log-sum-exp.
+type AttendTensors<B> = (FloatTensor<B>, FloatTensor<B>);
+
 /// See [`super::prefill`].
 pub(super) fn prefill<B: Host>(
     q: FloatTensor<B>,
     k: &FloatTensor<B>,
     v: &FloatTensor<B>,
-    step: &PrefillStep,
-) -> Result<FloatTensor<B>, Reason> {
-    let sizes = Sizes::new(q.shape().dims(), k.shape().dims());
+    params: &AttendParams,
+) -> Result<AttendTensors<B>, Reason> {
+    let shape @ [batch, heads, width, _] = q.shape().dims();
+    let sizes = Sizes::new(shape, k.shape().dims());
     let q = B::contiguous(q);
-    let output = with_element!(k.dtype(), E => {
+    let (output, log_sums) = with_element!(k.dtype(), E => {
         let (q, k, v) = (slice::<B, f32>(&q)?, slice::<B, E>(k)?, slice::<B, E>(v)?);
-        Ok(cpu::prefill(q, k, v, step, sizes))
+        Ok(match width {
+            1 => cpu::decode_dense(q, k, v, params, sizes),
+            _ => cpu::prefill(q, k, v, params, sizes),
+        })
     })?;
-    Ok(floats::<B>(output, q.shape(), &q))
-}
-
-/// See [`super::decode_dense`].
-pub(super) fn decode_dense<B: Host>(
-    q: FloatTensor<B>,
-    k: &FloatTensor<B>,
-    v: &FloatTensor<B>,
-    step: &DenseStep,
-) -> Result<FloatTensor<B>, Reason> {
-    let sizes = Sizes::new(q.shape().dims(), k.shape().dims());
-    let q = B::contiguous(q);
-    let output = with_element!(k.dtype(), E => {
-        let (q, k, v) = (slice::<B, f32>(&q)?, slice::<B, E>(k)?, slice::<B, E>(v)?);
-        Ok(cpu::decode_dense(q, k, v, step, sizes))
-    })?;
-    Ok(floats::<B>(output, q.shape(), &q))
+    Ok((floats::<B>(output, q.shape(), &q), floats::<B>(log_sums, Shape::new([batch, heads, width]), &q)))
 }
 
 /// See [`super::append_quantized`].
@@ -169,9 +160,9 @@ pub(super) fn decode_sparq<B: Host>(
     q: FloatTensor<B>,
     [k, k_index, v]: [&FloatTensor<B>; 3],
     v_sum: FloatTensor<B>,
-    step: &SparqStep,
+    params: &SparqParams,
 ) -> Result<SparqTensors<B>, Reason> {
-    with_element!(k.dtype(), E => decode::<B, E, _>(q, [k, v], v_sum, slice::<B, E>(k_index)?, step))
+    with_element!(k.dtype(), E => decode::<B, E, _>(q, [k, v], v_sum, slice::<B, E>(k_index)?, params))
 }
 
 /// See [`super::decode_sparq_quantized`].
@@ -180,17 +171,17 @@ pub(super) fn decode_sparq_quantized<B: Host>(
     [k, scales, v]: [&FloatTensor<B>; 3],
     words: &IntTensor<B>,
     v_sum: FloatTensor<B>,
-    step: &SparqStep,
+    params: &SparqParams,
 ) -> Result<SparqTensors<B>, Reason> {
     let (words, scales) = (self::words::<B>(words)?, slice::<B, f32>(scales)?);
     with_element!(k.dtype(), E => match index::bits(words.len(), scales.len()) {
-        8 => decode::<B, E, _>(q, [k, v], v_sum, Quantized::<8>::new(words, scales), step),
-        4 => decode::<B, E, _>(q, [k, v], v_sum, Quantized::<4>::new(words, scales), step),
+        8 => decode::<B, E, _>(q, [k, v], v_sum, Quantized::<8>::new(words, scales), params),
+        4 => decode::<B, E, _>(q, [k, v], v_sum, Quantized::<4>::new(words, scales), params),
         _ => Err(STORAGE),
     })
 }
 
-/// Output, positions and retained mass.
+/// Output, positions and masses.
 type SparqTensors<B> = (FloatTensor<B>, IntTensor<B>, FloatTensor<B>);
 
 fn decode<B: Host, E: Element, I: Index>(
@@ -198,7 +189,7 @@ fn decode<B: Host, E: Element, I: Index>(
     [k, v]: [&FloatTensor<B>; 2],
     v_sum: FloatTensor<B>,
     k_index: I,
-    step: &SparqStep,
+    params: &SparqParams,
 ) -> Result<SparqTensors<B>, Reason> {
     let sizes = Sizes::new(q.shape().dims(), k.shape().dims());
     let (q, v_sum) = (B::contiguous(q), B::contiguous(v_sum));
@@ -209,14 +200,14 @@ fn decode<B: Host, E: Element, I: Index>(
         v: slice::<B, E>(v)?,
         v_sum: slice::<B, f32>(&v_sum)?,
     };
-    let output = cpu::decode_sparq(&slices, step, sizes);
+    let output = cpu::decode_sparq(&slices, params, sizes);
     let [batch, heads, _, _] = q.shape().dims();
     let positions = TensorData::new(output.positions, [batch, sizes.kv_heads, output.kept]);
     let int = oracle::int_dtype::<B>(&q.device());
     Ok((
         floats::<B>(output.output, q.shape(), &q),
         B::int_from_data(positions.convert_dtype(int.into()), &q.device()),
-        floats::<B>(output.retained_mass, Shape::new([batch, heads]), &q),
+        floats::<B>(output.masses, Shape::new([batch, heads, cpu::MASSES]), &q),
     ))
 }
 

@@ -18,10 +18,12 @@ use burn::{
 };
 
 pub use append::{accumulate, append_columns, append_rows};
+pub use attention::attend;
 #[cfg(feature = "cube")]
-pub(super) use attention::{Block, prefill_with};
-pub use attention::{decode_dense, prefill};
+pub(super) use attention::{Block, attend_with};
 pub use quantized::{append_quantized, decode_sparq_quantized, dequantize, linear_quantized};
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "libtorch", feature = "cube"))]
+pub(super) use sparq::scale_beyond_usual;
 pub use sparq::{
     approximate_scores, attend_selected, decode_sparq, overflow_of, reallocate_to_mean, select_tokens,
 };

@@ -115,13 +115,13 @@ impl SparqOps for LibTorch {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        step: DenseStep,
-    ) -> FloatTensor<Self> {
+        params: AttendParams,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let device = q.device();
-        let done = cuda_or(cuda::decode_dense(&q, &k, &v, &step), || {
-            host::decode_dense::<Self>(q.clone(), &k, &v, &step)
+        let done = cuda_or(cuda::decode_dense(&q, &k, &v, &params), || {
+            host::prefill::<Self>(q.clone(), &k, &v, &params)
         });
-        kernel_or!(DecodeDense on device, done, output => output, oracle::decode_dense::<Self>(q, k, v, &step))
+        kernel_or!(DecodeDense on device, done, output => output, oracle::attend::<Self>(q, k, v, &params))
     }
 
     fn decode_sparq(
@@ -130,13 +130,13 @@ impl SparqOps for LibTorch {
         k_index: FloatTensor<Self>,
         v: FloatTensor<Self>,
         v_sum: FloatTensor<Self>,
-        step: SparqStep,
+        params: SparqParams,
     ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
         let device = q.device();
-        let done = cuda_or(cuda::decode_sparq(&q, [&k, &k_index, &v], &v_sum, &step), || {
-            host::decode_sparq::<Self>(q.clone(), [&k, &k_index, &v], v_sum.clone(), &step)
+        let done = cuda_or(cuda::decode_sparq(&q, [&k, &k_index, &v], &v_sum, &params), || {
+            host::decode_sparq::<Self>(q.clone(), [&k, &k_index, &v], v_sum.clone(), &params)
         });
-        kernel_or!(DecodeSparq on device, done, outputs => outputs, oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step))
+        kernel_or!(DecodeSparq on device, done, outputs => outputs, oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &params))
     }
 
     others!();

@@ -11,7 +11,7 @@ use crate::{checkpoint::Loader, error::Result};
 pub struct AttentionConfig {
     /// Width of the residual stream.
     pub hidden: usize,
-    /// Heads and their size, sliding window, soft cap.
+    /// Heads and their size, sliding window, soft cap, scale.
     pub layer: AttentionLayer,
     /// Layout and names of the projections.
     pub projections: Projections,
@@ -21,8 +21,6 @@ pub struct AttentionConfig {
     pub out_bias: bool,
     /// Norms of each head's queries and keys, before the rotation.
     pub qk_norm: Option<QkNorm>,
-    /// What `q · k` is multiplied by, where that is not `1 / √head_dim`.
-    pub query_scale: Option<f64>,
     /// Which of the model's rotary embeddings the layer uses: an index into [`Step::rotations`].
     pub rope: usize,
 }
@@ -38,7 +36,6 @@ impl AttentionConfig {
             qkv_bias: false,
             out_bias: false,
             qk_norm: None,
-            query_scale: None,
             rope: 0,
         }
     }
@@ -79,8 +76,6 @@ pub struct Attention {
     layer: AttentionLayer,
     qkv: Qkv,
     qk_norm: Option<[Norm; 2]>,
-    /// What queries are multiplied by, so that the kernels' `1 / √head_dim` gives the wanted scale.
-    query_factor: Option<f64>,
     rope: usize,
     o_proj: Linear,
 }
@@ -94,20 +89,18 @@ impl Attention {
             load(loader, &format!("{name}.{part}"), shape.head_dim, norm.epsilon)
         };
         let qk_norm = config.qk_norm.map(|config| [norm("q_norm", config), norm("k_norm", config)]);
-        let query_factor = config.query_scale.map(|scale| scale * (shape.head_dim as f64).sqrt());
         let output = format!("{name}.{}", config.projections.output());
         let output_shape = [config.hidden, shape.heads * shape.head_dim];
         Self {
             layer: config.layer,
             qkv: Qkv::load(loader, name, config),
             qk_norm,
-            query_factor: query_factor.filter(|factor| (factor - 1.0).abs() > 1e-9),
             rope: config.rope,
             o_proj: Linear::load(loader, &output, output_shape, config.out_bias),
         }
     }
 
-    /// Heads and their size, sliding window, soft cap.
+    /// Heads and their size, sliding window, soft cap, scale.
     pub fn layer(&self) -> AttentionLayer {
         self.layer
     }
@@ -124,9 +117,6 @@ impl Attention {
         }
         let rotation = &step.rotations[self.rope];
         (q, k) = (rotation.apply(q), rotation.apply(k));
-        if let Some(factor) = self.query_factor {
-            q = q * factor;
-        }
         let output = match step.phase {
             Phase::Prefill => state.prefill_planned(q, k, v, &step.plan)?,
             Phase::Decode => state.decode_planned(q, k, v, &step.plan)?.output,

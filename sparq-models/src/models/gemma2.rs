@@ -76,11 +76,11 @@ impl DecoderLayer {
             shape: config.attention_shape(),
             window: config.windows.window(index),
             softcap: config.attention_softcap.map(|cap| cap as f32),
+            scale: config.query_scale().map(|scale| scale as f32),
         };
         let attention = AttentionConfig {
             qkv_bias: config.attention_bias,
             out_bias: config.attention_bias,
-            query_scale: config.query_scale(),
             ..AttentionConfig::new(hidden, layer)
         };
         let mlp = GatedMlpConfig {

@@ -82,12 +82,12 @@ impl DecoderLayer {
         let name = |part: &str| PARTS.of_layer(index, part);
         let hidden = config.hidden_size;
         let window = config.windows.window(index);
-        let layer = AttentionLayer { window, ..config.attention_shape().into() };
+        let scale = config.query_scale().map(|scale| scale as f32);
+        let layer = AttentionLayer { window, scale, ..config.attention_shape().into() };
         let attention = AttentionConfig {
             qkv_bias: config.attention_bias,
             out_bias: config.attention_bias,
             qk_norm: Some(QkNorm { epsilon: config.norm_epsilon, one_plus: true }),
-            query_scale: config.query_scale(),
             rope: config.ropes.index(config.windows.is_sliding(index)),
             ..AttentionConfig::new(hidden, layer)
         };

@@ -136,8 +136,10 @@ impl DecodeMethod for TiesAsPytorch {
         };
         let AttentionShape { kv_heads, head_dim: dim, .. } = self.shape;
         let group = self.shape.group();
+        // What is computed below scales by 1 / √d.
+        let layer = cache.config().layer;
         let host = (
-            floats(q),
+            floats(q * (layer.scale() * (dim as f32).sqrt())),
             floats(cache.k()?),
             floats(cache.v()?),
             floats(cache.v_sum()?),

@@ -8,6 +8,7 @@ use super::{
     rows::{PASS, Weights, add_in_columns, add_weighted, dots},
     simd::{LANES, Lanes, Simd, with_simd},
 };
+use crate::ops::oracle::MASKED;
 
 /// Positions whose logits are held at a time.
 const BLOCK: usize = 64;
@@ -37,7 +38,7 @@ thread_local! {
 /// Buffers of a pass.
 #[derive(Debug, Default)]
 struct Buffers {
-    /// `[group, head_dim]`, divided by √d, each head filled up to whole vectors.
+    /// `[group, head_dim]`, scaled, each head filled up to whole vectors.
     queries: Vec<Lanes>,
     /// `[group, BLOCK]`
     logits: Vec<Lanes>,
@@ -50,6 +51,8 @@ pub(super) struct KeyValues<'a, E> {
     pub(super) v: &'a [E],
     pub(super) head_dim: usize,
     pub(super) softcap: Option<f32>,
+    /// What products are multiplied by.
+    pub(super) scale: f32,
 }
 
 /// Positions to attend to, in any order.
@@ -125,8 +128,7 @@ fn attend_on<S: Simd, E: Element, P: Positions>(
 ) {
     let group = q.len() / kv.head_dim;
     let stride = kv.head_dim.div_ceil(LANES);
-    let scale = 1.0 / (kv.head_dim as f32).sqrt();
-    pad_rows(q, kv.head_dim, scale, &mut buffers.queries);
+    pad_rows(q, kv.head_dim, kv.scale, &mut buffers.queries);
     buffers.logits.resize(group * BLOCK / LANES, [0.0; LANES]);
     partial.clear(group, stride);
     for first in (0..positions.len()).step_by(BLOCK) {
@@ -342,19 +344,26 @@ impl Partial {
         }
     }
 
-    /// Writes the attention output `[group, head_dim]` over all positions that `parts` have seen. A
-    /// head that saw none is left at zero; one that saw only logits of minus infinity, or any that
-    /// overflowed upwards, becomes NaN.
-    pub(super) fn merge<'a>(parts: impl Iterator<Item = &'a Self> + Clone, head_dim: usize, out: &mut [f32]) {
+    /// Writes the attention output `[group, head_dim]` over all positions that `parts` have seen, and hands
+    /// each head's log-sum-exp to `log_sum_exp`. A head that saw none is left at zero, with [`MASKED`]; one
+    /// that saw only logits of minus infinity, or any that overflowed upwards, becomes NaN.
+    pub(super) fn merge<'a>(
+        parts: impl Iterator<Item = &'a Self> + Clone,
+        head_dim: usize,
+        out: &mut [f32],
+        mut log_sum_exp: impl FnMut(usize, f32),
+    ) {
         for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
             out.fill(0.0);
             let maximum = parts.clone().map(|part| part.maxima[head]).fold(f32::NEG_INFINITY, f32::max);
             if maximum == f32::NEG_INFINITY {
+                log_sum_exp(head, MASKED);
                 continue;
             }
             let share = |part: &Self| (part.maxima[head] - maximum).exp();
             // Zero where all logits are minus infinity: no weight is a number then.
             let sum: f32 = parts.clone().map(|part| share(part) * part.sums[head]).sum();
+            log_sum_exp(head, maximum + sum.ln());
             for part in parts.clone() {
                 let stride = part.out.len() / part.maxima.len();
                 let weight = share(part) / sum;

@@ -9,35 +9,39 @@ use super::{
     attend::{KeyValues, Partial, attend},
     split::Split,
 };
-use crate::ops::DenseStep;
+use crate::ops::AttendParams;
 
 thread_local! {
     /// Results of the parts, kept by the thread that asks.
     static PARTS: RefCell<Vec<Partial>> = RefCell::default();
 }
 
-/// See [`crate::ops::decode_dense`]. Returns `[batch, heads, 1, head_dim]`.
+/// See [`crate::ops::decode_dense`], with one query per sequence. Returns `[batch, heads, 1, head_dim]` and
+/// the log-sum-exp `[batch, heads, 1]`.
 pub(in crate::ops) fn decode_dense<E: Element>(
     q: &[f32],
     k: &[E],
     v: &[E],
-    step: &DenseStep,
+    params: &AttendParams,
     sizes: Sizes,
-) -> Vec<f32> {
+) -> (Vec<f32>, Vec<f32>) {
+    let spans = params.spans();
     let mut output = vec![0.0; q.len()];
+    let mut log_sums = vec![0.0; q.len() / sizes.head_dim];
     let per_group = sizes.group * sizes.head_dim;
     let per_head = sizes.capacity * sizes.head_dim;
     let heads = q.len() / per_group;
-    let split = Split::new(heads, step.spans.max_len(), 2 * sizes.head_dim);
+    let split = Split::new(heads, spans.max_len(), 2 * sizes.head_dim);
     let part = |(task, partial): (usize, &mut Partial)| {
         let (head, chunk) = split.of_task(task);
-        let span = step.spans.as_slice()[head / sizes.kv_heads];
+        let span = spans.as_slice()[head / sizes.kv_heads];
         let of_head = head * per_head..(head + 1) * per_head;
         let kv = KeyValues {
             k: &k[of_head.clone()],
             v: &v[of_head],
             head_dim: sizes.head_dim,
-            softcap: step.softcap,
+            softcap: params.softcap,
+            scale: params.scale,
         };
         let q = &q[head * per_group..][..per_group];
         let positions = split.part_of(span, chunk);
@@ -50,9 +54,11 @@ pub(in crate::ops) fn decode_dense<E: Element>(
         true => parts[..split.tasks()].par_iter_mut().enumerate().for_each(part),
         false => parts[..split.tasks()].iter_mut().enumerate().for_each(part),
     }
-    for (head, out) in output.chunks_exact_mut(per_group).enumerate() {
-        Partial::merge(parts[split.tasks_of(head)].iter(), sizes.head_dim, out);
+    let heads = output.chunks_exact_mut(per_group).zip(log_sums.chunks_exact_mut(sizes.group));
+    for (head, (out, log_sums)) in heads.enumerate() {
+        let of_head = parts[split.tasks_of(head)].iter();
+        Partial::merge(of_head, sizes.head_dim, out, |head, log_sum| log_sums[head] = log_sum);
     }
     PARTS.set(parts);
-    output
+    (output, log_sums)
 }

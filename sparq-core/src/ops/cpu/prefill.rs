@@ -12,7 +12,10 @@ use super::{
     matmul::{Matrix, matmul},
     simd::{LANES, Lanes, Simd, with_simd},
 };
-use crate::{ops::PrefillStep, spans::Span};
+use crate::{
+    ops::{AttendParams, oracle::MASKED},
+    spans::Span,
+};
 
 /// Queries of a tile, those of all heads of the group together.
 const QUERIES: usize = 128;
@@ -23,7 +26,7 @@ const KEYS: usize = 256;
 /// Buffers of a thread.
 #[derive(Debug, Default)]
 struct Tile {
-    /// `[queries, head_dim]`, divided by √d.
+    /// `[queries, head_dim]`, scaled.
     q: Vec<f32>,
     /// `[KEYS, head_dim]` each, in f32.
     k: Vec<f32>,
@@ -46,84 +49,92 @@ struct Problem<'a, E> {
     q: &'a [f32],
     k: &'a [E],
     v: &'a [E],
-    step: &'a PrefillStep,
+    params: &'a AttendParams,
     sizes: Sizes,
     /// Columns of a tile.
     columns: usize,
 }
 
-/// See [`crate::ops::prefill`]. Returns `[batch, heads, width, head_dim]`; padding comes back as zero.
+/// See [`crate::ops::prefill`]. Returns `[batch, heads, width, head_dim]`, padding as zero, and the log-sum-exp
+/// `[batch, heads, width]`.
 pub(in crate::ops) fn prefill<E: Element>(
     q: &[f32],
     k: &[E],
     v: &[E],
-    step: &PrefillStep,
+    params: &AttendParams,
     sizes: Sizes,
-) -> Vec<f32> {
-    let width = step.plan.width();
+) -> (Vec<f32>, Vec<f32>) {
+    let width = params.queries.width();
     let columns = (QUERIES / sizes.group).clamp(1, width.max(1));
-    let problem = Problem { q, k, v, step, sizes, columns };
+    let problem = Problem { q, k, v, params, sizes, columns };
     let mut output = vec![0.0; q.len()];
+    let mut log_sums = vec![0.0; q.len() / sizes.head_dim];
     // A tile's rows of all heads of the group do not lie together: every tile fills a buffer of its
     // own, and rows are copied to their places.
     let tiles = width.div_ceil(columns);
-    let kv_heads = step.plan.as_slice().len() * sizes.kv_heads;
+    let kv_heads = params.queries.as_slice().len() * sizes.kv_heads;
     let per_tile = columns * sizes.group * sizes.head_dim;
     let mut by_tile = vec![0.0; kv_heads * tiles * per_tile];
-    by_tile.par_chunks_mut(per_tile.max(1)).enumerate().for_each(|(task, out)| {
+    let mut log_sums_by_tile = vec![0.0; kv_heads * tiles * columns * sizes.group];
+    let rooms = by_tile
+        .par_chunks_mut(per_tile.max(1))
+        .zip(log_sums_by_tile.par_chunks_mut((columns * sizes.group).max(1)));
+    rooms.enumerate().for_each(|(task, out)| {
         // Late tiles see the most keys: they come first.
         let (head, tile) = (task / tiles, tiles - 1 - task % tiles);
         TILE.with_borrow_mut(|buffers| with_simd!(s => problem.tile(s, head, tile, buffers, out)));
     });
-    for (task, rows) in by_tile.chunks(per_tile.max(1)).enumerate() {
+    let tasks = by_tile.chunks(per_tile.max(1)).zip(log_sums_by_tile.chunks((columns * sizes.group).max(1)));
+    for (task, (rows, of_rows)) in tasks.enumerate() {
         let (head, tile) = (task / tiles, tiles - 1 - task % tiles);
         let (first, count) = problem.columns_of(tile);
-        for (g, rows) in rows.chunks(columns * sizes.head_dim).enumerate() {
-            let to = ((head * sizes.group + g) * width + first) * sizes.head_dim;
-            let len = count * sizes.head_dim;
+        for (g, (rows, of_rows)) in
+            rows.chunks(columns * sizes.head_dim).zip(of_rows.chunks(columns)).enumerate()
+        {
+            let to = (head * sizes.group + g) * width + first;
+            log_sums[to..to + count].copy_from_slice(&of_rows[..count]);
+            let (to, len) = (to * sizes.head_dim, count * sizes.head_dim);
             output[to..to + len].copy_from_slice(&rows[..len]);
         }
     }
-    output
+    (output, log_sums)
 }
 
 impl<E: Element> Problem<'_, E> {
     /// First column of a tile and their number.
     fn columns_of(&self, tile: usize) -> (usize, usize) {
         let first = tile * self.columns;
-        (first, self.columns.min(self.step.plan.width() - first))
+        (first, self.columns.min(self.params.queries.width() - first))
     }
 
-    /// Positions that column `t` of sequence `b` sees; padding sees nothing.
-    fn visible(&self, b: usize, t: usize) -> Span {
-        let append = self.step.plan.as_slice()[b];
-        let end = match t >= append.skip && t < append.skip + append.take {
-            true => append.at + t - append.skip + 1,
-            false => 0,
-        };
-        Span { start: self.step.window.map_or(0, |window| end.saturating_sub(window)), end }
-    }
-
-    /// Fills `out: [group, columns, head_dim]` for some columns of one KV head.
+    /// Fills `out: [group, columns, head_dim]` and the log-sum-exp `[group, columns]` for some columns of one
+    /// KV head.
     #[inline(always)]
-    fn tile<S: Simd>(&self, s: S, head: usize, tile: usize, buffers: &mut Tile, out: &mut [f32]) {
+    fn tile<S: Simd>(
+        &self,
+        s: S,
+        head: usize,
+        tile: usize,
+        buffers: &mut Tile,
+        (out, log_sums): (&mut [f32], &mut [f32]),
+    ) {
         let Sizes { kv_heads, group, head_dim, capacity } = self.sizes;
-        let width = self.step.plan.width();
+        let width = self.params.queries.width();
         let (first, count) = self.columns_of(tile);
         let Tile { q, k, v, logits, out: sums_of_values, maxima, sums, spans } = buffers;
 
         spans.clear();
-        spans.extend((first..first + count).map(|t| self.visible(head / kv_heads, t)));
+        let visible = |t| self.params.queries.visible(head / kv_heads, t, self.params.window);
+        spans.extend((first..first + count).map(visible));
         let seen = spans.iter().filter(|span| !span.is_empty());
         let start = seen.clone().map(|span| span.start).min().unwrap_or(0);
         let end = seen.map(|span| span.end).max().unwrap_or(0);
 
         let rows = group * count;
-        let scale = 1.0 / (head_dim as f32).sqrt();
         q.clear();
         for g in 0..group {
             let from = ((head * group + g) * width + first) * head_dim;
-            q.extend(self.q[from..from + count * head_dim].iter().map(|x| x * scale));
+            q.extend(self.q[from..from + count * head_dim].iter().map(|x| x * self.params.scale));
         }
         reset(sums_of_values, rows * head_dim, 0.0);
         reset(maxima, rows, f32::NEG_INFINITY);
@@ -140,7 +151,7 @@ impl<E: Element> Problem<'_, E> {
             matmul(logits.as_flattened_mut(), KEYS, false, queries, k.transposed());
             for row in 0..rows {
                 let logits = &mut logits[row * (KEYS / LANES)..][..KEYS / LANES];
-                if let Some(cap) = self.step.softcap {
+                if let Some(cap) = self.params.softcap {
                     soft_cap(s, logits, cap);
                 }
                 let span = spans[row % count];
@@ -163,9 +174,14 @@ impl<E: Element> Problem<'_, E> {
             matmul(sums_of_values, head_dim, true, weights, v);
         }
         for (row, from) in sums_of_values.chunks_exact(head_dim).enumerate() {
-            let to = (row / count * self.columns + row % count) * head_dim;
+            let to = row / count * self.columns + row % count;
             // Where all scores are minus infinity the sum is zero, and nothing is a number.
-            let share = if spans[row % count].is_empty() { 0.0 } else { 1.0 / sums[row] };
+            let (share, log_sum) = match spans[row % count].is_empty() {
+                true => (0.0, MASKED),
+                false => (1.0 / sums[row], maxima[row] + sums[row].ln()),
+            };
+            log_sums[to] = log_sum;
+            let to = to * head_dim;
             out[to..to + head_dim].iter_mut().zip(from).for_each(|(y, x)| *y = x * share);
         }
     }

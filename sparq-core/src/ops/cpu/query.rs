@@ -7,13 +7,14 @@ pub(super) struct Query {
     order: Vec<u32>,
     /// `i1`, in the order of memory: the `rank` components where `Σ|q|` over the group is largest.
     pub(super) components: Vec<u32>,
-    /// `q[i1] / τ`, `[group, rank]`; or its sum over the group, `[1, rank]`.
+    /// `q[i1] / τ`, scaled, `[group, rank]`; or its sum over the group, `[1, rank]`.
     pub(super) weights: Vec<f32>,
 }
 
 impl Query {
-    /// From `q: [group, head_dim]`; summed over the group unless each head's scores are wanted.
-    pub(super) fn prepare(&mut self, q: &[f32], head_dim: usize, rank: usize, per_head: bool) {
+    /// From `q: [group, head_dim]`; summed over the group unless each head's scores are wanted. `factor` is
+    /// the layer's scale times √d.
+    pub(super) fn prepare(&mut self, q: &[f32], head_dim: usize, rank: usize, factor: f32, per_head: bool) {
         self.choose(q, head_dim, rank);
         self.weights.clear();
         self.weights.resize(if per_head { q.len() / head_dim * rank } else { rank }, 0.0);
@@ -23,7 +24,7 @@ impl Query {
             let tau = (head_dim as f32 * kept / all).max(1.0).sqrt();
             let first = if per_head { head * rank } else { 0 };
             for (weight, &c) in self.weights[first..].iter_mut().zip(&self.components) {
-                *weight += row[c as usize] / tau;
+                *weight += row[c as usize] / tau * factor;
             }
         }
     }
@@ -58,7 +59,7 @@ mod tests {
     fn the_group_picks_components_by_summed_magnitude() {
         let components = |q: &[f32]| {
             let mut query = Query::default();
-            query.prepare(q, 2, 1, false);
+            query.prepare(q, 2, 1, 1.0, false);
             query.components
         };
         // The authors' example: two KV heads with two query heads each.
@@ -70,7 +71,7 @@ mod tests {
     #[test]
     fn a_zero_query_scores_all_positions_alike() {
         let mut query = Query::default();
-        query.prepare(&[0.0; 4], 4, 2, true);
+        query.prepare(&[0.0; 4], 4, 2, 1.0, true);
         assert_eq!(query.weights, [0.0, 0.0]);
     }
 
@@ -78,8 +79,8 @@ mod tests {
     fn weights_of_a_group_add_up() {
         let q = [3.0, -1.0, 0.5, 0.0, 1.0, 2.0, 0.0, -8.0];
         let (mut each, mut sum) = (Query::default(), Query::default());
-        each.prepare(&q, 4, 2, true);
-        sum.prepare(&q, 4, 2, false);
+        each.prepare(&q, 4, 2, 1.0, true);
+        sum.prepare(&q, 4, 2, 1.0, false);
         assert_eq!(each.components, [0, 3]);
         assert_eq!(sum.weights, [each.weights[0] + each.weights[2], each.weights[1] + each.weights[3]]);
     }

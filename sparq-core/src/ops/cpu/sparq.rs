@@ -15,8 +15,11 @@ use super::{
     query::Query,
     split::Split,
 };
-use crate::ops::SparqStep;
+use crate::ops::SparqParams;
 use steps::{Part, Scoring};
+
+/// What a step leaves for each query head beside its output: α and the log-sum-exp of both steps.
+pub(in crate::ops) const MASSES: usize = 3;
 
 /// Inputs of a SparQ step, in the layouts of [`crate::LayerCache`].
 pub(in crate::ops) struct SparqSlices<'a, E, I> {
@@ -36,8 +39,8 @@ pub(in crate::ops) struct SparqOutput {
     pub(in crate::ops) positions: Vec<i32>,
     /// Length of the last axis of `positions`.
     pub(in crate::ops) kept: usize,
-    /// `[batch, heads]`; 1 where it was not asked for.
-    pub(in crate::ops) retained_mass: Vec<f32>,
+    /// `[batch, heads, MASSES]`; α is 1, and the log-sum-exp of step 1 is 0, where they were not asked for.
+    pub(in crate::ops) masses: Vec<f32>,
 }
 
 /// Output, positions and masses of one KV head.
@@ -61,51 +64,52 @@ thread_local! {
 /// See [`crate::ops::decode_sparq`].
 pub(in crate::ops) fn decode_sparq<E: Element, I: Index>(
     x: &SparqSlices<'_, E, I>,
-    step: &SparqStep,
+    params: &SparqParams,
     sizes: Sizes,
 ) -> SparqOutput {
+    let spans = &params.attend.spans();
     let per_group = sizes.group * sizes.head_dim;
     let heads = x.q.len() / per_group;
-    let kept = step.config.top_k.min(step.spans.max_end());
+    let kept = params.config.top_k.min(spans.max_end());
     let mut result = SparqOutput {
         output: vec![0.0; x.q.len()],
         positions: vec![-1; heads * kept],
         kept,
-        retained_mass: vec![1.0; x.q.len() / sizes.head_dim],
+        masses: [1.0, 0.0, 0.0].repeat(x.q.len() / sizes.head_dim),
     };
-    let longest = step.spans.max_len();
-    let per_position = step.config.rank + 2 * kept * sizes.head_dim / longest.max(1);
+    let longest = spans.max_len();
+    let per_position = params.config.rank + 2 * kept * sizes.head_dim / longest.max(1);
     let split = Split::new(heads, longest, per_position);
-    let scoring = Scoring { q: x.q, k_index: x.k_index, step, sizes, split };
+    let scoring = Scoring { q: x.q, k_index: x.k_index, params, spans, sizes, split };
     if split.chunks > 1 {
         in_parts(x, &scoring, &mut result);
         return result;
     }
-    let head = |(head, ((out, positions), mass)): (usize, HeadOutput<'_>)| {
+    let head = |(head, ((out, positions), masses)): (usize, HeadOutput<'_>)| {
         WORKER.with_borrow_mut(|Worker { query, part, chosen }| {
             scoring.score(head, 0, query, &mut part[0]);
             scoring.normalise(part);
             if scoring.sums_probabilities() {
                 scoring.score_probabilities(head, 0, &mut part[0]);
             }
-            scoring.choose(head, part, chosen, positions, mass);
-            let kv = key_values(x, step, sizes, head);
+            scoring.choose(head, part, chosen, positions, masses);
+            let kv = key_values(x, params, sizes, head);
             attend(scoring.q(head), &kv, &chosen[..], &mut part[0].attended);
-            finish(x, &scoring, head, part, mass, out);
+            finish(x, &scoring, head, part, masses, out);
         });
     };
-    let SparqOutput { output, positions, retained_mass, .. } = &mut result;
+    let SparqOutput { output, positions, masses, .. } = &mut result;
     match split.is_parallel {
         true => output
             .par_chunks_mut(per_group)
             .zip(positions.par_chunks_mut(kept))
-            .zip(retained_mass.par_chunks_mut(sizes.group))
+            .zip(masses.par_chunks_mut(sizes.group * MASSES))
             .enumerate()
             .for_each(head),
         false => output
             .chunks_mut(per_group)
             .zip(positions.chunks_mut(kept))
-            .zip(retained_mass.chunks_mut(sizes.group))
+            .zip(masses.chunks_mut(sizes.group * MASSES))
             .enumerate()
             .for_each(head),
     }
@@ -118,8 +122,8 @@ fn in_parts<E: Element, I: Index>(
     scoring: &Scoring<'_, I>,
     result: &mut SparqOutput,
 ) {
-    let Scoring { step, sizes, split, .. } = *scoring;
-    let SparqOutput { output, positions, kept, retained_mass } = result;
+    let Scoring { params, sizes, split, .. } = *scoring;
+    let SparqOutput { output, positions, kept, masses } = result;
     let (kept, per_group) = (*kept, sizes.group * sizes.head_dim);
     let heads = output.len() / per_group;
     let (mut parts, mut chosen) = PARTS.take();
@@ -140,57 +144,68 @@ fn in_parts<E: Element, I: Index>(
     }
     for (head, parts) in tasks.chunks_mut(split.chunks).enumerate() {
         let positions = &mut positions[head * kept..(head + 1) * kept];
-        let mass = &mut retained_mass[head * sizes.group..][..sizes.group];
-        scoring.choose(head, parts, &mut chosen[head], positions, mass);
+        let per_group = sizes.group * MASSES;
+        let masses = &mut masses[head * per_group..][..per_group];
+        scoring.choose(head, parts, &mut chosen[head], positions, masses);
     }
     tasks.par_iter_mut().enumerate().for_each(|(task, part)| {
         let (head, chunk) = split.of_task(task);
         let chosen = &chosen[head];
         let share = |chunk| chosen.len() * chunk / split.chunks;
         let chosen = &chosen[share(chunk)..share(chunk + 1)];
-        attend(scoring.q(head), &key_values(x, step, sizes, head), chosen, &mut part.attended);
+        attend(scoring.q(head), &key_values(x, params, sizes, head), chosen, &mut part.attended);
     });
     for (head, out) in output.chunks_exact_mut(per_group).enumerate() {
-        let mass = &retained_mass[head * sizes.group..][..sizes.group];
-        finish(x, scoring, head, &tasks[split.tasks_of(head)], mass, out);
+        let per_group = sizes.group * MASSES;
+        let masses = &mut masses[head * per_group..][..per_group];
+        finish(x, scoring, head, &tasks[split.tasks_of(head)], masses, out);
     }
     PARTS.set((parts, chosen));
 }
 
 fn key_values<'a, E: Element, I>(
     x: &SparqSlices<'a, E, I>,
-    step: &SparqStep,
+    params: &SparqParams,
     sizes: Sizes,
     head: usize,
 ) -> KeyValues<'a, E> {
     let Sizes { head_dim, capacity, .. } = sizes;
     let of_head = head * capacity * head_dim..(head + 1) * capacity * head_dim;
-    KeyValues { k: &x.k[of_head.clone()], v: &x.v[of_head], head_dim, softcap: step.softcap }
+    KeyValues {
+        k: &x.k[of_head.clone()],
+        v: &x.v[of_head],
+        head_dim,
+        softcap: params.attend.softcap,
+        scale: params.attend.scale,
+    }
 }
 
-/// The output of a head: what its parts attended to, and step 3.
+/// The output of a head: what its parts attended to, its log-sum-exp, and step 3.
 fn finish<E: Element, I: Index>(
     x: &SparqSlices<'_, E, I>,
     scoring: &Scoring<'_, I>,
     head: usize,
     parts: &[Part],
-    mass: &[f32],
+    masses: &mut [f32],
     out: &mut [f32],
 ) {
     let head_dim = scoring.sizes.head_dim;
     if parts.iter().any(Part::has_nan) {
         // What such a position would have weighed is not known: it must not be left out in silence.
         out.fill(f32::NAN);
+        masses.fill(f32::NAN);
         return;
     }
-    Partial::merge(parts.iter().map(|part| &part.attended), head_dim, out);
+    let attended = parts.iter().map(|part| &part.attended);
+    Partial::merge(attended, head_dim, out, |head, log_sum| masses[head * MASSES + 2] = log_sum);
     let span = scoring.span(head);
     // The sum is over all values: it says nothing about those that a window leaves.
-    if !scoring.step.config.mean_value || span.start > 0 {
+    if !scoring.params.config.mean_value || span.start > 0 {
         return;
     }
     let v_sum = &x.v_sum[head * head_dim..][..head_dim];
-    for (out, &alpha) in out.chunks_exact_mut(head_dim).zip(mass) {
+    for (out, masses) in out.chunks_exact_mut(head_dim).zip(masses.chunks_exact(MASSES)) {
+        let alpha = masses[0];
         for (y, sum) in out.iter_mut().zip(v_sum) {
             *y = alpha * *y + (1.0 - alpha) * sum / span.len() as f32;
         }

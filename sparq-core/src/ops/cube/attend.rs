@@ -9,6 +9,7 @@ use super::{
     limits::Team,
     scores::{GROUP, HEADER, ScorePlan, base_of, candidates_end},
     shortlist,
+    sparq::MASSES,
     states::merge_state,
     team::{self, ROWS, soft_cap},
 };
@@ -107,7 +108,7 @@ pub(super) fn attend<F: Float, N: Size>(
     stats: &[f32],
     out: &mut [Vector<f32, N>],
     positions: &mut [i32],
-    mass: &mut [f32],
+    masses_out: &mut [f32],
     top_k: u32,
     local: u32,
     kept: u32,
@@ -117,6 +118,7 @@ pub(super) fn attend<F: Float, N: Size>(
     chunks: u32,
     rows: u32,
     cap: f32,
+    scale: f32,
     #[comptime] plan: AttendPlan,
     #[define(F)] _dtype: ElemType,
 ) {
@@ -262,7 +264,9 @@ pub(super) fn attend<F: Float, N: Size>(
             if UNIT_POS == 0u32 {
                 alphas[h] = alpha;
                 if CUBE_POS_X == 0u32 {
-                    mass[first_head + h] = alpha;
+                    let to = (first_head + h) * MASSES;
+                    masses_out[to] = alpha;
+                    masses_out[to + 1] = team::log_sum(masses.maxima[h], masses.sums[h]);
                 }
             }
         }
@@ -273,7 +277,7 @@ pub(super) fn attend<F: Float, N: Size>(
     let mut exchange = Shared::<[f32]>::new_slice(comptime!(plan.exchange()));
     let mut states = Shared::<[f32]>::new_slice(comptime!(team.states()));
     let mut merge = Shared::<[Vector<f32, N>]>::new_slice(comptime!(team.teams * vectors));
-    let mut online = team::start::<N>(q, first_head, team);
+    let mut online = team::start::<N>(q, first_head, scale, team);
     let mine = u32::min(u32::max(held, lowest) - lowest, comptime!(plan.tile as u32));
     let own = UNIT_POS / team.lanes as u32;
     for turn in 0..comptime!(plan.tile / (team.teams * ROWS)) {
@@ -286,7 +290,9 @@ pub(super) fn attend<F: Float, N: Size>(
             let position = select(mine > 0u32, u32::min(chosen[slot as usize], end - 1u32), start);
             rows[u] = (kv_head as u32 * capacity + position) * comptime!(vectors as u32);
         }
-        team::feed::<F, N>(&mut online, k, v, &rows, live, cap, &mut exchange, plan.scores.capped, team);
+        let sight = team::Sight::all();
+        let capped = comptime!(plan.scores.capped);
+        team::feed::<F, N>(&mut online, k, v, &rows, live, cap, &mut exchange, &sight, capped, false, team);
     }
 
     team::merge_states::<N>(&mut online, &mut states, team);
@@ -316,6 +322,9 @@ pub(super) fn attend<F: Float, N: Size>(
                     }
                 }
                 out[head * vectors + c] = y;
+                if c == 0 {
+                    masses_out[head * MASSES + 2] = team::log_sum(state.0, state.1);
+                }
             }
         }
     }

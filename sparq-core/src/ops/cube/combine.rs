@@ -11,7 +11,7 @@ use super::{
     empty,
     limits::Team,
     spans::{Table, span},
-    team::{LOWEST, is_overflow, merged, nan_where},
+    team::{LOWEST, is_overflow, log_sum, merged, nan_where},
 };
 
 /// Parts whose weights are in shared memory at a time.
@@ -28,8 +28,6 @@ pub(super) enum Mean<'a> {
     Of {
         /// Sum of all values, `[batch, kv_heads, head_dim]`.
         v_sum: &'a CubeTensor,
-        /// α, `[batch, heads]`.
-        mass: &'a CubeTensor,
         /// Live positions.
         table: &'a Table,
         /// Sizes.
@@ -83,13 +81,22 @@ pub(super) fn inverse(sum: f32) -> f32 {
     nan_where(is_overflow(sum), inverse)
 }
 
-/// Merges `splits` parts of each head of `output: [batch, heads, 1, head_dim]`.
-pub(super) fn launch(partial: &CubeTensor, output: &CubeTensor, splits: usize, team: &Team, mean: &Mean<'_>) {
+/// Merges `splits` parts of each head of `output: [batch, heads, width, head_dim]`. Each head's log-sum-exp
+/// goes into the last of its `masses`, of which α is the first.
+pub(super) fn launch(
+    partial: &CubeTensor,
+    output: &CubeTensor,
+    masses: &CubeTensor,
+    splits: usize,
+    team: &Team,
+    mean: &Mean<'_>,
+) {
     let heads = output.meta.shape().num_elements() / team.head_dim;
+    let per_head = masses.meta.shape().num_elements() / heads;
     let per_sequence = output.meta.shape()[1];
-    let (v_sum, mass, table, kv_heads) = match mean {
-        Mean::None => (partial, partial, None, 1),
-        Mean::Of { v_sum, mass, table, kv_heads } => (*v_sum, *mass, Some(*table), *kv_heads),
+    let (v_sum, table, kv_heads) = match mean {
+        Mean::None => (partial, None, 1),
+        Mean::Of { v_sum, table, kv_heads } => (*v_sum, Some(*table), *kv_heads),
     };
     let [reach, end, _] = table.map(Table::words).unwrap_or_default();
     let alike = table.is_none_or(|table| table.alike);
@@ -102,7 +109,7 @@ pub(super) fn launch(partial: &CubeTensor, output: &CubeTensor, splits: usize, t
             CubeDim::new_1d(merge_units(team) as u32),
             bind(partial),
             bind(v_sum),
-            bind(mass),
+            bind(masses),
             table.map_or_else(|| bind(partial), |table| table.argument(partial)),
             bind(output),
             reach,
@@ -110,6 +117,7 @@ pub(super) fn launch(partial: &CubeTensor, output: &CubeTensor, splits: usize, t
             splits as u32,
             per_sequence as u32,
             (per_sequence / kv_heads) as u32,
+            per_head,
             table.is_some(),
             alike,
             *team,
@@ -127,7 +135,7 @@ const fn merge_units(team: &Team) -> usize {
 fn merge(
     partial: &[f32],
     v_sum: &[f32],
-    mass: &[f32],
+    masses: &mut [f32],
     table: &[u32],
     out: &mut [f32],
     reach: u32,
@@ -135,6 +143,7 @@ fn merge(
     splits: u32,
     heads: u32,
     group: u32,
+    #[comptime] per_head: usize,
     #[comptime] mean: bool,
     #[comptime] alike: bool,
     #[comptime] team: Team,
@@ -220,12 +229,15 @@ fn merge(
                 let (start, end) = span(table, b, reach, end, alike);
                 // The sum is over all values: it says nothing about those that a window leaves.
                 if start == 0u32 {
-                    let alpha = mass[head];
+                    let alpha = masses[head * per_head];
                     let of_all = v_sum[head / group as usize * d + c] / f32::cast_from(u32::max(end, 1u32));
                     y = alpha * y + (1.0f32 - alpha) * of_all;
                 }
             }
             out[head * d + c] = y;
         }
+    }
+    if unit == 0 {
+        masses[head * per_head + comptime!(per_head - 1)] = log_sum(maximum, sum);
     }
 }

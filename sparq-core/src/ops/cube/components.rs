@@ -23,6 +23,7 @@ pub(super) fn choose(
     magnitudes: &mut Shared<[u32]>,
     components: &mut Shared<[u32]>,
     weights: &mut Shared<[f32]>,
+    factor: f32,
     #[comptime] plan: ScorePlan,
 ) {
     let unit = UNIT_POS as usize;
@@ -97,7 +98,7 @@ pub(super) fn choose(
         if unit % summers == 0 && head < plan.group {
             // τ² ≥ r ≥ 1 but for a query of zeros, whose scores are all zero.
             let squared = comptime!(d as f32) * kept / f32::max(all, 1.2e-38f32);
-            inverses[head] = 1.0f32 / f32::sqrt(f32::max(squared, 1.0f32));
+            inverses[head] = factor / f32::sqrt(f32::max(squared, 1.0f32));
         }
     }
     sync_cube();

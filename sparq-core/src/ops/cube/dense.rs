@@ -12,11 +12,11 @@ use super::{
     combine::{self, Mean},
     elem, empty,
     limits::{Cubes, Limits, Team},
-    spans::{Table, span},
-    team::{self, ROWS},
+    spans::{Table, growing, span, word},
+    team::{self, ROWS, Sight},
 };
 use crate::ops::{
-    DenseStep,
+    AttendParams,
     ran::{EMPTY, QUERIES, Reason, SHAPE},
 };
 
@@ -24,39 +24,50 @@ use crate::ops::{
 const LEAST: usize = 256;
 
 /// See [`crate::ops::decode_dense`]; the reason where the kernels do not cover the problem.
+///
+/// Queries of one sequence and KV head lie side by side, `[group, width]`: to the kernel they are heads that
+/// do not all see the same positions.
 pub(super) fn decode(
     q: &CubeTensor,
     k: &CubeTensor,
     v: &CubeTensor,
-    step: &DenseStep,
-) -> Result<CubeTensor, Reason> {
-    let [batch, heads, _, head_dim] = q.shape().dims();
+    params: &AttendParams,
+) -> Result<(CubeTensor, CubeTensor), Reason> {
+    let [batch, heads, width, head_dim] = q.shape().dims();
     let [_, kv_heads, capacity, _] = k.shape().dims();
-    let limits = Limits::new(&q.client, 5)?;
-    let team = limits.team(head_dim, heads / kv_heads, k.dtype, Cubes::Many)?;
-    let tiles = heads / team.heads;
+    let spans = params.spans();
+    let rows = heads * width;
+    let limits = Limits::new(&q.client, 6)?;
+    let team = limits.team(head_dim, rows / kv_heads, k.dtype, Cubes::Many)?;
+    let tiles = rows / team.heads;
     if q.dtype != DType::F32 {
         return Err(QUERIES);
     }
     if batch * tiles > limits.cubes_y {
         return Err(SHAPE);
     }
-    if step.spans.max_len() == 0 {
+    // Under a window the first query sees positions that the last one does not.
+    let longest = spans.max_len() + width - 1;
+    if spans.max_len() == 0 {
         return Err(EMPTY);
     }
-    let longest = step.spans.max_len();
     let splits = (limits.busy.div_ceil(batch * tiles)).min(longest.div_ceil(LEAST)).max(1);
     let per_turn = team.teams * ROWS;
     let turns = longest.div_ceil(splits).div_ceil(per_turn);
     let splits = longest.div_ceil(turns * per_turn);
-    let table = Table::of_spans(q, &step.spans);
-    let [reach, end, _] = table.words();
+    let table = match width {
+        1 => Table::of_spans(q, &spans),
+        _ => Table::of_plan(q, &params.queries),
+    };
+    let [first, second, third] = table.words();
 
-    let partial = (splits > 1).then(|| combine::partials(q, batch * heads, splits, &team));
-    let output = empty(q, Shape::new([batch, heads, 1, head_dim]), DType::F32);
+    let partial = (splits > 1).then(|| combine::partials(q, batch * rows, splits, &team));
+    let output = empty(q, Shape::new([batch, heads, width, head_dim]), DType::F32);
+    let log_sums = empty(q, Shape::new([batch, heads, width]), DType::F32);
     let out = partial.as_ref().unwrap_or(&output);
     #[allow(unsafe_code)]
-    // SAFETY: reads stay within the live positions, writes within `out`, which was made for them.
+    // SAFETY: reads stay within the live positions, writes within `out` and `log_sums`, which were made for
+    // them.
     unsafe {
         dense::launch_unchecked(
             &q.client,
@@ -68,24 +79,29 @@ pub(super) fn decode(
             bind(v),
             table.argument(q),
             bind(out),
-            reach,
-            end,
+            bind(&log_sums),
+            first,
+            second,
+            third,
+            params.window.map_or(u32::MAX, |window| window as u32),
             turns as u32,
             capacity as u32,
-            step.softcap.unwrap_or(1.0),
+            params.softcap.unwrap_or(1.0),
+            params.scale,
             kv_heads as u32,
-            (heads / kv_heads / team.heads) as u32,
+            (rows / kv_heads / team.heads) as u32,
             splits > 1,
             table.alike,
-            step.softcap.is_some(),
+            params.softcap.is_some(),
+            width as u32,
             team,
             elem(k.dtype),
         );
     }
     if let Some(partial) = partial {
-        combine::launch(&partial, &output, splits, &team, &Mean::None);
+        combine::launch(&partial, &output, &log_sums, splits, &team, &Mean::None);
     }
-    Ok(output)
+    Ok((output, log_sums))
 }
 
 /// One cube: a share of the positions of one KV head, for up to `team.heads` of its query heads.
@@ -96,38 +112,66 @@ fn dense<F: Float, N: Size>(
     v: &[Vector<F, N>],
     table: &[u32],
     out: &mut [Vector<f32, N>],
-    reach: u32,
-    end: u32,
+    log_sums: &mut [f32],
+    first_word: u32,
+    second_word: u32,
+    third_word: u32,
+    window: u32,
     turns: u32,
     capacity: u32,
     cap: f32,
+    scale: f32,
     kv_heads: u32,
     tiles: u32,
     #[comptime] split: bool,
     #[comptime] alike: bool,
     #[comptime] capped: bool,
+    #[comptime] width: u32,
     #[comptime] team: Team,
     #[define(F)] _dtype: ElemType,
 ) {
     let tile = CUBE_POS_Y;
     let kv_head = tile / tiles;
     let b = (kv_head / kv_heads) as usize;
-    let (start, end) = span(table, b, reach, end, alike);
     let first_head = tile as usize * team.heads;
+    let mut sight = Sight {
+        starts: Array::<u32>::new(team.heads),
+        ends: Array::<u32>::new(team.heads),
+        first: 0u32.runtime(),
+    };
+    let (start, end) = if comptime!(width == 1) {
+        span(table, b, first_word, second_word, alike)
+    } else {
+        let skip = word(table, b, first_word, 0usize, alike);
+        let take = word(table, b, second_word, 1usize, alike);
+        let at = growing(table, b, third_word, 2usize, alike);
+        #[unroll]
+        for h in 0..team.heads {
+            // The column of the query; padding sees nothing.
+            let t = (tile * comptime!(team.heads as u32) + h as u32) % comptime!(width);
+            let seen = at + u32::max(t, skip) - skip + 1u32;
+            let seen = select(t < skip || t >= skip + take, 0u32, seen);
+            sight.ends[h] = seen;
+            sight.starts[h] = seen - u32::min(seen, window);
+        }
+        (at + 1u32 - u32::min(at + 1u32, window), at + take)
+    };
     let own = UNIT_POS / team.lanes as u32;
     let vectors = comptime!(team.vectors());
 
     let mut exchange = Shared::<[f32]>::new_slice(comptime!(if team.planes() { 1 } else { team.units() }));
     let mut states = Shared::<[f32]>::new_slice(comptime!(team.states()));
     let mut merge = Shared::<[Vector<f32, N>]>::new_slice(comptime!(team.teams * vectors));
-    let mut online = team::start::<N>(q, first_head, team);
+    let mut online = team::start::<N>(q, first_head, scale, team);
 
     let per_turn = comptime!((team.teams * ROWS) as u32);
+    let apart = comptime!(width > 1);
     let begin = start + CUBE_POS_X * turns * per_turn;
     let last = u32::max(end, 1u32) - 1u32;
     for turn in 0..turns {
         let first = begin + turn * per_turn + own * comptime!(ROWS as u32);
         let live = u32::max(end, first) - first;
+        sight.first = first;
         let mut rows = Array::<u32>::new(ROWS);
         #[unroll]
         for u in 0..ROWS {
@@ -137,10 +181,34 @@ fn dense<F: Float, N: Size>(
         if comptime!(team.planes() && alike) {
             // The same for all of the cube: exchanges between units want that.
             if begin + turn * per_turn < end {
-                team::feed::<F, N>(&mut online, k, v, &rows, live, cap, &mut exchange, capped, team);
+                team::feed::<F, N>(
+                    &mut online,
+                    k,
+                    v,
+                    &rows,
+                    live,
+                    cap,
+                    &mut exchange,
+                    &sight,
+                    capped,
+                    apart,
+                    team,
+                );
             }
         } else {
-            team::feed::<F, N>(&mut online, k, v, &rows, live, cap, &mut exchange, capped, team);
+            team::feed::<F, N>(
+                &mut online,
+                k,
+                v,
+                &rows,
+                live,
+                cap,
+                &mut exchange,
+                &sight,
+                capped,
+                apart,
+                team,
+            );
         }
     }
 
@@ -158,6 +226,9 @@ fn dense<F: Float, N: Size>(
             } else {
                 out[head * vectors + c] =
                     team::merged::<N>(&merge, slot, c, team) * Vector::new(combine::inverse(state.1));
+                if c == 0 {
+                    log_sums[head] = team::log_sum(state.0, state.1);
+                }
             }
         }
     }

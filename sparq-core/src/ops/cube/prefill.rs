@@ -12,19 +12,19 @@ use super::{
     team::{is_overflow, nan_where},
 };
 use crate::ops::{
-    PrefillStep,
+    AttendParams,
     oracle::{Block, MASKED},
 };
 
 /// Fills scores `[batch, kv_heads, g · columns, positions]` that a column does not see, in place.
-pub(super) fn hide(scores: CubeTensor, step: &PrefillStep, block: Block) -> CubeTensor {
+pub(super) fn hide(scores: CubeTensor, params: &AttendParams, block: Block) -> CubeTensor {
     debug_assert_eq!(scores.dtype, DType::F32, "scores are f32 on every path");
     let scores = into_contiguous(scores);
     let scores = if scores.can_mut() { scores } else { scores.copy() };
     let [_, kv_heads, rows, len] = scores.shape().dims();
     let ((first, count), (start, _)) = (block.columns, block.positions);
     let elements = scores.shape().num_elements();
-    let table = Table::of_plan(&scores, &step.plan);
+    let table = Table::of_plan(&scores, &params.queries);
     let [skip, take, at] = table.words();
     #[allow(unsafe_code)]
     // SAFETY: one unit per score, none beyond.
@@ -44,7 +44,7 @@ pub(super) fn hide(scores: CubeTensor, step: &PrefillStep, block: Block) -> Cube
             first as u32,
             count as u32,
             start as u32,
-            step.window.map_or(u32::MAX, |window| window as u32),
+            params.window.map_or(u32::MAX, |window| window as u32),
             table.alike,
         );
     }

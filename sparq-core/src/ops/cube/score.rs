@@ -38,6 +38,8 @@ pub(super) struct Sizes {
     pub(super) runs: u32,
     /// Soft cap on the logits.
     pub(super) cap: f32,
+    /// The layer's scale times √d.
+    pub(super) factor: f32,
 }
 
 /// Scores from transposed keys `[batch, kv_heads, head_dim, capacity]`.
@@ -96,7 +98,8 @@ fn score_with<F: Numeric, M: Size, N: Size>(
     let mut magnitudes = Shared::<[u32]>::new_slice(d);
     let mut components = Shared::<[u32]>::new_slice(rank);
     let mut weights = Shared::<[f32]>::new_slice(comptime!(plan.rows() * rank));
-    choose(q, kv_head * comptime!(plan.group * d), &mut magnitudes, &mut components, &mut weights, plan);
+    let first = kv_head * comptime!(plan.group * d);
+    choose(q, first, &mut magnitudes, &mut components, &mut weights, sizes.factor, plan);
 
     let base = base_of(start);
     let mut scratch = Shared::<[f32]>::new_slice(comptime!(plan.block().scratch()));

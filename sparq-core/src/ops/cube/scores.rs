@@ -21,9 +21,11 @@ use crate::{
     config::GroupScores,
     index::{self, BLOCK},
     ops::{
-        SparqStep,
+        SparqParams,
+        oracle::scale_beyond_usual,
         ran::{EMPTY, Reason, SHAPE},
     },
+    spans::Spans,
 };
 
 /// Positions that share one entry of the table of best scores.
@@ -137,19 +139,20 @@ impl Index<'_> {
 pub(super) fn launch(
     q: &CubeTensor,
     index: Index<'_>,
-    step: &SparqStep,
+    params: &SparqParams,
+    spans: &Spans,
     table: &Table,
     limits: &Limits,
     beside: [(Shape, DType); 3],
 ) -> Result<(Scores, [CubeTensor; 3]), Reason> {
     let [batch, heads, _, head_dim] = q.meta.shape().dims();
     let [_, kv_heads, _, row] = index.tensor().meta.shape().dims();
-    let (config, group) = (&step.config, heads / kv_heads);
+    let (config, attend, group) = (&params.config, &params.attend, heads / kv_heads);
     let softmax = config.group_scores == GroupScores::Softmax;
-    let per_head = softmax || step.retained_mass || config.mean_value;
+    let per_head = softmax || params.retained_mass || config.mean_value;
     let (kv_rows, bits) = (batch * kv_heads, index.bits());
     // Short rows are a matter of latency: narrower loads put more units to work.
-    let positions = kv_rows * step.spans.max_len();
+    let positions = kv_rows * spans.max_len();
     let (vector, load_bytes) = match index {
         Index::Stored(tensor) => {
             let mut vector = limits.vector(row, tensor.dtype).min(GROUP);
@@ -176,14 +179,14 @@ pub(super) fn launch(
         keep_logits: per_head && (softmax || group > 1),
         softmax,
         alike: table.alike,
-        capped: step.softcap.is_some(),
+        capped: attend.softcap.is_some(),
     };
     let shared = 4 * (head_dim + config.rank * (1 + plan.rows()) + group + 2 * plan.units);
     let codes = bits > 0 && (!BLOCK.is_multiple_of(plan.per_load()) || plan.per_load() < vector);
     if kv_rows > limits.cubes_y || shared > 12 * 1024 || codes {
         return Err(SHAPE);
     }
-    let longest = step.spans.as_slice().iter().map(|span| span.end - span.start / GROUP * GROUP);
+    let longest = spans.as_slice().iter().map(|span| span.end - span.start / GROUP * GROUP);
     let longest = longest.max().ok_or(EMPTY)?;
     let chunks = longest.div_ceil(plan.chunk());
     let stride = chunks * plan.chunk();
@@ -215,7 +218,8 @@ pub(super) fn launch(
         kv_heads as u32,
         chunks as u32,
         runs as u32,
-        step.softcap.unwrap_or(1.0),
+        attend.softcap.unwrap_or(1.0),
+        scale_beyond_usual(attend.scale, head_dim).unwrap_or(1.0),
     );
     let count = CubeCount::Static(chunks.div_ceil(runs) as u32, kv_rows as u32, 1);
     let units = CubeDim::new_1d(plan.units as u32);
@@ -266,7 +270,7 @@ pub(super) fn launch(
                 (stride / vector) as u32,
                 words as u32,
                 kv_rows as u32,
-                step.softcap.unwrap_or(1.0),
+                attend.softcap.unwrap_or(1.0),
                 plan,
             );
         }

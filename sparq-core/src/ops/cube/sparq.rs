@@ -23,12 +23,14 @@ use super::{
 };
 use crate::{
     ops::{
-        SparqStep,
+        SparqParams,
         ran::{BUCKETS, DEVICE, EMPTY, QUERIES, Reason, SHAPE},
     },
     spans::Span,
 };
 
+/// What a step leaves for each query head beside its output: α and the log-sum-exp of both steps.
+pub(super) const MASSES: usize = 3;
 /// Positions that one cube attends to; where there are more, several cubes choose alike and share.
 const TILE: usize = 256;
 
@@ -39,18 +41,18 @@ pub(super) fn decode(
     k_index: Index<'_>,
     v: &CubeTensor,
     v_sum: &CubeTensor,
-    step: &SparqStep,
+    params: &SparqParams,
 ) -> Result<(CubeTensor, CubeTensor, CubeTensor), Reason> {
     let [batch, heads, _, head_dim] = q.shape().dims();
     let [_, kv_heads, capacity, _] = k.shape().dims();
-    let config = &step.config;
+    let (config, spans) = (&params.config, params.attend.spans());
     let limits = Limits::new(&q.client, 9)?;
     let team = limits.team(head_dim, heads / kv_heads, k.dtype, Cubes::Few)?;
     let tiles = heads / kv_heads / team.heads;
     if q.dtype != DType::F32 || v_sum.dtype != DType::F32 {
         return Err(QUERIES);
     }
-    if step.spans.as_slice().iter().any(Span::is_empty) {
+    if spans.as_slice().iter().any(Span::is_empty) {
         return Err(EMPTY);
     }
     if config.buckets().is_some() {
@@ -59,20 +61,21 @@ pub(super) fn decode(
     if batch * kv_heads * tiles > limits.cubes_y {
         return Err(SHAPE);
     }
-    let table = Table::of_spans(q, &step.spans);
-    let kept = config.top_k.min(step.spans.max_end());
+    let table = Table::of_spans(q, &spans);
+    let kept = config.top_k.min(spans.max_end());
     let outputs = [
         (Shape::new([batch, heads, 1, head_dim]), DType::F32),
         (Shape::new([batch, kv_heads, kept]), DType::I32),
-        (Shape::new([batch, heads]), DType::F32),
+        (Shape::new([batch, heads, MASSES]), DType::F32),
     ];
-    let (scores, [output, positions, mass]) = scores::launch(q, k_index, step, &table, &limits, outputs)?;
+    let (scores, [output, positions, masses]) =
+        scores::launch(q, k_index, params, &spans, &table, &limits, outputs)?;
 
     let splits = kept.div_ceil(TILE);
     let want = config.top_k - config.local_window.min(config.top_k);
     let short = limits.lists && shortlist::covers(want, team.units());
     // The first round pays where it leaves few positions to the second.
-    let two_rounds = config.top_k <= LIST && config.top_k * GROUP * 2 <= step.spans.max_len();
+    let two_rounds = config.top_k <= LIST && config.top_k * GROUP * 2 <= spans.max_len();
     let plan = AttendPlan {
         scores: scores.plan,
         team,
@@ -106,7 +109,7 @@ pub(super) fn decode(
             bind(&scores.stats),
             bind(partial.as_ref().unwrap_or(&output)),
             bind(&positions),
-            bind(&mass),
+            bind(&masses),
             config.top_k as u32,
             config.local_window as u32,
             kept as u32,
@@ -115,17 +118,18 @@ pub(super) fn decode(
             scores.words as u32,
             scores.chunks as u32,
             (batch * kv_heads) as u32,
-            step.softcap.unwrap_or(1.0),
+            params.attend.softcap.unwrap_or(1.0),
+            params.attend.scale,
             plan,
             elem(k.dtype),
         );
     }
     if let Some(partial) = partial {
         let mean = match config.mean_value {
-            true => Mean::Of { v_sum, mass: &mass, table: &table, kv_heads },
+            true => Mean::Of { v_sum, table: &table, kv_heads },
             false => Mean::None,
         };
-        combine::launch(&partial, &output, splits, &team, &mean);
+        combine::launch(&partial, &output, &masses, splits, &team, &mean);
     }
-    Ok((output, positions, mass))
+    Ok((output, positions, masses))
 }

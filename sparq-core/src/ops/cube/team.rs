@@ -19,13 +19,36 @@ pub(super) struct Online<N: Size> {
     sums: Array<f32>,
 }
 
-/// Starts with the queries `q` (in vectors) of the heads from `first_head` on, divided by √d.
+/// Which positions each head of a cube sees, where they differ: those of several queries of a sequence.
+#[derive(CubeType)]
+pub(super) struct Sight {
+    /// First one that a head sees.
+    pub(super) starts: Array<u32>,
+    /// One past the last.
+    pub(super) ends: Array<u32>,
+    /// Position of the first row that is fed.
+    pub(super) first: u32,
+}
+
 #[cube]
-pub(super) fn start<N: Size>(q: &[Vector<f32, N>], first_head: usize, #[comptime] team: Team) -> Online<N> {
+impl Sight {
+    /// All that is live, for kernels with one query per sequence.
+    pub(super) fn all() -> Sight {
+        Sight { starts: Array::<u32>::new(1usize), ends: Array::<u32>::new(1usize), first: 0u32.runtime() }
+    }
+}
+
+/// Starts with the queries `q` (in vectors) of the heads from `first_head` on, scaled.
+#[cube]
+pub(super) fn start<N: Size>(
+    q: &[Vector<f32, N>],
+    first_head: usize,
+    scale: f32,
+    #[comptime] team: Team,
+) -> Online<N> {
     let lane = UNIT_POS as usize % team.lanes;
     let per_lane = comptime!(team.per_lane());
     let vectors = comptime!(team.vectors());
-    let scale = comptime!(1.0 / (team.head_dim as f32).sqrt());
     let mut queries = Array::<Vector<f32, N>>::new(comptime!(team.heads * per_lane));
     let mut outputs = Array::<Vector<f32, N>>::new(comptime!(team.heads * per_lane));
     let mut maxima = Array::<f32>::new(team.heads);
@@ -100,7 +123,7 @@ pub(super) fn soft_cap(x: f32, cap: f32, #[comptime] capped: bool) -> f32 {
 }
 
 /// Attends to [`ROWS`] rows: `rows[u]` is the first vector of row `u` in `k` and `v`, and only the
-/// first `live` of them count. Rows that do not count must still lie in the cache, on live positions
+/// first `live` of them count, for each head those in its `sight` where `apart` is set. Rows that do not count must still lie in the cache, on live positions
 /// if there are any. A score that overflows makes the sum of weights NaN. All units of the cube must come
 /// here.
 #[cube]
@@ -112,7 +135,9 @@ pub(super) fn feed<F: Float, N: Size>(
     live: u32,
     cap: f32,
     exchange: &mut Shared<[f32]>,
+    sight: &Sight,
     #[comptime] capped: bool,
+    #[comptime] apart: bool,
     #[comptime] team: Team,
 ) {
     let lane = UNIT_POS as usize % team.lanes;
@@ -146,7 +171,8 @@ pub(super) fn feed<F: Float, N: Size>(
             }
             let logit = team_sum(Vector::vector_sum(partial), exchange, team);
             let logit = soft_cap(logit, cap, capped);
-            let logit = select((u as u32) < live, logit, LOWEST);
+            let seen = sees(sight, h, u as u32, live, apart);
+            let logit = select(seen, logit, LOWEST);
             logits[u] = logit;
             maximum = f32::max(maximum, logit);
         }
@@ -159,18 +185,44 @@ pub(super) fn feed<F: Float, N: Size>(
         }
         #[unroll]
         for u in 0..ROWS {
-            let weight = select((u as u32) < live, f32::exp(logits[u] - maximum), 0.0f32);
+            let seen = sees(sight, h, u as u32, live, apart);
+            let weight = select(seen, f32::exp(logits[u] - maximum), 0.0f32);
             let weight = nan_where(is_overflow(logits[u]), weight);
             sum += weight;
             #[unroll]
             for i in 0..per_lane {
                 let value = Vector::<f32, N>::cast_from(values[comptime!(u * per_lane + i)]);
-                online.outputs[comptime!(h * per_lane + i)] += Vector::new(weight) * value;
+                if comptime!(apart) {
+                    // What another head sees may be no number.
+                    if seen {
+                        online.outputs[comptime!(h * per_lane + i)] += Vector::new(weight) * value;
+                    }
+                } else {
+                    online.outputs[comptime!(h * per_lane + i)] += Vector::new(weight) * value;
+                }
             }
         }
         online.maxima[h] = maximum;
         online.sums[h] = sum;
     }
+}
+
+/// Whether row `u` of those that are fed counts for head `h`.
+#[cube]
+fn sees(sight: &Sight, #[comptime] h: usize, u: u32, live: u32, #[comptime] apart: bool) -> bool {
+    let mut seen = u < live;
+    if comptime!(apart) {
+        let position = sight.first + u;
+        seen = seen && position >= sight.starts[h] && position < sight.ends[h];
+    }
+    seen
+}
+
+/// Log-sum-exp of a head from its maximum and sum of weights: [`LOWEST`] where it saw nothing. NaN stays NaN.
+#[cube]
+pub(super) fn log_sum(maximum: f32, sum: f32) -> f32 {
+    let log = select(sum > 0.0f32, maximum + f32::ln(f32::max(sum, 1e-37f32)), LOWEST);
+    nan_where(is_overflow(sum), log)
 }
 
 /// Merges the teams' states: brings the outputs to the maximum of the cube, which [`merged_state`] gives

@@ -10,7 +10,7 @@ pub(in crate::ops) use burn::backend::{
 };
 
 pub(in crate::ops) use crate::{
-    ops::{DenseStep, PrefillStep, SparqOps, SparqStep, host, oracle, ran::kernel_or},
+    ops::{AttendParams, SparqOps, SparqParams, host, oracle, ran::kernel_or},
     spans::AppendPlan,
 };
 
@@ -48,10 +48,10 @@ macro_rules! appends_and_decodes {
             q: FloatTensor<Self>,
             k: FloatTensor<Self>,
             v: FloatTensor<Self>,
-            step: DenseStep,
-        ) -> FloatTensor<Self> {
-            let (device, done) = (q.device(), host::decode_dense::<Self>(q.clone(), &k, &v, &step));
-            kernel_or!(DecodeDense on device, done, output => output, oracle::decode_dense::<Self>(q, k, v, &step))
+            params: AttendParams,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+            let (device, done) = (q.device(), host::prefill::<Self>(q.clone(), &k, &v, &params));
+            kernel_or!(DecodeDense on device, done, output => output, oracle::attend::<Self>(q, k, v, &params))
         }
 
         fn decode_sparq(
@@ -60,10 +60,10 @@ macro_rules! appends_and_decodes {
             k_index: FloatTensor<Self>,
             v: FloatTensor<Self>,
             v_sum: FloatTensor<Self>,
-            step: SparqStep,
+            params: SparqParams,
         ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
-            let (device, done) = (q.device(), host::decode_sparq::<Self>(q.clone(), [&k, &k_index, &v], v_sum.clone(), &step));
-            kernel_or!(DecodeSparq on device, done, outputs => outputs, oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &step))
+            let (device, done) = (q.device(), host::decode_sparq::<Self>(q.clone(), [&k, &k_index, &v], v_sum.clone(), &params));
+            kernel_or!(DecodeSparq on device, done, outputs => outputs, oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &params))
         }
     };
 }
@@ -76,10 +76,10 @@ macro_rules! others {
             q: FloatTensor<Self>,
             k: FloatTensor<Self>,
             v: FloatTensor<Self>,
-            step: PrefillStep,
-        ) -> FloatTensor<Self> {
-            let (device, done) = (q.device(), host::prefill::<Self>(q.clone(), &k, &v, &step));
-            kernel_or!(Prefill on device, done, output => output, oracle::prefill::<Self>(q, k, v, &step))
+            params: AttendParams,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+            let (device, done) = (q.device(), host::prefill::<Self>(q.clone(), &k, &v, &params));
+            kernel_or!(Prefill on device, done, output => output, oracle::attend::<Self>(q, k, v, &params))
         }
 
         fn append_quantized(
@@ -99,11 +99,11 @@ macro_rules! others {
             scales: FloatTensor<Self>,
             v: FloatTensor<Self>,
             v_sum: FloatTensor<Self>,
-            step: SparqStep,
+            params: SparqParams,
         ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
             let floats = [&k, &scales, &v];
-            let (device, done) = (q.device(), host::decode_sparq_quantized::<Self>(q.clone(), floats, &words, v_sum.clone(), &step));
-            kernel_or!(DecodeSparqQuantized on device, done, outputs => outputs, oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &step))
+            let (device, done) = (q.device(), host::decode_sparq_quantized::<Self>(q.clone(), floats, &words, v_sum.clone(), &params));
+            kernel_or!(DecodeSparqQuantized on device, done, outputs => outputs, oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &params))
         }
 
         fn linear_quantized(

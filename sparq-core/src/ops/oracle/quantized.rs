@@ -11,7 +11,7 @@ use burn::{
 use super::{bool_dtype, dims, expand, f32, narrow, reshape, slice};
 use crate::{
     index::{self, BLOCK},
-    ops::SparqStep,
+    ops::SparqParams,
     spans::{Append, AppendPlan},
 };
 
@@ -163,8 +163,8 @@ pub fn decode_sparq_quantized<B: Backend>(
     scales: FloatTensor<B>,
     v: FloatTensor<B>,
     v_sum: FloatTensor<B>,
-    step: &SparqStep,
+    params: &SparqParams,
 ) -> (FloatTensor<B>, IntTensor<B>, FloatTensor<B>) {
     let k_index = dequantize::<B>(words, scales);
-    super::decode_sparq::<B>(q, k, k_index, v, v_sum, step)
+    super::decode_sparq::<B>(q, k, k_index, v, v_sum, params)
 }

@@ -9,12 +9,12 @@ use burn::{
 };
 
 use super::{
-    MASKED, bool_dtype, bools, dims, expand, f32, int_dtype, mask_dead, narrow, overflow_to_nan,
-    position_mask, reshape, select_rows, slice, soft_cap,
+    MASKED, attention::exponentials, bool_dtype, bools, dims, expand, f32, int_dtype, mask_dead, narrow,
+    overflow_to_nan, position_mask, reshape, select_rows, slice, soft_cap,
 };
 use crate::{
     config::GroupScores,
-    ops::SparqStep,
+    ops::{AttendParams, SparqParams},
     spans::{Span, Spans},
 };
 
@@ -25,23 +25,29 @@ pub fn decode_sparq<B: Backend>(
     k_index: FloatTensor<B>,
     v: FloatTensor<B>,
     v_sum: FloatTensor<B>,
-    step: &SparqStep,
+    params: &SparqParams,
 ) -> (FloatTensor<B>, IntTensor<B>, FloatTensor<B>) {
     let [batch, heads, _, head_dim] = dims(&q);
     let [_, kv_heads, _, _] = dims(&k);
-    let (spans, config) = (&step.spans, &step.config);
+    let [_, _, _, value_dim] = dims(&v);
+    let (spans, config) = (params.attend.spans(), &params.config);
     let q = reshape::<B, 4>(q, [batch, kv_heads, heads / kv_heads, head_dim]);
 
-    let logits = approximate_scores::<B>(q.clone(), k_index, spans, config.rank);
+    let logits = approximate_scores::<B>(q.clone(), k_index, &spans, config.rank, params.attend.scale);
     let overflow = overflow_of::<B>(logits.clone());
-    let (positions, mass) = select_tokens::<B>(logits, step);
-    let (output, positions) = attend_selected::<B>(q, k, v, positions, step);
+    let (positions, mass, approximate) = select_tokens::<B>(logits, params);
+    let (output, positions, exact) = attend_selected::<B>(q, k, v, positions, &params.attend);
     let output = match config.mean_value {
-        true => reallocate_to_mean::<B>(output, v_sum, mass.clone(), spans),
+        true => reallocate_to_mean::<B>(output, v_sum, mass.clone(), &spans),
         false => output,
     };
     let output = B::float_add(output.clone(), expand::<B, 4>(overflow, dims(&output)));
-    (reshape::<B, 4>(output, [batch, heads, 1, head_dim]), positions, reshape::<B, 2>(mass, [batch, heads]))
+    let masses = B::float_cat(vec![mass, approximate, exact], 3);
+    (
+        reshape::<B, 4>(output, [batch, heads, 1, value_dim]),
+        positions,
+        reshape::<B, 3>(masses, [batch, heads, 3]),
+    )
 }
 
 /// 0 for each group whose logits `[batch, kv_heads, g, len]` are finite, else NaN, `[batch, kv_heads, 1, 1]`:
@@ -51,8 +57,9 @@ pub fn overflow_of<B: Backend>(logits: FloatTensor<B>) -> FloatTensor<B> {
     B::float_sum_dim(B::float_sum_dim(zeros, 3), 2)
 }
 
-/// Step 1: `q[i1] · K[:, i1]ᵀ / τ` with `i1` the `rank` components where the group's `Σ|q|` is
-/// largest and `τ = √(d · ‖q[i1]‖₁ / ‖q‖₁)` per head.
+/// Step 1: `scale · √d · q[i1] · K[:, i1]ᵀ / τ` with `i1` the `rank` components where the group's `Σ|q|` is
+/// largest and `τ = √(d · ‖q[i1]‖₁ / ‖q‖₁)` per head. With the usual scale `1 / √d` the first two factors are
+/// one, as in the paper.
 ///
 /// `q: [batch, kv_heads, g, head_dim]`, `k_index: [batch, kv_heads, head_dim, capacity]`; returns
 /// logits `[batch, kv_heads, g, len]`, masked where a position is not live, NaN where one overflowed.
@@ -61,6 +68,7 @@ pub fn approximate_scores<B: Backend>(
     k_index: FloatTensor<B>,
     spans: &Spans,
     rank: usize,
+    scale: f32,
 ) -> FloatTensor<B> {
     let [batch, kv_heads, group, head_dim] = dims(&q);
     let [_, _, _, capacity] = dims(&k_index);
@@ -78,6 +86,10 @@ pub fn approximate_scores<B: Backend>(
     // τ² ≥ r ≥ 1 for any other query, since the largest components were kept.
     let tau = B::float_sqrt(B::float_clamp_min(tau_squared, 1.0f32.into()));
     let q_hat = B::float_div(q_hat, expand::<B, 4>(tau, [batch, kv_heads, group, rank]));
+    let q_hat = match scale_beyond_usual(scale, head_dim) {
+        Some(factor) => B::float_mul_scalar(q_hat, factor.into()),
+        None => q_hat,
+    };
 
     let rows = reshape::<B, 3>(k_index, [batch * kv_heads, head_dim, capacity]);
     let rows = select_rows::<B>(rows, B::int_reshape(i1, Shape::new([batch * kv_heads, rank])));
@@ -86,18 +98,29 @@ pub fn approximate_scores<B: Backend>(
     mask_dead::<B>(overflow_to_nan::<B>(B::float_matmul(q_hat, rows)), spans)
 }
 
+/// `scale · √d`, where that is not one.
+pub(in crate::ops) fn scale_beyond_usual(scale: f32, head_dim: usize) -> Option<f32> {
+    let usual = 1.0 / (head_dim as f32).sqrt();
+    (scale != usual).then(|| scale / usual)
+}
+
 /// Step 2, first half: the `top_k` positions `[batch, kv_heads, kept]` that the whole group reads,
 /// the last `local_window` always among them, chosen as [`crate::config::Choice`] says, and each head's approximate mass there,
-/// `α = Σ ŝ[i2]: [batch, kv_heads, g, 1]`.
-pub fn select_tokens<B: Backend>(logits: FloatTensor<B>, step: &SparqStep) -> (IntTensor<B>, FloatTensor<B>) {
-    let (spans, config) = (&step.spans, &step.config);
+/// `α = Σ ŝ[i2]: [batch, kv_heads, g, 1]`; and the log-sum-exp of the capped logits, of the same shape.
+pub fn select_tokens<B: Backend>(
+    logits: FloatTensor<B>,
+    params: &SparqParams,
+) -> (IntTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let (spans, config) = (&params.attend.spans(), &params.config);
     let [batch, kv_heads, group, len] = dims(&logits);
     let device = logits.device();
-    let s_hat = match step.softcap {
-        Some(_) => mask_dead::<B>(soft_cap::<B>(logits.clone(), step.softcap), spans),
+    let softcap = params.attend.softcap;
+    let capped = match softcap {
+        Some(_) => mask_dead::<B>(soft_cap::<B>(logits.clone(), softcap), spans),
         None => logits.clone(),
     };
-    let s_hat = B::softmax(s_hat, 3);
+    let (weights, sums, log_sum) = exponentials::<B>(capped);
+    let s_hat = B::float_div(weights, expand::<B, 4>(sums, [batch, kv_heads, group, len]));
     let of_group = match config.group_scores {
         GroupScores::ScaledLogits => logits,
         GroupScores::Softmax => s_hat.clone(),
@@ -118,7 +141,7 @@ pub fn select_tokens<B: Backend>(logits: FloatTensor<B>, step: &SparqStep) -> (I
     let i2 = largest::<B>(of_group, kept); // [batch, kv_heads, 1, kept]
     let wide = B::int_expand(i2.clone(), Shape::new([batch, kv_heads, group, kept]));
     let alpha = B::float_sum_dim(B::float_gather(3, s_hat, wide), 3);
-    (B::int_reshape(i2, Shape::new([batch, kv_heads, kept])), alpha)
+    (B::int_reshape(i2, Shape::new([batch, kv_heads, kept])), alpha, log_sum)
 }
 
 /// What a live position counts for that others of its bucket beat: less than any score, and more than
@@ -158,29 +181,30 @@ fn largest<B: Backend>(x: FloatTensor<B>, k: usize) -> IntTensor<B> {
     B::int_slice(sorted, &[slice(0, batch), slice(0, heads), slice(0, queries), slice(0, k)])
 }
 
-/// Step 2, second half: `softmax(q · K[i2]ᵀ / √d) · V[i2]`, renormalised over the kept positions:
+/// Step 2, second half: `softmax(scale · q · K[i2]ᵀ) · V[i2]`, renormalised over the kept positions:
 /// `[batch, kv_heads, g, head_dim]`. Kept positions that are not live (a sequence shorter than
-/// `top_k`) get no weight and come back as -1.
+/// `top_k`) get no weight and come back as -1. The log-sum-exp over the kept ones is
+/// `[batch, kv_heads, g, 1]`.
 pub fn attend_selected<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
     positions: IntTensor<B>,
-    step: &SparqStep,
-) -> (FloatTensor<B>, IntTensor<B>) {
-    let spans = &step.spans;
-    let [batch, kv_heads, group, head_dim] = dims(&q);
-    let [_, _, capacity, _] = dims(&k);
+    params: &AttendParams,
+) -> (FloatTensor<B>, IntTensor<B>, FloatTensor<B>) {
+    let spans = &params.spans();
+    let [batch, kv_heads, group, _] = dims(&q);
     let [_, _, kept] = dims(&positions);
     let device = q.device();
     let groups = batch * kv_heads;
     let flat = B::int_reshape(positions.clone(), Shape::new([groups, kept]));
-    let pick = |x| {
-        let rows = select_rows::<B>(reshape::<B, 3>(x, [groups, capacity, head_dim]), flat.clone());
-        f32::<B>(reshape::<B, 4>(rows, [batch, kv_heads, kept, head_dim]))
+    let pick = |x: FloatTensor<B>| {
+        let [_, _, capacity, size] = dims(&x);
+        let rows = select_rows::<B>(reshape::<B, 3>(x, [groups, capacity, size]), flat.clone());
+        f32::<B>(reshape::<B, 4>(rows, [batch, kv_heads, kept, size]))
     };
-    let q = B::float_mul_scalar(q, (1.0 / (head_dim as f32).sqrt()).into());
-    let logits = soft_cap::<B>(B::float_matmul(q, B::float_swap_dims(pick(k), 2, 3)), step.softcap);
+    let q = B::float_mul_scalar(q, params.scale.into());
+    let logits = soft_cap::<B>(B::float_matmul(q, B::float_swap_dims(pick(k), 2, 3)), params.softcap);
     let mut logits = overflow_to_nan::<B>(logits);
     let mut positions = positions;
     if !spans.is_full() {
@@ -197,7 +221,11 @@ pub fn attend_selected<B: Backend>(
         let dead = B::bool_expand(dead, Shape::new([batch, kv_heads, group, kept]));
         logits = B::float_mask_fill(logits, dead, MASKED.into());
     }
-    (B::float_matmul(B::softmax(logits, 3), pick(v)), positions)
+    let v = pick(v);
+    let [_, _, _, value_dim] = dims(&v);
+    let (weights, sums, log_sum) = exponentials::<B>(logits);
+    let sums = expand::<B, 4>(sums, [batch, kv_heads, group, value_dim]);
+    (B::float_div(B::float_matmul(weights, v), sums), positions, log_sum)
 }
 
 /// Step 3: `α · y + (1 − α) · v̄`, with v̄ the mean of all values. Where a window leaves some of them

@@ -27,7 +27,7 @@ use self::{
 use crate::{
     config::GroupScores,
     ops::{
-        DenseStep, SparqStep,
+        AttendParams, SparqParams,
         ran::{BUCKETS, QUERIES, Reason, SHAPE, SHARED, STORAGE},
     },
     spans::{AppendPlan, Span},
@@ -75,7 +75,7 @@ pub(super) fn append(
     };
     // The sum alone has no storage dtype; the kernel is the same.
     let stored = k.as_ref().or(v.as_ref()).or(k_index.as_ref()).map_or(DType::F32, |target| target.dtype());
-    let heads = Heads::new(stored, kv_heads, kv_heads, head_dim)?;
+    let heads = Heads::new(stored, kv_heads, kv_heads, head_dim, 1)?;
     let (k_copy, v_copy) = (k_rows.and_then(reordered), v_rows.and_then(reordered));
     let append = Append {
         heads,
@@ -94,64 +94,68 @@ pub(super) fn append(
     Ok(())
 }
 
-/// Exact attention of one query per sequence over all live positions.
+/// Exact attention of a few queries per sequence: output and log-sum-exp.
 pub(super) fn decode_dense(
     q: &TchTensor,
     k: &TchTensor,
     v: &TchTensor,
-    step: &DenseStep,
-) -> Result<TchTensor, Reason> {
+    params: &AttendParams,
+) -> Result<(TchTensor, TchTensor), Reason> {
     let gpu = gpu_of(&k.tensor)?;
     let Problem { heads, batch, capacity } = Problem::new(q, k)?;
     let copy = reordered(q);
     let q = copy.as_ref().unwrap_or(&q.tensor);
-    let out = output_like(q);
+    let (out, spans) = (output_like(q), params.spans());
+    let [_, query_heads, width, _] = sizes(q)?;
+    let size = [batch, query_heads, width].map(|size| size as i64);
+    let log_sums = Tensor::empty(size, (Kind::Float, gpu.device));
     for part in Sequences::of(batch) {
-        let spans = part.slice(step.spans.as_slice());
+        let spans = part.slice(spans.as_slice());
         let groups = part.count * heads.kv_heads * heads.tiles();
         let attend = Attend {
             heads,
             capacity,
             threads: 256,
             splits: dense_splits(groups, longest(spans), gpu.multiprocessors),
-            softcap: step.softcap,
+            params,
             q,
             k: &k.tensor,
             v: &v.tensor,
             out: &out,
+            log_sums: Some(&log_sums),
         };
         gpu.report(attend.dense(gpu, spans, part)).ok_or(FAILED)?;
     }
-    Ok(TchTensor::new(out))
+    Ok((TchTensor::new(out), TchTensor::new(log_sums)))
 }
 
-/// SparQ attention of one query per sequence: output, positions and retained mass.
+/// SparQ attention of one query per sequence: output, positions and masses.
 pub(super) fn decode_sparq(
     q: &TchTensor,
     [k, k_index, v]: [&TchTensor; 3],
     v_sum: &TchTensor,
-    step: &SparqStep,
+    params: &SparqParams,
 ) -> Result<(TchTensor, TchTensor, TchTensor), Reason> {
     let gpu = gpu_of(&k.tensor)?;
     let Problem { heads, batch, capacity } = Problem::new(q, k)?;
-    if step.config.buckets().is_some() {
+    let (config, spans) = (&params.config, params.attend.spans());
+    if config.buckets().is_some() {
         return Err(BUCKETS);
     }
     if k_index.dtype() != k.dtype() {
         return Err(STORAGE);
     }
-    let config = &step.config;
     let copy = reordered(q);
     let q = copy.as_ref().unwrap_or(&q.tensor);
-    let kept = config.top_k.min(step.spans.max_end());
+    let kept = config.top_k.min(spans.max_end());
     let out = output_like(q);
     let size = |sizes: [usize; 3]| sizes.map(|size| size as i64);
     let positions = Tensor::empty(size([batch, heads.kv_heads, kept]), (Kind::Int64, gpu.device));
-    let wants_mass = config.mean_value || step.retained_mass;
-    let mass_size = [batch as i64, heads.heads() as i64];
-    let mass = match wants_mass {
-        true => Tensor::empty(mass_size, (Kind::Float, gpu.device)),
-        false => no_mass(gpu, mass_size),
+    let wants_mass = config.mean_value || params.retained_mass;
+    let masses_size = size([batch, heads.heads(), launch::MASSES]);
+    let masses = match wants_mass {
+        true => Tensor::empty(masses_size, (Kind::Float, gpu.device)),
+        false => no_masses(gpu, masses_size),
     };
     for part in Sequences::of(batch) {
         let groups = part.count * heads.kv_heads * heads.tiles();
@@ -172,30 +176,31 @@ pub(super) fn decode_sparq(
                 capacity,
                 threads,
                 splits,
-                softcap: step.softcap,
+                params: &params.attend,
                 q,
                 k: &k.tensor,
                 v: &v.tensor,
                 out: &out,
+                log_sums: None,
             },
             kept,
             mean_value: config.mean_value,
             v_sum: &v_sum.tensor,
             positions: &positions,
-            mass: wants_mass.then_some(&mass),
+            masses: wants_mass.then_some(&masses),
         };
-        gpu.report(select.launch(gpu, part.slice(step.spans.as_slice()), part)).ok_or(FAILED)?;
+        gpu.report(select.launch(gpu, part.slice(spans.as_slice()), part)).ok_or(FAILED)?;
     }
-    Ok((TchTensor::new(out), TchTensor::new(positions), TchTensor::new(mass)))
+    Ok((TchTensor::new(out), TchTensor::new(positions), TchTensor::new(masses)))
 }
 
 fn target<'a>(target: &'a Option<&mut TchTensor>) -> Option<&'a Tensor> {
     target.as_ref().map(|target| &target.tensor)
 }
 
-/// A handle of the device's stand-in for a retained mass that is not wanted.
-fn no_mass(gpu: &Gpu, size: [i64; 2]) -> Tensor {
-    let mut tensor = gpu.no_mass.lock().unwrap_or_else(PoisonError::into_inner);
+/// A handle of the device's stand-in for masses that are not wanted.
+fn no_masses(gpu: &Gpu, size: [i64; 3]) -> Tensor {
+    let mut tensor = gpu.no_masses.lock().unwrap_or_else(PoisonError::into_inner);
     if tensor.size() != size {
         *tensor = Tensor::empty(size, (Kind::Float, gpu.device));
     }
@@ -212,12 +217,12 @@ struct Problem {
 impl Problem {
     /// The reason where the kernels do not take them.
     fn new(q: &TchTensor, k: &TchTensor) -> Result<Self, Reason> {
-        let [batch, query_heads, _, head_dim] = sizes(&q.tensor)?;
+        let [batch, query_heads, width, head_dim] = sizes(&q.tensor)?;
         let [_, kv_heads, capacity, _] = sizes(&k.tensor)?;
         if q.dtype() != DType::F32 {
             return Err(QUERIES);
         }
-        Ok(Self { heads: Heads::new(k.dtype(), query_heads, kv_heads, head_dim)?, batch, capacity })
+        Ok(Self { heads: Heads::new(k.dtype(), query_heads, kv_heads, head_dim, width)?, batch, capacity })
     }
 }
 

@@ -72,6 +72,11 @@ impl Logits {
         (self.maxima[head], self.sums[head])
     }
 
+    /// `ln Σ exp(logit)` of a head, as it was set.
+    pub(super) fn log_sum(&self, head: usize) -> f32 {
+        self.log_sums[head]
+    }
+
     /// Sets `ln Σ exp(logit)` of a head, over all parts.
     pub(super) fn set_log_sum(&mut self, head: usize, log_sum: f32) {
         self.log_sums[head] = log_sum;

@@ -1,10 +1,10 @@
 //! Steps 1 and 2 up to the choice of positions, for one KV head or a part of its positions.
 
-use super::scores::Logits;
+use super::{MASSES, scores::Logits};
 use crate::{
     config::GroupScores,
     ops::{
-        SparqStep,
+        SparqParams,
         cpu::{
             Sizes,
             attend::Partial,
@@ -14,8 +14,9 @@ use crate::{
             split::Split,
             top_k::TopK,
         },
+        oracle::{MASKED, scale_beyond_usual},
     },
-    spans::Span,
+    spans::{Span, Spans},
 };
 
 /// What is known of a part of a head's positions.
@@ -54,7 +55,8 @@ struct Range {
 pub(super) struct Scoring<'a, I> {
     pub(super) q: &'a [f32],
     pub(super) k_index: I,
-    pub(super) step: &'a SparqStep,
+    pub(super) params: &'a SparqParams,
+    pub(super) spans: &'a Spans,
     pub(super) sizes: Sizes,
     pub(super) split: Split,
 }
@@ -63,12 +65,12 @@ impl<I: Index> Scoring<'_, I> {
     /// Whether scores are wanted for each query head, not only summed over the group: the sum of
     /// scaled logits is one product with the sum of scaled queries.
     fn is_per_head(&self) -> bool {
-        self.step.retained_mass || self.step.config.mean_value || self.sums_probabilities()
+        self.params.retained_mass || self.params.config.mean_value || self.sums_probabilities()
     }
 
     /// Whether positions are chosen by ŝ, which takes a pass over all logits.
     pub(super) fn sums_probabilities(&self) -> bool {
-        self.step.config.group_scores == GroupScores::Softmax
+        self.params.config.group_scores == GroupScores::Softmax
     }
 
     /// Positions of a part.
@@ -78,7 +80,7 @@ impl<I: Index> Scoring<'_, I> {
     }
 
     pub(super) fn span(&self, head: usize) -> Span {
-        self.step.spans.as_slice()[head / self.sizes.kv_heads]
+        self.spans.as_slice()[head / self.sizes.kv_heads]
     }
 
     pub(super) fn q(&self, head: usize) -> &[f32] {
@@ -88,9 +90,9 @@ impl<I: Index> Scoring<'_, I> {
 
     /// Where the positions end among which is chosen: the last ones are kept in any case, or all are.
     fn candidates_end(&self, span: Span) -> usize {
-        match span.len() <= self.step.config.top_k {
+        match span.len() <= self.params.config.top_k {
             true => span.start,
-            false => span.end - self.step.config.local_window,
+            false => span.end - self.params.config.local_window,
         }
     }
 
@@ -101,7 +103,7 @@ impl<I: Index> Scoring<'_, I> {
 
     #[inline(always)]
     fn score_on<S: Simd>(&self, s: S, head: usize, chunk: usize, query: &mut Query, part: &mut Part) {
-        let config = &self.step.config;
+        let config = &self.params.config;
         let per_head = self.is_per_head();
         let span = self.span(head);
         let Range { base, start, end } = self.range(span, chunk);
@@ -114,7 +116,8 @@ impl<I: Index> Scoring<'_, I> {
         } else if span.len() <= config.top_k {
             return;
         }
-        query.prepare(self.q(head), self.sizes.head_dim, config.rank, per_head);
+        let factor = scale_beyond_usual(self.params.attend.scale, self.sizes.head_dim).unwrap_or(1.0);
+        query.prepare(self.q(head), self.sizes.head_dim, config.rank, factor, per_head);
         let Query { components, weights, .. } = &*query;
         part.scores.resize(BLOCK / LANES, [0.0; LANES]);
         for first in (base..end).step_by(BLOCK) {
@@ -127,7 +130,7 @@ impl<I: Index> Scoring<'_, I> {
                 if !self.sums_probabilities() {
                     part.logits.sum(s, first - base, count, &mut part.scores);
                 }
-                part.logits.seal(s, first - base, lead..count, self.step.softcap);
+                part.logits.seal(s, first - base, lead..count, self.params.attend.softcap);
             } else {
                 part.scores[..count.div_ceil(LANES)].fill([0.0; LANES]);
                 let scores = &mut part.scores[..];
@@ -171,14 +174,15 @@ impl<I: Index> Scoring<'_, I> {
         }
     }
 
-    /// `i2`, ascending, and α of each query head where it is wanted.
+    /// `i2`, ascending, and of each query head α and the log-sum-exp of step 1 where they are wanted, in the
+    /// first two of its [`MASSES`].
     pub(super) fn choose(
         &self,
         head: usize,
         parts: &mut [Part],
         chosen: &mut Vec<u32>,
         positions: &mut [i32],
-        mass: &mut [f32],
+        masses: &mut [f32],
     ) {
         let span = self.span(head);
         let end = self.candidates_end(span);
@@ -196,15 +200,18 @@ impl<I: Index> Scoring<'_, I> {
         if !self.is_per_head() {
             return;
         }
-        mass.fill(0.0);
+        for (head, masses) in masses.chunks_exact_mut(MASSES).enumerate() {
+            masses[0] = 0.0;
+            masses[1] = parts.first().map_or(MASKED, |part| part.logits.log_sum(head));
+        }
         let mut rest = &chosen[..];
         for (chunk, part) in parts.iter().enumerate() {
             let Range { base, end, .. } = self.range(span, chunk);
             let (here, later) = rest.split_at(rest.partition_point(|&position| (position as usize) < end));
             rest = later;
-            for (head, mass) in mass.iter_mut().enumerate() {
+            for (head, masses) in masses.chunks_exact_mut(MASSES).enumerate() {
                 let probability = |&position: &u32| part.logits.probability(head, position as usize - base);
-                *mass += here.iter().map(probability).sum::<f32>();
+                masses[0] += here.iter().map(probability).sum::<f32>();
             }
         }
     }

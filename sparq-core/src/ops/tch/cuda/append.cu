@@ -6,8 +6,6 @@
 constexpr int APPEND_THREADS = 256;
 constexpr int TOKENS = 32; // per tile: columns leave in runs of that many
 
-struct Places { int4 of[MAX_BATCH]; }; // rows to skip, rows to take, position of the first
-
 struct AppendArgs {
     const float* k_rows;  // [batch, kv_heads, width, HEAD_DIM], or null
     const float* v_rows;  // the same, or null

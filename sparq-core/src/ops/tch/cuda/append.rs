@@ -40,8 +40,23 @@ struct AppendArgs {
     capacity: i32,
 }
 
+/// Rows to skip, rows to take and the position of the first, of each sequence.
 #[repr(C, align(16))]
-struct Places([[i32; 4]; SEQUENCES]);
+pub(super) struct Places([[i32; 4]; SEQUENCES]);
+
+impl Places {
+    /// Rows of `width` columns.
+    pub(super) fn new(places: &[Place], width: usize) -> Result<Self, Failure> {
+        let mut all = [[0; 4]; SEQUENCES];
+        for (to, place) in all.iter_mut().zip(places) {
+            if place.skip + place.take > width {
+                return Err(format!("{place:?} lies outside of {width} rows"));
+            }
+            *to = [size(place.skip)?, size(place.take)?, size(place.at)?, 0];
+        }
+        Ok(Self(all))
+    }
+}
 
 impl Append<'_> {
     /// Appends to the sequences of `part`, at `places`.
@@ -50,14 +65,11 @@ impl Append<'_> {
         let [function] = gpu.functions([self.heads.variant(Kernel::Append, APPEND_THREADS)])?;
         let (rows, cached) = (kv_heads * self.width * head_dim, kv_heads * self.capacity * head_dim);
         let writes_rows = self.k.is_some() || self.v.is_some() || self.k_index.is_some();
-        let mut places_arg = Places([[0; 4]; SEQUENCES]);
-        for (to, place) in places_arg.0.iter_mut().zip(places) {
-            let past_end = writes_rows && place.at + place.take > self.capacity;
-            if place.skip + place.take > self.width || past_end {
-                return Err(format!("{place:?} lies outside of {} rows or {}", self.width, self.capacity));
-            }
-            *to = [size(place.skip)?, size(place.take)?, size(place.at)?, 0];
+        let past_end = |place: &Place| writes_rows && place.at + place.take > self.capacity;
+        if let Some(place) = places.iter().find(|place| past_end(place)) {
+            return Err(format!("{place:?} lies outside of a cache of {}", self.capacity));
         }
+        let mut places_arg = Places::new(places, self.width)?;
         if (self.k.is_some() || self.k_index.is_some()) && self.k_rows.is_none()
             || (self.v.is_some() || self.v_sum.is_some()) && self.v_rows.is_none()
         {

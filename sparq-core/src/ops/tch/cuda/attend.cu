@@ -91,11 +91,12 @@ __device__ __forceinline__ float online(
 }
 
 // `n` rows, row `i` of them at `row(i)`, shared out over the warps of the block. Values are on their way
-// while scores are computed, and the next keys while values are added up.
-template <bool MASS, class Row>
+// while scores are computed, and the next keys while values are added up. Head `h` of the tile counts those
+// that `sees(h, i)` says.
+template <bool MASS, class Row, class Sees>
 __device__ __forceinline__ void attend_rows(
     const scalar* k, const scalar* v, Row row, int n, const Queries& exact, const Queries* approx,
-    float softcap, Share<MASS>& share) {
+    float softcap, Share<MASS>& share, Sees sees) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     constexpr int BATCH = ATTEND_ROWS * ROWS;
     int i0 = warp * BATCH;
@@ -128,11 +129,15 @@ __device__ __forceinline__ void attend_rows(
                 online(score, live, softcap, share.of[h].approx_top, share.of[h].approx_sum);
             }
         }
+        int own = i0 + lane / LANES;
         i0 += ATTEND_WARPS * BATCH;
         if (i0 < n) load(k, i0, keys);
 #pragma unroll
         for (int h = 0; h < HEADS; h++) {
-            float factor = online(weight[h], live, softcap, share.of[h].top, share.of[h].sum);
+            bool seen[ATTEND_ROWS];
+#pragma unroll
+            for (int u = 0; u < ATTEND_ROWS; u++) seen[u] = live[u] && sees(h, own + u * ROWS);
+            float factor = online(weight[h], seen, softcap, share.of[h].top, share.of[h].sum);
 #pragma unroll
             for (int w = 0; w < VPL; w++)
 #pragma unroll
@@ -146,10 +151,12 @@ __device__ __forceinline__ void attend_rows(
                 float x[EV];
                 unpack(values[u][w], x);
 #pragma unroll
-                for (int h = 0; h < HEADS; h++)
+                for (int h = 0; h < HEADS; h++) {
+                    if (!sees(h, own + u * ROWS)) continue; // what another head sees may be no number
 #pragma unroll
                     for (int e = 0; e < EV; e++)
                         share.value[h][w][e] = fmaf(weight[h][u], x[e], share.value[h][w][e]);
+                }
             }
         }
         if (i0 >= n) break;
@@ -213,9 +220,18 @@ struct AttendArgs {
     float4* part_sums;    // [batch, kv_heads, GROUP, splits]
     float* part_values;   // [batch, kv_heads, GROUP, splits, HEAD_DIM]
     u32* done;            // [batch, kv_heads, TILES]: 0 before and after
+    float* log_sums;      // [batch, kv_heads, GROUP] of `log_stride` floats each, or null
+    int log_stride;
     int capacity;
     float softcap;        // 0 for none
+    float scale;
+    int window;           // for several queries of a sequence
 };
+
+// Log-sum-exp from maximum (in units of log2) and sum; NaN stays NaN.
+__device__ __forceinline__ float log_sum(float top, float sum) {
+    return sum == 0.f ? -1e30f : top * LN2 + logf(sum);
+}
 
 // Finishes a block: adds up its warps, and, in the last block of a head tile, all splits. Calls
 // `write(head of the tile, component, sums, value)` with the value relative to `sums.top`.
@@ -327,30 +343,51 @@ __device__ __forceinline__ void load_queries(const float* q, int tile, float sca
 }
 
 #if KERNEL == ATTEND_DENSE
-// Dense decode. Grid (splits, KV heads · TILES, sequences).
+// Dense decode. Grid (splits, KV heads · TILES, sequences). With several queries of a sequence those of one
+// KV head lie side by side, [heads, WIDTH]: they are heads that do not all see the same rows.
 extern "C" __global__ void __launch_bounds__(ATTEND_THREADS, ATTEND_BLOCKS)
+#if WIDTH == 1
 attend_dense(AttendArgs a, Spans spans) {
+#else
+attend_dense(AttendArgs a, Places places) {
+#endif
     __shared__ __align__(16) Queries exact;
     __shared__ Merge merge;
     int tile = blockIdx.y % TILES;
     int group = blockIdx.z * (gridDim.y / TILES) + blockIdx.y / TILES;
+#if WIDTH == 1
     int2 span = spans.of[blockIdx.z];
+    auto sees = [](int, int) { return true; };
+#else
+    int4 place = places.of[blockIdx.z]; // rows to skip, rows to take, position of the first
+    int2 span = make_int2(max(place.z + 1 - a.window, 0), place.z + place.y);
+    int from_here = 0;
+    auto sees = [&](int h, int i) {
+        int t = (tile * HEADS + h) % WIDTH - place.x;
+        int end = place.z + t + 1, position = from_here + i;
+        return t >= 0 && t < place.y && position < end && position >= end - a.window;
+    };
+#endif
     int each = (span.y - span.x + gridDim.x - 1) / gridDim.x;
     int first = span.x + blockIdx.x * each;
     int n = max(0, min(each, span.y - first));
+#if WIDTH > 1
+    from_here = first;
+#endif
 
     wait_for_previous();
-    load_queries(a.q + (size_t)group * GROUP * HEAD_DIM, tile, rsqrtf((float)HEAD_DIM), exact);
+    load_queries(a.q + (size_t)group * GROUP * HEAD_DIM, tile, a.scale, exact);
     __syncthreads();
     Share<false> share;
     share.clear();
     size_t rows = (size_t)group * a.capacity + first;
     auto in_order = [](int i) { return i; };
     attend_rows<false>(
-        a.k + rows * HEAD_DIM, a.v + rows * HEAD_DIM, in_order, n, exact, nullptr, a.softcap, share);
+        a.k + rows * HEAD_DIM, a.v + rows * HEAD_DIM, in_order, n, exact, nullptr, a.softcap, share, sees);
     finish<false>(a, share, merge, group, tile, [&](int h, int c, const Sums& all, float value) {
         size_t head = (size_t)group * GROUP + tile * HEADS + h;
         a.out[head * HEAD_DIM + c] = all.sum == 0.f ? 0.f : value / all.sum; // NaN stays NaN
+        if (c == 0) a.log_sums[head * a.log_stride] = log_sum(all.top, all.sum);
     });
 }
 #endif

@@ -2,6 +2,7 @@
 //   SCALAR    0 = f32, 1 = f16, 2 = bf16: storage of the cache
 //   HEAD_DIM  components per head
 //   GROUP     query heads per KV head
+//   WIDTH     queries per sequence, which GROUP counts each for a head
 //   KERNEL    the one kernel of this module: compiling only what runs keeps the first step short
 // No header is included, so nothing of a CUDA toolkit is needed to compile this at run time.
 
@@ -53,6 +54,7 @@ constexpr int TILES = GROUP / HEADS;
 // Sequences of one launch: their spans travel as a parameter, without a copy to the device.
 #define MAX_BATCH 128
 struct Spans { int2 of[MAX_BATCH]; };
+struct Places { int4 of[MAX_BATCH]; }; // rows to skip, rows to take, position of the first
 
 __device__ __forceinline__ float widen(scalar x) {
 #if SCALAR == 0

@@ -72,6 +72,8 @@ pub(super) struct Variant {
     pub(super) scalar: u8,
     pub(super) head_dim: usize,
     pub(super) group: usize,
+    /// Queries per sequence, which the group counts each for a head.
+    pub(super) width: usize,
     /// Threads of the kernels that attend; the others ignore it.
     pub(super) threads: u32,
 }
@@ -91,8 +93,8 @@ pub(super) struct Gpu {
     pub(super) counters: Tensor,
     /// What a step leaves between its launches lies here; see `Scratch`.
     pub(super) scratch: Mutex<Tensor>,
-    /// Stands in for the retained mass where nobody asked for it.
-    pub(super) no_mass: Mutex<Tensor>,
+    /// Stands in for the masses where nobody asked for them.
+    pub(super) no_masses: Mutex<Tensor>,
     /// The device as torch names it.
     pub(super) device: Device,
     ordinal: usize,
@@ -160,7 +162,7 @@ impl Gpu {
             multiprocessors,
             counters: Tensor::zeros([COUNTERS as i64], (Kind::Int, torch_device)),
             scratch: Mutex::new(Tensor::empty([0], (Kind::Uint8, torch_device))),
-            no_mass: Mutex::new(Tensor::empty([0, 0], (Kind::Float, torch_device))),
+            no_masses: Mutex::new(Tensor::empty([0, 0, 0], (Kind::Float, torch_device))),
             device: torch_device,
             ordinal,
             context,
@@ -291,7 +293,7 @@ impl Gpu {
 
 /// Compiles one kernel to machine code of a device.
 fn compile(variant: Variant, (major, minor): (i32, i32)) -> Result<Vec<u8>, Failure> {
-    let Variant { kernel, scalar, head_dim, group, threads } = variant;
+    let Variant { kernel, scalar, head_dim, group, width, threads } = variant;
     let options = [
         format!("--gpu-architecture=sm_{major}{minor}"),
         "--std=c++17".to_owned(),
@@ -299,6 +301,7 @@ fn compile(variant: Variant, (major, minor): (i32, i32)) -> Result<Vec<u8>, Fail
         format!("-DSCALAR={scalar}"),
         format!("-DHEAD_DIM={head_dim}"),
         format!("-DGROUP={group}"),
+        format!("-DWIDTH={width}"),
         format!("-DATTEND_THREADS={threads}"),
     ];
     let words = |error: nvrtc::result::NvrtcError| format!("NVRTC: {error:?}");

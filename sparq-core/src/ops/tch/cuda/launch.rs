@@ -7,11 +7,16 @@ use burn::tensor::DType;
 use tch::{Kind, Tensor};
 
 use super::{
+    append::Places,
     driver::{COUNTERS, Failure, Function, Gpu, Kernel, Variant},
     memory::{Address, SEQUENCES, Scratch, Sequences},
 };
 use crate::{
-    ops::ran::{Reason, SHAPE, STORAGE},
+    ops::{
+        AttendParams,
+        oracle::scale_beyond_usual,
+        ran::{Reason, SHAPE, STORAGE},
+    },
     spans::Span,
 };
 
@@ -31,7 +36,9 @@ const CHUNK: usize = SCORE_THREADS as usize * BUCKET;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heads {
     pub(super) kv_heads: usize,
+    /// Query heads per KV head, each counted once for every query of a sequence.
     group: usize,
+    width: usize,
     pub(super) head_dim: usize,
     scalar: u8,
     pub(super) kind: Kind,
@@ -40,19 +47,25 @@ pub(super) struct Heads {
 impl Heads {
     /// The reason for a dtype or sizes that the kernels do not take: what a block keeps of the queries must
     /// fit in its shared memory.
-    pub(super) fn new(stored: DType, heads: usize, kv_heads: usize, head_dim: usize) -> Result<Self, Reason> {
+    pub(super) fn new(
+        stored: DType,
+        heads: usize,
+        kv_heads: usize,
+        head_dim: usize,
+        width: usize,
+    ) -> Result<Self, Reason> {
         let (scalar, kind) = match stored {
             DType::F32 => (0, Kind::Float),
             DType::F16 => (1, Kind::Half),
             DType::BF16 => (2, Kind::BFloat16),
             _ => return Err(STORAGE),
         };
-        let group = heads / kv_heads;
+        let group = heads / kv_heads * width;
         let fits = head_dim <= 256 && group * head_dim <= 4096;
-        fits.then_some(Self { kv_heads, group, head_dim, scalar, kind }).ok_or(SHAPE)
+        fits.then_some(Self { kv_heads, group, width, head_dim, scalar, kind }).ok_or(SHAPE)
     }
 
-    /// Query heads.
+    /// Query heads, times the queries of a sequence.
     pub(super) fn heads(&self) -> usize {
         self.kv_heads * self.group
     }
@@ -78,9 +91,12 @@ impl Heads {
     pub(super) fn variant(&self, kernel: Kernel, threads: u32) -> Variant {
         // The append knows no groups.
         let group = if kernel == Kernel::Append { 1 } else { self.group };
-        Variant { kernel, scalar: self.scalar, head_dim: self.head_dim, group, threads }
+        Variant { kernel, scalar: self.scalar, head_dim: self.head_dim, group, width: self.width, threads }
     }
 }
+
+/// What SparQ leaves for each query head: α and the log-sum-exp of both steps.
+pub(super) const MASSES: usize = 3;
 
 #[repr(C, align(8))]
 struct Spans([[i32; 2]; SEQUENCES]);
@@ -105,11 +121,13 @@ pub(super) struct Attend<'a> {
     pub(super) capacity: usize,
     pub(super) threads: u32,
     pub(super) splits: usize,
-    pub(super) softcap: Option<f32>,
+    pub(super) params: &'a AttendParams,
     pub(super) q: &'a Tensor,
     pub(super) k: &'a Tensor,
     pub(super) v: &'a Tensor,
     pub(super) out: &'a Tensor,
+    /// Of dense decode; SparQ has masses.
+    pub(super) log_sums: Option<&'a Tensor>,
 }
 
 #[repr(C)]
@@ -121,8 +139,12 @@ struct AttendArgs {
     part_sums: Address,
     part_values: Address,
     done: Address,
+    log_sums: Address,
+    log_stride: i32,
     capacity: i32,
     softcap: f32,
+    scale: f32,
+    window: i32,
 }
 
 impl Attend<'_> {
@@ -151,8 +173,19 @@ impl Attend<'_> {
             part_sums: scratch.take(sums)?,
             part_values: scratch.take(values)?,
             done: Address::of_counters(gpu),
+            log_sums: Address::of_any(
+                gpu,
+                "the log-sum-exp",
+                self.log_sums,
+                Kind::Float,
+                self.heads.heads(),
+                part,
+            )?,
+            log_stride: 1,
             capacity: size(self.capacity)?,
-            softcap: self.softcap.unwrap_or(0.0),
+            softcap: self.params.softcap.unwrap_or(0.0),
+            scale: self.params.scale,
+            window: self.params.window.map_or(i32::MAX, |window| i32::try_from(window).unwrap_or(i32::MAX)),
         })
     }
 
@@ -162,9 +195,15 @@ impl Attend<'_> {
         let mut scratch = Scratch::new(gpu, self.part_bytes(part.count));
         let mut args = self.args(gpu, &mut scratch, part)?;
         let mut spans_arg = Spans::new(spans, self.capacity)?;
-        let arguments = &mut [pointer(&mut args), pointer(&mut spans_arg)];
-        // SAFETY: the types are those of `attend_dense`. `args` checked the size of every tensor and the
-        // spans lie within them; the parts have room for `splits` of every head, and nobody else has the
+        let mut places_arg = Places::new(part.slice(self.params.queries.as_slice()), self.heads.width)?;
+        let which = match self.heads.width {
+            1 => pointer(&mut spans_arg),
+            _ => pointer(&mut places_arg),
+        };
+        let arguments = &mut [pointer(&mut args), which];
+        // SAFETY: the types are those of `attend_dense`, which takes spans for one query per sequence and
+        // places for several. `args` checked the size of every tensor and the spans, which end where the places
+        // do, lie within them; the parts have room for `splits` of every head, and nobody else has the
         // scratch memory before this is queued.
         unsafe { gpu.launch(function, self.grid(part.count), self.threads, arguments) }
     }
@@ -190,7 +229,7 @@ pub(super) struct Select<'a> {
     pub(super) v_sum: &'a Tensor,
     pub(super) positions: &'a Tensor,
     /// Only where the score asks for it.
-    pub(super) mass: Option<&'a Tensor>,
+    pub(super) masses: Option<&'a Tensor>,
 }
 
 #[repr(C)]
@@ -208,6 +247,7 @@ struct ScoreArgs {
     rank: i32,
     local_window: i32,
     softcap: f32,
+    factor: f32,
 }
 
 #[repr(C)]
@@ -218,7 +258,7 @@ struct SelectArgs {
     approx: Address,
     v_sum: Address,
     positions: Address,
-    mass: Address,
+    masses: Address,
     stride: i32,
     chunks: i32,
     kept: i32,
@@ -235,7 +275,7 @@ impl Select<'_> {
         if score.rank == 0 || score.rank > heads.head_dim || self.kept == 0 {
             return Err(format!("rank {} or {} positions are out of range", score.rank, self.kept));
         }
-        if score.mass && self.mass.is_none() {
+        if score.mass && self.masses.is_none() {
             return Err("there is no room for the mass".into());
         }
         if self.kept.div_ceil(attend.splits) > MOST_ROWS {
@@ -350,6 +390,7 @@ impl Select<'_> {
             rank: size(self.score.rank)?,
             local_window: size(self.score.local_window)?,
             softcap: attend.softcap,
+            factor: scale_beyond_usual(attend.scale, head_dim).unwrap_or(1.0),
         })
     }
 
@@ -364,7 +405,7 @@ impl Select<'_> {
             approx,
             v_sum: Address::of(gpu, "the sum of values", self.v_sum, Kind::Float, kv_heads * head_dim, part)?,
             positions: Address::of(gpu, "the positions", self.positions, Kind::Int64, chosen, part)?,
-            mass: Address::of_any(gpu, "the mass", self.mass, Kind::Float, queries, part)?,
+            masses: Address::of_any(gpu, "the masses", self.masses, Kind::Float, MASSES * queries, part)?,
             stride: size(rooms.stride)?,
             chunks: size(rooms.chunks)?,
             kept: size(self.kept)?,

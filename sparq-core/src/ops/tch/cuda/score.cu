@@ -34,7 +34,8 @@ struct ScoreArgs {
     int chunks;
     int rank;
     int local_window;
-    float softcap;          // 0 for none
+    float softcap;
+    float factor; // the layer's scale times √HEAD_DIM          // 0 for none
 };
 
 // Bucket maxima per group: read four at a time.
@@ -157,7 +158,7 @@ __device__ __forceinline__ void choose_rows(const ScoreArgs& a, int group, Score
         }
         // Guards ‖q‖₁ = 0; τ² ≥ 1 for any other query.
         float tau2 = kept / fmaxf(all, 1.17549435e-38f) * HEAD_DIM;
-        float inv_tau = rsqrtf(fmaxf(tau2, 1.f));
+        float inv_tau = rsqrtf(fmaxf(tau2, 1.f)) * a.factor;
         if (lane == 0) room.inv_tau[g] = inv_tau;
         if (PER_HEAD)
             for (int j = lane; j < a.rank; j += 32) room.weight[g][j] = room.query[g][room.channel[j]] * inv_tau;

@@ -258,7 +258,7 @@ struct SelectArgs {
     const float* approx;
     const float* v_sum;     // [batch, kv_heads, HEAD_DIM]
     i64* positions;         // [batch, kv_heads, kept]
-    float* mass;            // [batch, kv_heads, GROUP]
+    float* masses;          // [batch, kv_heads, GROUP, 3]: α, the log-sum-exp of step 1 and of step 2
     int stride;
     int chunks;
     int kept;
@@ -272,9 +272,13 @@ __device__ __forceinline__ float mixed(
     const float* mean) {
     float y = all.sum == 0.f ? 0.f : value / all.sum; // NaN stays NaN
     if (MASS) {
+        if (c == 0) b.masses[head * 3 + 2] = log_sum(all.top, all.sum);
         float alpha = share_factor(all.approx_top, total.x) * all.approx_sum / total.y;
         alpha = total.y > 0.f ? fminf(alpha, 1.f) : 1.f;
-        if (c == 0) b.mass[head] = alpha;
+        if (c == 0) {
+            b.masses[head * 3] = alpha;
+            b.masses[head * 3 + 1] = log_sum(total.x, total.y);
+        }
         // Where a window leaves values out, their mean is not that of the live ones.
         if (b.mean_value && span.x == 0) y = alpha * y + (1.f - alpha) * mean[c];
     }
@@ -306,7 +310,7 @@ __device__ __forceinline__ void run_selected(const AttendArgs& a, const SelectAr
     // The kernel before this one is a score kernel. When it lets this one start, what came before it
     // is complete, the queries among it.
     size_t heads = (size_t)group * GROUP;
-    load_queries(a.q + heads * HEAD_DIM, tile, rsqrtf((float)HEAD_DIM), exact);
+    load_queries(a.q + heads * HEAD_DIM, tile, a.scale, exact);
     wait_for_previous();
     __syncthreads();
     Queries* approx = (Queries*)approx_room;
@@ -342,7 +346,8 @@ __device__ __forceinline__ void run_selected(const AttendArgs& a, const SelectAr
     share.clear();
     size_t base = (size_t)group * a.capacity * HEAD_DIM;
     auto chosen = [&](int i) { return rows[i]; };
-    attend_rows<MASS>(a.k + base, a.v + base, chosen, n, exact, approx, a.softcap, share);
+    attend_rows<MASS>(a.k + base, a.v + base, chosen, n, exact, approx, a.softcap, share,
+        [](int, int) { return true; });
     finish<MASS>(a, share, room.merge, group, tile, [&](int h, int c, const Sums& all, float value) {
         size_t head = heads + tile * HEADS + h;
         float2 total = MASS ? whole[h] : make_float2(0.f, 0.f);

@@ -28,7 +28,7 @@ __device__ __forceinline__ void run_short(
     int kept = min(b.kept, live);
     size_t heads = (size_t)group * GROUP;
     wait_for_previous();
-    load_queries(a.q + heads * HEAD_DIM, 0, rsqrtf((float)HEAD_DIM), exact);
+    load_queries(a.q + heads * HEAD_DIM, 0, a.scale, exact);
     choose_rows(c, group, scoring);
     Queries* approx = (Queries*)approx_room;
     if (MASS) {
@@ -104,7 +104,8 @@ __device__ __forceinline__ void run_short(
     share.clear();
     size_t base = (size_t)group * a.capacity * HEAD_DIM;
     auto chosen = [&](int i) { return rows[i]; };
-    attend_rows<MASS>(a.k + base, a.v + base, chosen, kept, exact, approx, a.softcap, share);
+    attend_rows<MASS>(a.k + base, a.v + base, chosen, kept, exact, approx, a.softcap, share,
+        [](int, int) { return true; });
     finish<MASS>(a, share, room.merge, group, 0, [&](int h, int i, const Sums& all, float value) {
         float2 total = MASS ? whole[h] : make_float2(0.f, 0.f);
         a.out[(heads + h) * HEAD_DIM + i] = mixed(b, all, value, total, heads + h, i, span, mean);
