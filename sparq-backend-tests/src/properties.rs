@@ -250,6 +250,47 @@ pub fn decoding_continues_a_prefill(device: &Device) {
     }
 }
 
+/// Several tokens in one step get what they get one after another, in every kind of method.
+pub fn several_tokens_are_decoded_as_one_by_one(device: &Device) {
+    let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 16 };
+    let (prompt, count) = (60, 5);
+    let problem = Problem::random(shape, NewTokens::all(2, prompt + count), 13);
+    let q =
+        Problem::random(AttentionShape { heads: 4 * (prompt + count), ..shape }, NewTokens::all(2, 1), 14).q;
+    let q = tensor(q, [2, 4, prompt + count, 16], device);
+    let (k, v) = (problem.rows(&problem.k, device), problem.rows(&problem.v, device));
+    let part = |first, count| [&q, &k, &v].map(|x| x.clone().narrow(2, first, count));
+    let sparq = |top_k| SparqConfig { mean_value: true, ..SparqConfig::new(&shape, 8, top_k) };
+    let methods = [
+        Method::Dense,
+        Method::Sparq(sparq(24)),
+        // Dense at first, SparQ from the third token on.
+        Method::Sparq(SparqConfig { dense_below: prompt + 3, ..sparq(24) }),
+        Method::H2o(sparq_core::H2oConfig::new(32)),
+        Method::Quest(sparq_core::QuestConfig::new(32)),
+    ];
+    for method in methods {
+        let prefilled = || {
+            let mut layer = layer(2, prompt + count, shape, &method, device);
+            let [q, k, v] = part(0, prompt);
+            layer.prefill(q, k, v, &NewTokens::all(2, prompt)).expect("it fits");
+            layer
+        };
+        let (mut together, mut apart) = (prefilled(), prefilled());
+        let [q, k, v] = part(prompt, count);
+        let found = together.decode(q, k, v).expect("it fits");
+        for t in 0..count {
+            let [q, k, v] = part(prompt + t, 1);
+            let expected = floats(apart.decode(q, k, v).expect("it fits"));
+            let what = format!("{method:?}, token {t}");
+            assert_close(&floats(found.clone().narrow(2, t, 1)), &expected, f32().oracle, &what);
+        }
+        assert_eq!(together.cache().lens(), apart.cache().lens());
+        let bytes = |layer: &sparq_core::LayerState| layer.traffic().moved.append.bytes;
+        assert_eq!(bytes(&together), bytes(&apart), "{method:?}: what is written");
+    }
+}
+
 /// The sum that the cache keeps, over the length, is the mean of the values.
 pub fn the_running_mean_is_the_mean(device: &Device) {
     check((padded(), 1usize..30), |(problem, chunk)| {

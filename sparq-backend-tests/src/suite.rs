@@ -84,6 +84,7 @@ checks! {
         properties::selection_ignores_the_scale_of_the_query
         properties::chunked_prefill_equals_whole_prefill
         properties::decoding_continues_a_prefill
+        properties::several_tokens_are_decoded_as_one_by_one
         properties::the_running_mean_is_the_mean
         properties::cutting_back_forgets
         properties::retained_mass_grows_with_k

@@ -6,9 +6,9 @@ use crate::{
     cache::{CacheConfig, CacheMark, LayerCache},
     error::{Error, Result},
     method::{DecodeMethod, Decoded, Method, dense_transfer},
-    ops::{self, AttendParams},
+    ops::{self, AttendParams, MOST_QUERIES},
     spans::{AppendPlan, NewTokens},
-    transfer::Traffic,
+    transfer::{Traffic, Transfer},
 };
 
 /// What one attention layer remembers between calls: its cache, its method, its traffic.
@@ -199,15 +199,17 @@ impl LayerState {
         self.method.observe_prefill(q, &self.cache, &plan)
     }
 
-    /// Appends one token per sequence and attends with the layer's method.
+    /// Appends one token per sequence, or as many as `q` has, and attends with the layer's method: each token
+    /// sees those before it and itself, as in steps of one token each.
     ///
-    /// `q: [batch, heads, 1, head_dim]`, `k`, `v: [batch, kv_heads, 1, head_dim]`; returns
-    /// `[batch, heads, 1, head_dim]` in f32.
+    /// `q: [batch, heads, width, head_dim]`, `k`, `v: [batch, kv_heads, width, head_dim]`; returns
+    /// `[batch, heads, width, head_dim]` in f32.
     ///
     /// # Errors
     /// [`crate::Error::Shape`] and [`crate::Error::CacheFull`].
     pub fn decode(&mut self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Result<Tensor<4>> {
-        let plan = self.cache.plan(&NewTokens::all(self.cache.config().batch, 1))?;
+        let [_, _, width, _] = q.dims();
+        let plan = self.cache.plan(&NewTokens::all(self.cache.config().batch, width))?;
         Ok(self.decode_planned(q, k, v, &plan)?.output)
     }
 
@@ -224,10 +226,29 @@ impl LayerState {
         plan: &AppendPlan,
     ) -> Result<Decoded> {
         let [q, k, v] = [q, k, v].map(|x| x.cast(DType::F32));
-        ops::check_queries(&q, self.cache.config(), 1)?;
-        self.cache.append(k, v, plan)?;
-        let decoded = self.method.decode(q, &self.cache)?;
-        self.traffic.record(decoded.transfer, dense_transfer(&self.cache));
-        Ok(decoded)
+        let width = plan.width();
+        ops::check_queries(&q, self.cache.config(), width)?;
+        let longest = plan.lens_after().into_iter().max().unwrap_or(0);
+        // Columns of padding would shift the queries against the last tokens.
+        let whole = plan.as_slice().iter().all(|append| append.take == width);
+        if width == 1 || (width <= MOST_QUERIES && whole && self.method.takes_several(longest)) {
+            self.cache.append(k, v, plan)?;
+            let mut decoded = self.method.decode(q, &self.cache)?;
+            let mut dense = dense_transfer(&self.cache);
+            for transfer in [&mut decoded.transfer, &mut dense] {
+                transfer.append = transfer.append.times(width);
+            }
+            self.traffic.record(decoded.transfer, dense);
+            return Ok(decoded);
+        }
+        let (mut outputs, mut selection, mut transfer) = (vec![], None, Transfer::default());
+        for t in 0..width {
+            let [q, k, v] = [&q, &k, &v].map(|x| x.clone().narrow(2, t, 1));
+            let decoded = self.decode_planned(q, k, v, &plan.column(t))?;
+            outputs.push(decoded.output);
+            selection = decoded.selection;
+            transfer += decoded.transfer;
+        }
+        Ok(Decoded { output: Tensor::cat(outputs, 2), selection, transfer })
     }
 }

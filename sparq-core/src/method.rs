@@ -50,9 +50,9 @@ pub struct Selection {
 /// Result of one decode step in one layer.
 #[derive(Debug, Clone)]
 pub struct Decoded {
-    /// Attention output `[batch, heads, 1, head_dim]`, f32.
+    /// Attention output `[batch, heads, width, head_dim]`, f32.
     pub output: Tensor<4>,
-    /// What was picked; `None` where the step read everything.
+    /// What was picked for the last query; `None` where the step read everything.
     pub selection: Option<Selection>,
     /// What the step touched in the cache.
     pub transfer: Transfer,
@@ -103,7 +103,15 @@ pub trait DecodeMethod: std::fmt::Debug + Send {
         None
     }
 
-    /// Attends with one query per sequence, `q: [batch, heads, 1, head_dim]` in f32.
+    /// Whether [`DecodeMethod::decode`] takes several queries per sequence where the longest sequence then
+    /// holds `longest` tokens: it reads everything for each of them. Methods that do not are given one after
+    /// another, each with a cache that ends at its token.
+    fn takes_several(&self, _longest: usize) -> bool {
+        false
+    }
+
+    /// Attends with one query per sequence, `q: [batch, heads, 1, head_dim]` in f32; with up to
+    /// [`crate::ops::MOST_QUERIES`] where [`DecodeMethod::takes_several`] says so, those of the last tokens.
     ///
     /// # Errors
     /// [`crate::Error`] for shapes that do not fit the cache or parts that it does not keep.

@@ -170,6 +170,16 @@ impl AppendPlan {
         self.width
     }
 
+    /// Column `t` alone, behind those before it.
+    pub fn column(&self, t: usize) -> Self {
+        let place = |append: &Append| {
+            let real = t >= append.skip && t < append.skip + append.take;
+            let before = t.saturating_sub(append.skip).min(append.take);
+            Append { skip: usize::from(!real), take: usize::from(real), at: append.at + before }
+        };
+        Self { width: 1, appends: self.appends.iter().map(place).collect() }
+    }
+
     /// The one append that all sequences share, if they do: then whole-batch ops apply.
     pub fn uniform(&self) -> Option<Append> {
         let first = *self.appends.first()?;
@@ -214,6 +224,14 @@ mod tests {
         assert_eq!(plan.positions(), [10, 11, 12, 13, 0, 0, 0, 20]);
         assert_eq!(plan.lens_after(), [14, 21]);
         assert_eq!(plan.uniform(), None);
+    }
+
+    #[test]
+    fn a_column_stands_behind_those_before_it() {
+        let plan = AppendPlan::new(&NewTokens::left_padded(3, &[0, 2]).unwrap(), &[10, 20]);
+        let places = |t| plan.column(t).as_slice().iter().map(|a| (a.skip, a.take, a.at)).collect::<Vec<_>>();
+        assert_eq!(places(0), [(0, 1, 10), (1, 0, 20)]);
+        assert_eq!(places(2), [(0, 1, 12), (0, 1, 20)]);
     }
 
     #[test]

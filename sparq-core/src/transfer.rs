@@ -24,6 +24,14 @@ impl Part {
     pub fn new(elements: usize, size: usize) -> Self {
         Self { elements: elements as u64, bytes: (elements as u64).saturating_mul(size as u64) }
     }
+
+    /// The same so many times.
+    pub(crate) fn times(self, count: usize) -> Self {
+        Self {
+            elements: self.elements.saturating_mul(count as u64),
+            bytes: self.bytes.saturating_mul(count as u64),
+        }
+    }
 }
 
 impl Add for Part {

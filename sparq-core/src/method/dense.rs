@@ -28,9 +28,14 @@ impl DecodeMethod for Dense {
         Some(Box::new(*self))
     }
 
+    fn takes_several(&self, _longest: usize) -> bool {
+        true
+    }
+
     fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
-        ops::check_queries(&q, cache.config(), 1)?;
-        let attended = ops::decode_dense(q, cache.k()?, cache.v()?, cache.attend_params(1))?;
+        let [_, _, width, _] = q.dims();
+        ops::check_queries(&q, cache.config(), width)?;
+        let attended = ops::decode_dense(q, cache.k()?, cache.v()?, cache.attend_params(width))?;
         Ok(Decoded {
             output: attended.output,
             selection: None,

@@ -77,6 +77,10 @@ impl DecodeMethod for Sparq {
         Some(Box::new(*self))
     }
 
+    fn takes_several(&self, longest: usize) -> bool {
+        self.runs_dense(longest)
+    }
+
     fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
         let spans = cache.spans();
         if self.runs_dense(spans.max_len()) {
