@@ -20,7 +20,7 @@ use std::{
 
 use burn::tensor::Device;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use sparq_core::device::{DeviceInfo, describe};
+use sparq_core::device::{DeviceInfo, Kind, kind};
 
 use crate::{
     report::{Outcome, Report, Verdict},
@@ -85,7 +85,7 @@ fn is_wanted(args: &Arguments, check: &Check) -> bool {
 
 /// Whether the device is the processor, with the slice kernels; anything else may be a GPU.
 pub(crate) fn is_processor(device: &Device) -> bool {
-    ["flex", "ndarray", "libtorch"].contains(&describe(device).as_str())
+    kind(device) == Kind::Cpu
 }
 
 /// One trial per check: what is known of it already, else what it gives on the device.

@@ -219,6 +219,37 @@ pub fn describe(device: &Device) -> String {
     name.into()
 }
 
+/// What computes on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The machine's processor, on tensors in this process's memory.
+    Cpu,
+    /// A GPU, with memory of its own.
+    Gpu,
+    /// A processor behind a GPU's interface, such as lavapipe: right, and slow.
+    SoftwareGpu,
+}
+
+/// What computes on `device`. A backend that another crate has brought counts as a GPU: nothing is assumed of
+/// where its memory lies.
+#[allow(deprecated)] // NdArray and LibTorch are supported on purpose for as long as Burn ships them.
+pub fn kind(device: &Device) -> Kind {
+    use burn::backend::DispatchDevice;
+    match device.as_dispatch() {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => Kind::Cpu,
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => Kind::Cpu,
+        #[cfg(feature = "libtorch")]
+        DispatchDevice::LibTorch(burn::backend::LibTorchDevice::Cpu) => Kind::Cpu,
+        #[cfg(feature = "cube")]
+        DispatchDevice::Cube(device) if is_software(device) => Kind::SoftwareGpu,
+        // All else where all of these are compiled in.
+        #[allow(unreachable_patterns)]
+        _ => Kind::Gpu,
+    }
+}
+
 /// Checks that `device` computes in `dtype`.
 ///
 /// # Errors

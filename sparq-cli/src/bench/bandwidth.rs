@@ -5,7 +5,10 @@ use std::{hint::black_box, time::Instant};
 use burn::tensor::{DType, Device, Tensor};
 use rayon::prelude::*;
 use serde::Serialize;
-use sparq_core::{device::describe, ops};
+use sparq_core::{
+    device::{Kind, kind},
+    ops,
+};
 
 use super::{median, sync};
 
@@ -42,10 +45,10 @@ enum Memory {
 impl Meter {
     /// Takes a buffer on `device`.
     pub(super) fn new(device: &Device) -> anyhow::Result<Self> {
-        let memory = match ["flex", "ndarray"].contains(&describe(device).as_str()) {
-            true => Memory::Host(vec![1.0; BYTES / size_of::<f32>()]),
+        let memory = match kind(device) {
+            Kind::Cpu => Memory::Host(vec![1.0; BYTES / size_of::<f32>()]),
             // A quarter, for devices that bound the size of a buffer.
-            false => Memory::Device(Tensor::ones([BYTES / 4 / size_of::<f32>()], (device, DType::F32))),
+            _ => Memory::Device(Tensor::ones([BYTES / 4 / size_of::<f32>()], (device, DType::F32))),
         };
         sync(device)?;
         Ok(Self { device: device.clone(), memory })

@@ -12,7 +12,8 @@ use std::{
 };
 
 use anyhow::Context;
-use burn::tensor::DType;
+use burn::tensor::{DType, Device};
+use sparq_core::device::{self, Kind};
 use sparq_models::{
     eval::{Chosen, Evaluation, Journal, Names, Progress, Results, Source, Variant, journal_path, tasks},
     generate::TextModel,
@@ -103,7 +104,7 @@ fn evaluate(args: &EvalRunArgs) -> anyhow::Result<ExitCode> {
     if journal.is_taken() && !args.quiet {
         output::say("note: another run is writing the same results; this one keeps no journal");
     }
-    let jobs = args.jobs.map_or_else(|| default_jobs(&args.model.device), usize::from);
+    let jobs = args.jobs.map_or_else(|| default_jobs(&device), usize::from);
     let results = evaluation.run(jobs, &mut journal, &mut |progress: Progress| bars.update(progress));
     bars.clear();
     finish(args.quiet, &results?, sink, journal)
@@ -164,11 +165,9 @@ fn default_batch(model: &dyn CausalModel, dtype: DType, tokens: usize) -> usize 
 
 /// One for each core, up to [`MOST_DEFAULT_JOBS`], where the cores compute: the steps of a few sequences
 /// keep one core busy, and hardly two.
-fn default_jobs(device: &str) -> usize {
-    match device {
-        "cpu" | "flex" | "ndarray" => {
-            thread::available_parallelism().map_or(1, usize::from).min(MOST_DEFAULT_JOBS)
-        }
-        _ => 1,
+fn default_jobs(device: &Device) -> usize {
+    match device::kind(device) {
+        Kind::Cpu => thread::available_parallelism().map_or(1, usize::from).min(MOST_DEFAULT_JOBS),
+        Kind::Gpu | Kind::SoftwareGpu => 1,
     }
 }

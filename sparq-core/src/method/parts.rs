@@ -7,7 +7,7 @@ use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation::sof
 use crate::{
     cache::LayerCache,
     config::AttentionShape,
-    device::describe,
+    device::{Kind, kind},
     error::{Error, Result},
     spans::{Span, Spans},
     transfer::{Part, Transfer},
@@ -92,11 +92,9 @@ pub(super) fn top(scores: Tensor<3>, k: usize) -> Result<Tensor<3, Int>> {
     let [batch, kv_heads, len] = scores.dims();
     let k = k.min(len);
     let device = scores.device();
-    match describe(&device).as_str() {
-        "flex" | "ndarray" | "libtorch" => {}
-        // Top-k of a Cube backend is compiled in time with the square of k.
-        "wgpu" | "cuda" => return Ok(scores.argsort_descending(2).narrow(2, 0, k)),
-        _ => return Ok(scores.topk_with_indices(k, 2).1),
+    if kind(&device) != Kind::Cpu {
+        // By sorting: top-k of a Cube backend is compiled in time with the square of k.
+        return Ok(scores.argsort_descending(2).narrow(2, 0, k));
     }
     let scores: Vec<f32> = scores.into_data().try_to_vec().map_err(read_back)?;
     let mut best = Vec::with_capacity(batch * kv_heads * k);

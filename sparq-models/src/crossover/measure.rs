@@ -213,7 +213,7 @@ fn evicted(device: &Device, memory: u64) -> Vec<u64> {
 }
 
 fn on_cpu(device: &Device) -> bool {
-    ["flex", "ndarray"].contains(&sparq_core::device::describe(device).as_str())
+    sparq_core::device::kind(device) == sparq_core::device::Kind::Cpu
 }
 
 struct Bench {
