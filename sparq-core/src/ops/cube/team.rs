@@ -192,14 +192,7 @@ pub(super) fn feed<F: Float, N: Size>(
             #[unroll]
             for i in 0..per_lane {
                 let value = Vector::<f32, N>::cast_from(values[comptime!(u * per_lane + i)]);
-                if comptime!(apart) {
-                    // What another head sees may be no number.
-                    if seen {
-                        online.outputs[comptime!(h * per_lane + i)] += Vector::new(weight) * value;
-                    }
-                } else {
-                    online.outputs[comptime!(h * per_lane + i)] += Vector::new(weight) * value;
-                }
+                online.outputs[comptime!(h * per_lane + i)] += Vector::new(weight) * value;
             }
         }
         online.maxima[h] = maximum;
