@@ -1,7 +1,7 @@
 //! The KV cache of one layer.
 
-mod back;
 mod memory;
+mod rollback;
 
 use burn::tensor::{DType, Device, Tensor};
 
@@ -14,7 +14,7 @@ use crate::{
     spans::{Append, AppendPlan, NewTokens, Spans},
 };
 
-pub use back::CacheMark;
+pub use rollback::CacheMark;
 
 /// Positions that a cache grows by at least.
 const BLOCK: usize = 256;

@@ -6,7 +6,7 @@
 //!
 //! Queries and outputs are f32; cache and weights keep their storage dtype.
 
-mod apart;
+mod append_in_parts;
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "libtorch"))]
 mod cpu;
 #[cfg(feature = "cube")]
@@ -106,7 +106,7 @@ mod dispatch {
             v_rows: FloatTensor<Self>,
             plan: AppendPlan,
         ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-            apart::append::<Self>([k, v], [k_rows, v_rows], plan)
+            append_in_parts::append::<Self>([k, v], [k_rows, v_rows], plan)
         }
 
         /// [`SparqOps::append`], and [`SparqOps::append_columns`] on the transposed keys, and where
@@ -122,7 +122,12 @@ mod dispatch {
             plan: AppendPlan,
             mean_value: bool,
         ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-            apart::append_with_index::<Self>([k, v, k_index, v_sum], [k_rows, v_rows], plan, mean_value)
+            append_in_parts::append_with_index::<Self>(
+                [k, v, k_index, v_sum],
+                [k_rows, v_rows],
+                plan,
+                mean_value,
+            )
         }
 
         /// Causal attention of any number of new tokens over the cache that already holds them: output and

@@ -50,9 +50,10 @@ pub mod inspect;
 pub mod layers;
 pub mod models;
 mod overflow;
+pub mod presets;
 pub mod sampling;
 pub mod session;
-pub mod shapes;
+
 pub mod state;
 pub mod stop;
 pub mod tokenizer;

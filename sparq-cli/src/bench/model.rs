@@ -17,7 +17,7 @@ use sparq_models::{
     forward,
     generate::load_model,
     models::CausalModel,
-    shapes::{shape, shapes},
+    presets::{preset, presets},
     state::{ModelState, StateConfig, StateMark},
 };
 
@@ -180,8 +180,8 @@ fn open(args: &BenchModelArgs, progress: &mut Progress) -> anyhow::Result<(Check
     }
     let mut config = match (&args.shape, &args.model.model) {
         (Some(name), _) => {
-            let names: Vec<&str> = shapes().into_iter().map(|(name, _)| name).collect();
-            shape(name)
+            let names: Vec<&str> = presets().into_iter().map(|(name, _)| name).collect();
+            preset(name)
                 .with_context(|| format!("there is no shape `{name}` (there are: {})", names.join(", ")))?
         }
         (None, folder) => {

@@ -43,7 +43,7 @@ use cubecl::{
 
 use self::append::Part;
 use super::{
-    AttendParams, SparqOps, SparqParams, apart, oracle,
+    AttendParams, SparqOps, SparqParams, append_in_parts, oracle,
     ran::{By, Op, Reason, kernel_or, note},
 };
 use crate::spans::AppendPlan;
@@ -83,7 +83,7 @@ impl SparqOps for CubeBackend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let parts = [Part::K, Part::V];
         if append::covers([&k, &v], parts, [&k_rows, &v_rows]).is_err() {
-            return apart::append::<Self>([k, v], [k_rows, v_rows], plan);
+            return append_in_parts::append::<Self>([k, v], [k_rows, v_rows], plan);
         }
         note::<Self>(Op::Append, &k_rows.device, By::Kernel);
         let [k, v] = append::append([k, v], parts, k_rows, v_rows, &plan);
@@ -102,7 +102,7 @@ impl SparqOps for CubeBackend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let parts = [Part::K, Part::V, Part::Index, Part::Sum];
         if append::covers([&k, &v, &k_index, &v_sum], parts, [&k_rows, &v_rows]).is_err() {
-            return apart::append_with_index::<Self>(
+            return append_in_parts::append_with_index::<Self>(
                 [k, v, k_index, v_sum],
                 [k_rows, v_rows],
                 plan,

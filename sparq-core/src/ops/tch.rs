@@ -12,7 +12,7 @@ use burn::tensor::DType;
 use burn_tch::TchTensor;
 
 use super::{
-    apart,
+    append_in_parts,
     cpu::Element,
     host::{Host, methods::*},
     ran::{By, Op, Reason, note},
@@ -80,7 +80,7 @@ impl SparqOps for LibTorch {
                 note::<Self>(Op::Append, &k_rows.device(), By::Kernel);
                 (k, v)
             }
-            Err(_) => apart::append::<Self>([k, v], [k_rows, v_rows], plan),
+            Err(_) => append_in_parts::append::<Self>([k, v], [k_rows, v_rows], plan),
         }
     }
 
@@ -105,9 +105,12 @@ impl SparqOps for LibTorch {
                 note::<Self>(Op::AppendWithIndex, &k_rows.device(), By::Kernel);
                 (k, v, k_index, v_sum)
             }
-            Err(_) => {
-                apart::append_with_index::<Self>([k, v, k_index, v_sum], [k_rows, v_rows], plan, mean_value)
-            }
+            Err(_) => append_in_parts::append_with_index::<Self>(
+                [k, v, k_index, v_sum],
+                [k_rows, v_rows],
+                plan,
+                mean_value,
+            ),
         }
     }
 

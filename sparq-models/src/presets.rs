@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-/// Names of the shapes, with the configuration of each in the form of `config.json`.
+/// Names of the presets, with the configuration of each in the form of `config.json`.
 ///
 /// Only what follows from the architecture's sizes is stated: enough to build it.
-pub fn shapes() -> Vec<(&'static str, Value)> {
+pub fn presets() -> Vec<(&'static str, Value)> {
     vec![
         ("llama-2-7b", llama(4096, 11008, 32, [32, 32], 32000, 4096)),
         ("llama-2-13b", llama(5120, 13824, 40, [40, 40], 32000, 4096)),
@@ -56,8 +56,8 @@ pub fn shapes() -> Vec<(&'static str, Value)> {
 }
 
 /// The configuration of the shape `name`.
-pub fn shape(name: &str) -> Option<Value> {
-    shapes().into_iter().find(|(known, _)| *known == name).map(|(_, config)| config)
+pub fn preset(name: &str) -> Option<Value> {
+    presets().into_iter().find(|(known, _)| *known == name).map(|(_, config)| config)
 }
 
 fn llama(
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn every_shape_builds_with_random_weights() {
         use burn::tensor::{DType, Device};
-        for (name, config) in shapes() {
+        for (name, config) in presets() {
             let heads = config["num_attention_heads"].as_u64().unwrap();
             let small = with(
                 config,
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn unknown_names_have_no_shape() {
-        assert!(shape("llama-2-7b").is_some());
-        assert!(shape("gpt-5").is_none());
+        assert!(preset("llama-2-7b").is_some());
+        assert!(preset("gpt-5").is_none());
     }
 }
