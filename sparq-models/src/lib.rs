@@ -53,7 +53,6 @@ mod overflow;
 pub mod presets;
 pub mod sampling;
 pub mod session;
-
 pub mod state;
 pub mod stop;
 pub mod tokenizer;
