@@ -136,7 +136,7 @@ fn dense<F: Float, N: Size>(
     let first_head = tile as usize * team.heads;
     let mut sight = Sight {
         starts: Array::<u32>::new(team.heads),
-        ends: Array::<u32>::new(team.heads),
+        lens: Array::<u32>::new(team.heads),
         first: 0u32.runtime(),
     };
     let (start, end) = if comptime!(width == 1) {
@@ -149,9 +149,8 @@ fn dense<F: Float, N: Size>(
         for h in 0..team.heads {
             // The column of the query; padding sees nothing.
             let t = (tile * comptime!(team.heads as u32) + h as u32) % comptime!(width);
-            let seen = at + u32::max(t, skip) - skip + 1u32;
-            let seen = select(t < skip || t >= skip + take, 0u32, seen);
-            sight.ends[h] = seen;
+            let seen = select(t - skip < take, at + t - skip + 1u32, 0u32);
+            sight.lens[h] = u32::min(seen, window);
             sight.starts[h] = seen - u32::min(seen, window);
         }
         (at + 1u32 - u32::min(at + 1u32, window), at + take)

@@ -24,8 +24,8 @@ pub(super) struct Online<N: Size> {
 pub(super) struct Sight {
     /// First one that a head sees.
     pub(super) starts: Array<u32>,
-    /// One past the last.
-    pub(super) ends: Array<u32>,
+    /// How many they are.
+    pub(super) lens: Array<u32>,
     /// Position of the first row that is fed.
     pub(super) first: u32,
 }
@@ -34,7 +34,7 @@ pub(super) struct Sight {
 impl Sight {
     /// All that is live, for kernels with one query per sequence.
     pub(super) fn all() -> Sight {
-        Sight { starts: Array::<u32>::new(1usize), ends: Array::<u32>::new(1usize), first: 0u32.runtime() }
+        Sight { starts: Array::<u32>::new(1usize), lens: Array::<u32>::new(1usize), first: 0u32.runtime() }
     }
 }
 
@@ -203,12 +203,15 @@ pub(super) fn feed<F: Float, N: Size>(
 /// Whether row `u` of those that are fed counts for head `h`.
 #[cube]
 fn sees(sight: &Sight, #[comptime] h: usize, u: u32, live: u32, #[comptime] apart: bool) -> bool {
-    let mut seen = u < live;
+    // One comparison: what lies before the first is far behind the last, counted from it. Compilers of shaders
+    // make branches of `&&`.
+    let mut from = u;
+    let mut len = live;
     if comptime!(apart) {
-        let position = sight.first + u;
-        seen = seen && position >= sight.starts[h] && position < sight.ends[h];
+        from = sight.first + u - sight.starts[h];
+        len = sight.lens[h];
     }
-    seen
+    from < len
 }
 
 /// Log-sum-exp of a head from its maximum and sum of weights: [`LOWEST`] where it saw nothing. NaN stays NaN.
