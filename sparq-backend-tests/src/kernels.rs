@@ -117,7 +117,7 @@ fn cases(device: &Device) -> Vec<Case> {
         ("dense, 5 queries", several_queries),
         ("sparq", |device, dtype| step(sparq(|_| ()), dtype, device)),
         ("sparq with the mean value", |device, dtype| {
-            step(sparq(|config| config.mean_value = true), dtype, device)
+            step(sparq(|config| config.mean_value = true), dtype, device);
         }),
         ("sparq by softmax", |device, dtype| {
             step(sparq(|config| config.group_scores = GroupScores::Softmax), dtype, device);

@@ -98,6 +98,7 @@ fn read(decoded: sparq_core::Decoded, lens: &[usize], layer: AttentionLayer) -> 
         None => (everything(), ones.clone(), Some(ones), true),
         Some(selection) => {
             let [_, _, kept] = selection.positions.dims();
+            let mass = selection.retained_mass().map(floats);
             let positions = ints(selection.positions);
             let live = |row: &[i64]| {
                 let mut live: Vec<usize> = row.iter().filter(|&&p| p >= 0).map(|&p| p as usize).collect();
@@ -107,7 +108,7 @@ fn read(decoded: sparq_core::Decoded, lens: &[usize], layer: AttentionLayer) -> 
             let weights = selection.weights.map(floats);
             let sums =
                 weights.map_or(ones, |weights| weights.chunks(kept).map(|row| row.iter().sum()).collect());
-            (positions.chunks(kept).map(live).collect(), sums, selection.retained_mass.map(floats), false)
+            (positions.chunks(kept).map(live).collect(), sums, mass, false)
         }
     };
     Step { output: floats(decoded.output), positions, weight, mass, transfer: decoded.transfer, dense }

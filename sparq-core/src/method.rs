@@ -39,12 +39,20 @@ pub struct Selection {
     /// Positions that were read, in no particular order: `[batch, kv_heads, kept]`. Sequences with
     /// fewer live positions fill up with -1.
     pub positions: Tensor<3, Int>,
-    /// Estimate of the attention mass that those positions hold (α), `[batch, heads]`, where the
-    /// method computes one.
-    pub retained_mass: Option<Tensor<2>>,
+    /// What the method says of each head, `[batch, heads, n]`: first its estimate of the attention mass that
+    /// those positions hold (α), from SparQ the log-sum-exps of [`crate::ops::SparqAttended::masses`] too.
+    /// `None` where the method computes none.
+    pub masses: Option<Tensor<3>>,
     /// The weight that each position got, `[batch, heads, kept]` in the order of the positions, 0 for
     /// fillers; `None` where the method's kernel does not hand them out.
     pub weights: Option<Tensor<3>>,
+}
+
+impl Selection {
+    /// α, `[batch, heads]`, where the method computes it.
+    pub fn retained_mass(&self) -> Option<Tensor<2>> {
+        self.masses.as_ref().map(|masses| masses.clone().narrow(2, 0, 1).squeeze_dim(2))
+    }
 }
 
 /// Result of one decode step in one layer.

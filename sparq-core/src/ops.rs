@@ -306,13 +306,6 @@ pub struct SparqAttended {
     pub masses: Tensor<3>,
 }
 
-impl SparqAttended {
-    /// α, `[batch, heads]`.
-    pub fn retained_mass(&self) -> Tensor<2> {
-        self.masses.clone().narrow(2, 0, 1).squeeze_dim(2)
-    }
-}
-
 /// Causal attention of `q: [batch, heads, width, head_dim]` over a cache that already holds the
 /// same tokens: query `t` sees its own and all earlier positions in the window.
 ///

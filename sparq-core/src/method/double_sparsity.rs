@@ -239,7 +239,7 @@ impl DecodeMethod for DoubleSparsity {
             transfer: self.transfer(cache),
             selection: Some(Selection {
                 positions: attended.positions,
-                retained_mass: None,
+                masses: None,
                 weights: Some(parts::by_head(attended.weights)),
             }),
         })

@@ -181,7 +181,7 @@ impl DecodeMethod for H2o {
             transfer: self.transfer(cache),
             selection: Some(Selection {
                 positions: attended.positions,
-                retained_mass: None,
+                masses: None,
                 weights: Some(parts::by_head(attended.weights)),
             }),
         })

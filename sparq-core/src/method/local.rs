@@ -94,7 +94,7 @@ impl DecodeMethod for Local {
             transfer: parts::rows_transfer(cache, kept, kept),
             selection: Some(Selection {
                 positions: attended.positions,
-                retained_mass: None,
+                masses: None,
                 weights: Some(parts::by_head(attended.weights)),
             }),
         })

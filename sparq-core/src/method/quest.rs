@@ -229,7 +229,7 @@ impl DecodeMethod for Quest {
             transfer: self.transfer(cache),
             selection: Some(Selection {
                 positions: attended.positions,
-                retained_mass: None,
+                masses: None,
                 weights: Some(parts::by_head(attended.weights)),
             }),
         })

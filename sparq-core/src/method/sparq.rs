@@ -16,7 +16,6 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub struct Sparq {
     config: SparqConfig,
-    retained_mass: bool,
 }
 
 impl Sparq {
@@ -27,13 +26,7 @@ impl Sparq {
     pub fn new(config: SparqConfig, shape: &AttentionShape) -> Result<Self> {
         shape.validate()?;
         config.validate(shape.head_dim)?;
-        Ok(Self { config, retained_mass: config.mean_value })
-    }
-
-    /// Asks for [`Selection::retained_mass`] even where the output does not need it.
-    pub fn with_retained_mass(mut self) -> Self {
-        self.retained_mass = true;
-        self
+        Ok(Self { config })
     }
 
     /// True where reading everything is exact (`top_k` covers all live positions) or wanted.
@@ -87,11 +80,8 @@ impl DecodeMethod for Sparq {
             return Dense.decode(q, cache);
         }
         ops::check_queries(&q, cache.config(), 1)?;
-        let params = SparqParams {
-            attend: cache.attend_params(1),
-            config: self.config,
-            retained_mass: self.retained_mass,
-        };
+        let params =
+            SparqParams { attend: cache.attend_params(1), config: self.config, retained_mass: false };
         let (k, v, v_sum) = (cache.k()?, cache.v()?, cache.v_sum()?);
         let attended = match self.config.index.bits() {
             None => ops::decode_sparq(q, k, cache.k_index()?, v, v_sum, params)?,
@@ -99,7 +89,7 @@ impl DecodeMethod for Sparq {
         };
         Ok(Decoded {
             selection: Some(Selection {
-                retained_mass: self.retained_mass.then(|| attended.retained_mass()),
+                masses: self.config.mean_value.then_some(attended.masses),
                 positions: attended.positions,
                 weights: None,
             }),

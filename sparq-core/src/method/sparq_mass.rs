@@ -159,7 +159,7 @@ impl DecodeMethod for SparqMass {
             },
             selection: Some(Selection {
                 positions: attended.positions,
-                retained_mass: Some(parts::by_head(alpha).squeeze_dim(2)),
+                masses: Some(parts::by_head(alpha)),
                 weights: Some(parts::by_head(attended.weights)),
             }),
         })

@@ -99,7 +99,7 @@ impl DecodeMethod for Topk {
             transfer: parts::rows_transfer(cache, keys, count),
             selection: Some(Selection {
                 positions,
-                retained_mass: Some(parts::by_head(mass).squeeze_dim(2)),
+                masses: Some(parts::by_head(mass)),
                 weights: Some(parts::by_head(kept)),
             }),
         })
