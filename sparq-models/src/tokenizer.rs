@@ -2,8 +2,10 @@
 
 mod class;
 mod config;
+mod decode;
 mod level;
 mod normal;
+mod ruby;
 mod special;
 mod stream;
 mod template;
@@ -24,11 +26,12 @@ use crate::{
     error::{Error, Result},
     guard::guard,
 };
+use decode::Decode;
 use normal::Normal;
 use words::Words;
 
-/// The library's tokenizer, with a normalizer and a pre-tokenizer that are checked.
-type Inner = TokenizerImpl<ModelWrapper, Normal, Words, PostProcessorWrapper, DecoderWrapper>;
+/// The library's tokenizer, with sections that are checked.
+type Inner = TokenizerImpl<ModelWrapper, Normal, Words, PostProcessorWrapper, Decode>;
 
 /// Spellings of tokens that end a turn or a text in the model families that have them.
 const ENDS: &[&str] = &[
@@ -128,7 +131,7 @@ impl Tokenizer {
             let bos_id = frame.get_ids().first().copied().filter(|_| begins_with_special(&inner));
             Ok((inner, bos_id))
         })?;
-        let bytes = inner.get_decoder().and_then(bytes_of);
+        let bytes = inner.get_decoder().and_then(|decoder| bytes_of(&decoder.0));
         let eos_id = config.special_tokens.get("eos_token").and_then(|token| inner.token_to_id(token));
         Ok(Self { inner, path, bos_id, eos_id, bytes, rows: None })
     }

@@ -168,7 +168,7 @@ impl Class {
             tokenizer.with_normalizer(None::<super::Normal>)?;
             tokenizer.with_pre_tokenizer(Some(serde_json::from_value::<super::Words>(words)?));
             let decoder = json!({"type": "Sequence", "decoders": decoders});
-            tokenizer.with_decoder(Some(serde_json::from_value::<tokenizers::DecoderWrapper>(decoder)?));
+            tokenizer.with_decoder(Some(serde_json::from_value::<super::Decode>(decoder)?));
         }
         Ok(())
     }

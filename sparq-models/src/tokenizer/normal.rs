@@ -1,24 +1,56 @@
-//! The normalizer of a `tokenizer.json`, checked for a size that the library reserves memory by.
+//! The normalizer of a `tokenizer.json`, with regular expressions as they are meant there, and checked for a
+//! size that the library reserves memory by.
 
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 use tokenizers::{NormalizedString, Normalizer, NormalizerWrapper};
 
+use super::words::WordPattern;
+
 /// One of the library's normalizers.
-pub(super) struct Normal(NormalizerWrapper);
+pub(super) enum Normal {
+    /// One after the other.
+    Sequence(Vec<Normal>),
+    /// What a regular expression matches becomes another text.
+    Replace { pattern: WordPattern, content: String },
+    /// One without a regular expression.
+    Other(NormalizerWrapper),
+}
+
+impl Normal {
+    fn from_json(json: &Value) -> Result<Self, String> {
+        let regex = json.pointer("/pattern/Regex").and_then(Value::as_str);
+        match (json["type"].as_str(), regex, json["normalizers"].as_array()) {
+            (Some("Sequence"), _, Some(parts)) => {
+                Ok(Self::Sequence(parts.iter().map(Self::from_json).collect::<Result<_, _>>()?))
+            }
+            (Some("Replace"), Some(regex), _) => match json["content"].as_str() {
+                Some(content) => {
+                    Ok(Self::Replace { pattern: WordPattern::from_ruby(regex)?, content: content.to_owned() })
+                }
+                None => Err("`Replace` without a text in `content`".to_owned()),
+            },
+            _ => NormalizerWrapper::deserialize(json).map(Self::Other).map_err(|error| error.to_string()),
+        }
+    }
+}
 
 impl<'de> Deserialize<'de> for Normal {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = Value::deserialize(deserializer)?;
-        let fail = |error: String| de::Error::custom(format!("field `normalizer`: {error}"));
-        check(&json).map_err(fail)?;
-        NormalizerWrapper::deserialize(&json).map(Self).map_err(|error| fail(error.to_string()))
+        check(&json)
+            .and_then(|()| Self::from_json(&json))
+            .map_err(|error| de::Error::custom(format!("field `normalizer`: {error}")))
     }
 }
 
 impl Normalizer for Normal {
     fn normalize(&self, text: &mut NormalizedString) -> tokenizers::Result<()> {
-        self.0.normalize(text)
+        match self {
+            Self::Sequence(parts) => parts.iter().try_for_each(|part| part.normalize(text)),
+            Self::Replace { pattern, content } => text.replace(pattern, content),
+            Self::Other(other) => other.normalize(text),
+        }
     }
 }
 

@@ -16,6 +16,8 @@ use tokenizers::{
     pre_tokenizers::byte_level::ByteLevel,
 };
 
+use super::ruby;
+
 /// The ends of patterns that match runs of blanks by looking ahead.
 const BLANKS: [&str; 2] = [r"\s+(?!\S)|\s+", r"\s+(?!\S)|\s"];
 
@@ -54,7 +56,7 @@ impl Words {
             }
             (Some("Split"), Some(regex), _) => {
                 let Split { behavior, invert } = Split::deserialize(json).map_err(text)?;
-                let words = WordPattern::new(regex).map_err(|error| format!("pattern `{regex}`: {error}"))?;
+                let words = WordPattern::from_ruby(regex)?;
                 Ok(Self::Split { words, behavior, invert })
             }
             (Some("ByteLevel"), ..) => {
@@ -123,7 +125,7 @@ impl PreTokenizer for Words {
     }
 }
 
-/// A pattern that matches words.
+/// A regular expression of `tokenizer.json`, such as one that matches words.
 #[derive(Clone)]
 pub(super) struct WordPattern {
     regex: Regex,
@@ -132,6 +134,16 @@ pub(super) struct WordPattern {
 }
 
 impl WordPattern {
+    /// Takes a pattern as `tokenizer.json` has it.
+    ///
+    /// # Errors
+    ///
+    /// The pattern, and what is wrong with it or not built.
+    pub(super) fn from_ruby(pattern: &str) -> Result<Self, String> {
+        let text = ruby::translate(pattern).map_err(|error| ruby::refusal(pattern, &error))?;
+        Self::new(&text).map_err(|error| format!("pattern `{pattern}`: {error}"))
+    }
+
     fn new(pattern: &str) -> Result<Self, Box<fancy_regex::Error>> {
         let compile = |pattern: &str| {
             RegexBuilder::new(pattern).backtrack_limit(BACKTRACK_LIMIT).build().map_err(Box::new)
@@ -195,9 +207,7 @@ impl WordPattern {
 fn is_alternatives(head: &str) -> bool {
     let escapes = |text: &str| text.chars().rev().take_while(|&c| c == '\\').count();
     let is_or = head.strip_suffix('|').is_some_and(|before| escapes(before) % 2 == 0);
-    // With the flag `x`, what looks like a pattern may be a comment.
-    let flags = |rest: &str| rest.chars().take_while(char::is_ascii_alphabetic).any(|flag| flag == 'x');
-    (head.is_empty() || is_or) && !head.split("(?").skip(1).any(flags)
+    head.is_empty() || is_or
 }
 
 impl Pattern for &WordPattern {
@@ -206,10 +216,7 @@ impl Pattern for &WordPattern {
             return Ok(vec![((0, 0), false)]);
         }
         let found = self.matches(text).map_err(|error| {
-            format!(
-                "the pattern that splits text into words gives up on a text of {} bytes: {error}",
-                text.len()
-            )
+            format!("a pattern of the tokenizer gives up on a text of {} bytes: {error}", text.len())
         })?;
         let mut pieces = Vec::with_capacity(found.len());
         let mut done = 0;
@@ -274,9 +281,7 @@ mod tests {
 
     #[test]
     fn what_only_looks_like_such_an_end_is_left_alone() {
-        for pattern in
-            [r"\|\s+(?!\S)|\s+", r"(?x)a|\s+(?!\S)|\s+", r"\p{L}*|\s+(?!\S)|\s+", r"a|\s+(?!\S)|\s+|b"]
-        {
+        for pattern in [r"\|\s+(?!\S)|\s+", r"\p{L}*|\s+(?!\S)|\s+", r"a|\s+(?!\S)|\s+|b"] {
             assert!(WordPattern::new(pattern).unwrap().blanks.is_none(), "{pattern}");
         }
         assert_eq!(
