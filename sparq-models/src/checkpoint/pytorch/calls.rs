@@ -146,7 +146,7 @@ impl<'a> Calls<'a> {
                 b'.' => return Ok(None),
                 b'(' => self.stack.push(Value::Mark),
                 b'0' => drop(self.pop()?),
-                b'1' => drop(self.to_mark()?),
+                b'1' => drop(self.until_mark()?),
                 b'2' => {
                     let top = self.top()?.clone();
                     self.stack.push(top);
@@ -178,7 +178,7 @@ impl<'a> Calls<'a> {
                 // Collections.
                 b')' => self.stack.push(Value::tuple(Vec::new())),
                 b't' => {
-                    let items = self.to_mark()?;
+                    let items = self.until_mark()?;
                     self.stack.push(Value::tuple(items));
                 }
                 count @ 0x85..=0x87 => {
@@ -188,7 +188,7 @@ impl<'a> Calls<'a> {
                 }
                 b'}' => self.stack.push(Value::dict(false)),
                 b'd' => {
-                    let is_filled = !self.to_mark()?.is_empty();
+                    let is_filled = !self.until_mark()?.is_empty();
                     self.stack.push(Value::dict(is_filled));
                 }
                 b's' => {
@@ -196,17 +196,17 @@ impl<'a> Calls<'a> {
                     self.fill()?;
                 }
                 b'u' => {
-                    if !self.to_mark()?.is_empty() {
+                    if !self.until_mark()?.is_empty() {
                         self.fill()?;
                     }
                 }
                 b']' | 0x8f => self.stack.push(Value::Other),
                 b'l' | 0x91 => {
-                    self.to_mark()?;
+                    self.until_mark()?;
                     self.stack.push(Value::Other);
                 }
                 b'a' => drop(self.pop()?),
-                b'e' | 0x90 => drop(self.to_mark()?),
+                b'e' | 0x90 => drop(self.until_mark()?),
                 // What was seen before.
                 b'p' => self.keep(number(&line(from)?)?)?,
                 b'q' => self.keep(count(from, 1)?)?,
@@ -257,7 +257,7 @@ impl<'a> Calls<'a> {
     }
 
     /// What lies above the last mark, which is taken away too.
-    fn to_mark(&mut self) -> io::Result<Vec<Value>> {
+    fn until_mark(&mut self) -> io::Result<Vec<Value>> {
         let mark = self.stack.iter().rposition(|value| matches!(value, Value::Mark)).ok_or_else(damaged)?;
         let items = self.stack.split_off(mark + 1);
         self.stack.pop();
