@@ -165,8 +165,9 @@ impl WeightReport {
                 shorten(prefix)
             ));
         } else if !self.missing.is_empty() && self.missing.iter().all(|tensor| is_head(&tensor.name)) {
-            "these are the weights without an output layer, and config.json does not tie it to the embeddings \
-             (transformers would make it up): take the files of the whole model"
+            "these are weights without an output layer, and config.json does not tie it to the embeddings: if the \
+             model is tied, set \"tie_word_embeddings\": true there; else take the files of the whole model \
+             (transformers would make the layer up)"
         } else if !self.misshapen.is_empty() {
             "config.json and the weights seem to come from different models"
         } else if !self.missing.is_empty() {
