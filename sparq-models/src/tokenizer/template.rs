@@ -11,6 +11,7 @@ mod fields;
 mod filters;
 mod format;
 mod json;
+mod lazy;
 mod methods;
 mod operators;
 mod order;

@@ -1,18 +1,17 @@
 //! Jinja2's filters and tests where minijinja's differ from them.
 
 mod kinds;
+mod lists;
 mod text;
 
-use std::borrow::Cow;
-
 use minijinja::{
-    Environment, Error, ErrorKind, State, Value, filters,
-    value::{Kwargs, Rest, ValueOrKwargs},
+    Environment, Error, ErrorKind, Value,
+    value::{Rest, ValueOrKwargs},
 };
 
-use super::arguments::{bind, missing, split, truth};
+use super::arguments::{bind, missing, truth};
 use super::format::{invalid, text_of, type_name};
-use super::{json, methods, operators, order};
+use super::{json, methods, operators};
 
 /// Filters and tests of minijinja that Jinja2 has not, where a template that names them is refused, and what is
 /// another one there.
@@ -23,6 +22,7 @@ pub(super) fn register(environment: &mut Environment<'static>) {
     FOREIGN_FILTERS.iter().for_each(|name| environment.remove_filter(name));
     FOREIGN_TESTS.iter().for_each(|name| environment.remove_test(name));
     kinds::register(environment);
+    lists::register(environment);
     text::register(environment);
     add(environment, "tojson", |arguments| json::tojson(arguments).map(Value::from));
     add(environment, "default", default);
@@ -33,55 +33,6 @@ pub(super) fn register(environment: &mut Environment<'static>) {
     add(environment, "int", int);
     add(environment, "float", float);
     add(environment, "attr", attribute);
-    named(environment, "sort", ["reverse", "case_sensitive", "attribute"], filters::sort);
-    named(environment, "unique", ["case_sensitive", "attribute"], filters::unique);
-    named(environment, "min", ["case_sensitive", "attribute"], filters::min);
-    named(environment, "max", ["case_sensitive", "attribute"], filters::max);
-    environment.add_filter(
-        "map",
-        |state: &mut State<'_, '_>, value: Value, arguments: Rest<ValueOrKwargs>| {
-            let values = arguments.iter().cloned().collect::<Vec<_>>();
-            if let (_, Some(named)) = split(&Rest(values).into_values())?
-                && named.has("attribute")
-            {
-                keys_only("map", &value, &named.peek("attribute")?)?;
-            }
-            filters::map(state, value, arguments)
-        },
-    );
-    type ByAttribute = fn(
-        &mut State<'_, '_>,
-        Value,
-        Cow<'_, str>,
-        Option<Cow<'_, str>>,
-        Rest<ValueOrKwargs>,
-    ) -> Result<Vec<Value>, Error>;
-    for (name, filter) in
-        [("selectattr", filters::selectattr as ByAttribute), ("rejectattr", filters::rejectattr)]
-    {
-        environment.add_filter(
-            name,
-            move |state: &mut State<'_, '_>,
-                  value: Value,
-                  attribute: String,
-                  test: Option<String>,
-                  arguments: Rest<ValueOrKwargs>| {
-                keys_only(name, &value, &Value::from(attribute.as_str()))?;
-                filter(state, value, attribute.into(), test.map(Cow::from), arguments)
-            },
-        );
-    }
-    named(environment, "groupby", ["attribute", "default", "case_sensitive"], |_, value, named| {
-        let attribute: Value = named.get("attribute")?;
-        let attribute =
-            attribute.as_str().ok_or_else(|| invalid("groupby: `attribute` is a text"))?.to_owned();
-        filters::groupby(value, Some(&attribute), named)
-    });
-    named(environment, "dictsort", ["case_sensitive", "by", "reverse"], |_, value, named| {
-        filters::dictsort(&value, named)
-    });
-    placed(environment, "batch", ["value", "linecount", "fill_with"], filters::batch);
-    placed(environment, "slice", ["value", "slices", "fill_with"], filters::slice);
 }
 
 /// Whether there is a filter called `name`.
@@ -105,99 +56,16 @@ fn add(
     environment.add_filter(name, move |arguments: Rest<ValueOrKwargs>| filter(&arguments.into_values()));
 }
 
-/// One of minijinja's filters that take options by name only.
-fn named<const N: usize>(
-    environment: &mut Environment<'static>,
-    name: &'static str,
-    options: [&'static str; N],
-    filter: fn(&State<'_, '_>, Value, Kwargs) -> Result<Value, Error>,
-) {
-    environment.add_filter(
-        name,
-        move |state: &State<'_, '_>, value: Value, arguments: Rest<ValueOrKwargs>| {
-            let bound = bind(name, options, &arguments.into_values())?;
-            let given =
-                options.iter().zip(bound).filter_map(|(option, value)| Some(((*option).to_owned(), value?)));
-            let given = given.collect::<Kwargs>();
-            ordered(name, &value, &given)?;
-            filter(state, operators::items(value)?, given)
-        },
-    );
-}
-
-/// Refuses items in which `attribute` is a method of Python's and no key: minijinja does not find it.
-fn keys_only(filter: &str, value: &Value, attribute: &Value) -> Result<(), Error> {
-    let is_method = |part: &str| methods::is_one(part);
-    if !attribute.as_str().is_some_and(|path| path.split('.').any(is_method)) {
-        return Ok(());
-    }
-    for item in operators::items(value.clone())?.try_iter()? {
-        if type_name(&order::by_path(item, attribute)?) == "object" {
-            return Err(invalid(format!("{filter}: `{attribute}` is a method where there is no such key")));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses what Python cannot sort: minijinja gives any two values an order.
-fn ordered(name: &str, value: &Value, options: &Kwargs) -> Result<(), Error> {
-    let option =
-        |name: &str| if options.has(name) { options.peek::<Value>(name).map(Some) } else { Ok(None) };
-    match name {
-        "unique" => {
-            let attribute = option("attribute")?.filter(|attribute| !attribute.is_none());
-            for item in operators::items(value.clone())?.try_iter()? {
-                let key = attribute.iter().try_fold(item, order::by_path)?;
-                if matches!(type_name(&key), "list" | "dict") {
-                    return Err(invalid(format!(
-                        "unique: Python does not compare values of the type {}",
-                        type_name(&key)
-                    )));
-                }
-            }
-            Ok(())
-        }
-        "dictsort" => {
-            let by_value = option("by")?.is_some_and(|by| by.as_str() == Some("value"));
-            let pairs = value.as_object().and_then(|object| object.try_iter_pairs()).into_iter().flatten();
-            order::check_keys(name, pairs.map(|(key, value)| if by_value { value } else { key }).collect())
-        }
-        "groupby" => {
-            let default = option("default")?.unwrap_or_default();
-            order::check(name, value, option("attribute")?.as_ref(), &default)
-        }
-        _ => {
-            let attribute = option("attribute")?.filter(|attribute| !attribute.is_none());
-            order::check(name, value, attribute.as_ref(), &Value::UNDEFINED)
-        }
-    }
-}
-
 /// `attr(value, name)`: no keys, as Python tells them from attributes.
 fn attribute(arguments: &[Value]) -> Result<Value, Error> {
     let [value, name] = bind("attr", ["value", "name"], arguments)?;
     let value = value.ok_or_else(|| missing("attr", "value"))?;
     let name = text_of(&name.ok_or_else(|| missing("attr", "name"))?)?;
     match type_name(&value) {
-        "undefined" => Ok(Value::UNDEFINED),
+        "undefined" => Err(invalid("attr: the value is undefined")),
         "str" | "list" | "tuple" | "dict" if !methods::has(&value, &name) => Ok(Value::UNDEFINED),
         _ => operators::attribute(value, name),
     }
-}
-
-/// One of minijinja's filters that take a count and a filling by place only.
-fn placed(
-    environment: &mut Environment<'static>,
-    name: &'static str,
-    names: [&'static str; 3],
-    filter: fn(&State<'_, '_>, Value, usize, Option<Value>) -> Result<Value, Error>,
-) {
-    environment.add_filter(name, move |state: &State<'_, '_>, arguments: Rest<ValueOrKwargs>| {
-        let [value, count, fill] = bind(name, names, &arguments.into_values())?;
-        let value = operators::items(value.ok_or_else(|| missing(name, names[0]))?)?;
-        let count = usize::try_from(count.ok_or_else(|| missing(name, names[1]))?)?;
-        filter(state, value, count, fill.filter(|fill| !fill.is_none()))
-    });
 }
 
 /// The value of a filter without options.

@@ -2,6 +2,8 @@
 
 use minijinja::{Error, ErrorKind, Value, value::ValueKind};
 
+use super::lazy::{Generator, Range, View};
+
 /// Longest text that a template may make, in bytes.
 pub(super) const TEXT: usize = 64 << 20;
 
@@ -26,6 +28,11 @@ pub(super) fn is_namespace(value: &Value) -> bool {
     value.kind() == ValueKind::Map && is_of_type(value, "Namespace")
 }
 
+/// Whether `value` is a macro, or what a `call` block gives to one.
+pub(super) fn is_macro(value: &Value) -> bool {
+    value.kind() == ValueKind::Map && is_of_type(value, "::Macro")
+}
+
 fn is_of_type(value: &Value, name: &str) -> bool {
     value.as_object().is_some_and(|object| object.type_name().ends_with(name))
 }
@@ -45,7 +52,9 @@ pub(super) fn type_name(value: &Value) -> &'static str {
         ValueKind::Map if is_of_type(value, "::Macro") || is_of_type(value, "::Loop") => "object",
         ValueKind::Map => "dict",
         ValueKind::Iterable => "iterable",
-        _ => "object",
+        ValueKind::Plain if value.downcast_object_ref::<Generator>().is_some() => "generator",
+        ValueKind::Plain if value.downcast_object_ref::<Range>().is_some() => "range",
+        _ => value.downcast_object_ref::<View>().map_or("object", View::type_name),
     }
 }
 
@@ -102,15 +111,38 @@ pub(super) fn write_repr(out: &mut String, value: &Value, depth: usize) -> Resul
     };
     match type_name(value) {
         "undefined" => out.push_str("Undefined"),
+        "str" if value.is_safe() => {
+            out.push_str("Markup(");
+            quote(out, value.as_str().unwrap_or_default());
+            out.push(')');
+        }
         "str" => quote(out, value.as_str().unwrap_or_default()),
         "float" => out.push_str(&f64::try_from(value.clone()).map(float).unwrap_or_default()),
         "tuple" => items(out, "(", ")")?,
         "list" | "iterable" => items(out, "[", "]")?,
         "dict" => write_pairs(out, value, depth)?,
+        view @ ("dict_items" | "dict_keys" | "dict_values") => {
+            out.push_str(view);
+            items(out, "([", "])")?;
+        }
+        "range" => {
+            if let Some(Range { start, stop, step }) = value.downcast_object_ref() {
+                out.push_str(&format!("range({start}, {stop}"));
+                if *step != 1 {
+                    out.push_str(&format!(", {step}"));
+                }
+                out.push(')');
+            }
+        }
         "namespace" => {
             out.push_str("<Namespace ");
             write_pairs(out, value, depth)?;
             out.push('>');
+        }
+        "generator" => {
+            let message =
+                "what a filter such as `map` or `select` gives has no text: `|list` makes a list of it";
+            return Err(invalid(message));
         }
         // Python writes where in the memory it is.
         "object" => return Err(invalid("a function, a method or a block has no text")),

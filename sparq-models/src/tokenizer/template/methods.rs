@@ -2,13 +2,11 @@
 
 pub(super) mod text;
 
-use minijinja::{
-    Error, ErrorKind, State, Value,
-    value::{Tuple, ValueKind},
-};
+use minijinja::{Error, ErrorKind, State, Value, value::ValueKind};
 
-use super::arguments::bind;
+use super::arguments::{bind, split};
 use super::format::{invalid, is_namespace, type_name};
+use super::lazy::View;
 
 /// The methods of dictionaries.
 pub(super) const DICTIONARY: &[&str] = &[
@@ -44,6 +42,13 @@ const CHANGING: &[&str] = &[
 const LISTS: &[&str] =
     &["append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"];
 const TUPLES: &[&str] = &["count", "index"];
+
+/// Methods whose arguments may have names.
+const BY_NAME: &[&str] = &["expandtabs", "format", "rsplit", "split", "splitlines"];
+
+/// Methods of texts that escape their arguments where the text is marked as safe.
+const ESCAPING: &[&str] =
+    &["center", "format", "join", "ljust", "partition", "replace", "rjust", "rpartition"];
 
 /// What can be called of a loop.
 const OF_LOOPS: &[&str] = &["changed", "cycle"];
@@ -85,12 +90,27 @@ pub(super) fn call(
     method: &str,
     arguments: &[Value],
 ) -> Result<Value, Error> {
+    if value.kind() != ValueKind::Map || !is_namespace(value) {
+        by_place(method, arguments)?;
+    }
     match value.kind() {
+        ValueKind::String if value.is_safe() && ESCAPING.contains(&method) => {
+            Err(invalid(format!("`{method}` of a safe text is not supported")))
+        }
         ValueKind::String => text::call(value.as_str().unwrap_or_default(), method, arguments),
         ValueKind::Map if is_namespace(value) => Err(Error::from(ErrorKind::UnknownMethod)),
         ValueKind::Map if DICTIONARY.contains(&method) => dictionary(value, method, arguments),
         ValueKind::Seq => list(value, method, arguments),
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+/// Most methods of Python take no arguments by name.
+fn by_place(method: &str, arguments: &[Value]) -> Result<(), Error> {
+    let named = split(arguments)?.1.is_some_and(|named| named.args().next().is_some());
+    match named && !BY_NAME.contains(&method) {
+        true => Err(invalid(format!("{method} takes no arguments by name"))),
+        false => Ok(()),
     }
 }
 
@@ -110,17 +130,9 @@ fn dictionary(value: &Value, method: &str, arguments: &[Value]) -> Result<Value,
             let found = value.as_object().and_then(|object| object.get_value(&key));
             Ok(found.or(default).unwrap_or_else(|| Value::from(())))
         }
-        "items" => {
+        "items" | "keys" | "values" => {
             bind(method, [], arguments)?;
-            Ok(pairs().map(|(key, value)| Value::from(Tuple::from([key, value]))).collect())
-        }
-        "keys" => {
-            bind(method, [], arguments)?;
-            Ok(pairs().map(|(key, _)| key).collect())
-        }
-        "values" => {
-            bind(method, [], arguments)?;
-            Ok(pairs().map(|(_, value)| value).collect())
+            Ok(View::of(value, method).unwrap_or_default())
         }
         "copy" => {
             bind(method, [], arguments)?;

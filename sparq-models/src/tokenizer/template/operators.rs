@@ -9,7 +9,8 @@ use minijinja::{
 };
 
 use super::arguments::split;
-use super::format::{NESTING, check_length, invalid, is_namespace, text_of, type_name};
+use super::format::{NESTING, check_length, invalid, is_macro, is_namespace, text_of, type_name};
+use super::lazy::{Generator, Range, View, is_lazy, slice};
 use super::methods;
 use super::percent::percent;
 
@@ -28,6 +29,9 @@ pub(super) fn register(environment: &mut Environment<'static>) {
     environment.add_function("_kept", |value: Value, _namespace: Rest<Value>| stored(value, 1));
     environment.add_function("_attr", attribute);
     environment.add_function("_item", item);
+    environment.add_function("_slice", slice);
+    environment.add_function("_key", key);
+    environment.add_function("range", Range::call);
     environment.add_function("dict", |arguments: Rest<ValueOrKwargs>| dictionary(&arguments.into_values()));
     environment.add_function("namespace", |arguments: Rest<ValueOrKwargs>| {
         let values = dictionary(&arguments.into_values())?;
@@ -44,10 +48,14 @@ pub(super) fn register(environment: &mut Environment<'static>) {
         true => Value::from_object(Undefined),
         false => value,
     });
-    environment.add_function("_argument", |value: Value| match value.downcast_object_ref::<Undefined>() {
+    environment.add_function("_argument", argument);
+}
+
+fn argument(value: Value) -> Value {
+    match value.downcast_object_ref::<Undefined>() {
         Some(_) => Value::UNDEFINED,
         None => value,
-    });
+    }
 }
 
 fn fold(
@@ -64,7 +72,7 @@ fn unsupported(sign: &str, left: &Value, right: &Value) -> Error {
     invalid(format!("`{sign}` is not defined between {} and {}", type_name(left), type_name(right)))
 }
 
-fn add(sign: &str, left: Value, right: Value) -> Result<Value, Error> {
+pub(super) fn add(sign: &str, left: Value, right: Value) -> Result<Value, Error> {
     match (type_name(&left), type_name(&right)) {
         ("str", "str") => {
             let (a, b) = (left.as_str().unwrap_or_default(), right.as_str().unwrap_or_default());
@@ -100,6 +108,7 @@ fn add(sign: &str, left: Value, right: Value) -> Result<Value, Error> {
 
 pub(super) fn modulo(sign: &str, left: Value, right: Value) -> Result<Value, Error> {
     match (type_name(&left), type_name(&right)) {
+        ("str", _) if left.is_safe() => Err(invalid("`%` of a safe text is not supported")),
         ("str", _) => percent(left.as_str().unwrap_or_default(), &right),
         ("int" | "bool", "int" | "bool") => {
             let (a, b) =
@@ -226,6 +235,7 @@ pub(super) fn items(value: Value) -> Result<Value, Error> {
         "str" => Ok(value.as_str().unwrap_or_default().chars().map(|c| Value::from(c.to_string())).collect()),
         "list" | "tuple" | "dict" => Ok(value),
         "iterable" => collect(&value),
+        _ if is_lazy(&value) => collect(&value),
         name => Err(invalid(format!("{name} is not iterable"))),
     }
 }
@@ -265,18 +275,30 @@ fn check_nesting(value: &Value, depth: usize) -> Result<(), Error> {
     if depth > NESTING || depth > 0 && is_namespace(value) {
         return Err(invalid("a value is nested too deeply, or holds a namespace"));
     }
+    if depth > 0 && is_macro(value) {
+        return Err(invalid("a list, a dictionary or a namespace that holds a macro is not supported"));
+    }
     match type_name(value) {
         "list" | "tuple" => value.try_iter()?.try_for_each(|item| check_nesting(&item, depth + 1)),
         "dict" => {
             let pairs = value.as_object().and_then(|object| object.try_iter_pairs());
             pairs.into_iter().flatten().try_for_each(|(_, item)| check_nesting(&item, depth + 1))
         }
-        _ => Ok(()),
+        _ => {
+            let generator = value.downcast_object_ref().map(Generator::left);
+            let view = value.downcast_object_ref().map(|view: &View| vec![view.dictionary.clone()]);
+            let method = value.downcast_object_ref().map(|method: &Method| vec![method.value.clone()]);
+            let inside = generator.or(view).or(method).unwrap_or_default();
+            inside.iter().try_for_each(|item| check_nesting(item, depth + 1))
+        }
     }
 }
 
 /// `value.name`: methods come before keys. Those that change a value are undefined in Jinja2's sandbox.
 pub(super) fn attribute(value: Value, name: String) -> Result<Value, Error> {
+    if is_macro(&value) && name != "name" {
+        return Err(invalid(format!("`{name}` of a macro is not supported")));
+    }
     match methods::of(&value, &name) {
         Some(true) => Ok(Value::from_object(Method { value, name })),
         Some(false) => Ok(Value::UNDEFINED),
@@ -286,6 +308,9 @@ pub(super) fn attribute(value: Value, name: String) -> Result<Value, Error> {
 
 /// `value[key]`: keys come before methods.
 pub(super) fn item(value: Value, key: Value) -> Result<Value, Error> {
+    if type_name(&key) == "float" && type_name(&value) != "dict" {
+        return Ok(Value::UNDEFINED);
+    }
     let found = value.get_item(&key)?;
     match key.as_str() {
         Some(name) if found.is_undefined() && methods::of(&value, name) == Some(true) => {
@@ -308,7 +333,19 @@ impl Object for Method {
     }
 
     fn call(self: &Arc<Self>, state: &mut State<'_, '_>, arguments: &[Value]) -> Result<Value, Error> {
-        methods::call(state, &self.value, &self.name, arguments)
+        let arguments: Vec<Value> = arguments.iter().cloned().map(argument).collect();
+        methods::call(state, &self.value, &self.name, &arguments)
+    }
+}
+
+/// A key of a dictionary: lists and dictionaries are none.
+fn key(value: Value) -> Result<Value, Error> {
+    match type_name(&value) {
+        "list" | "dict" | "iterable" | "dict_items" | "dict_keys" => {
+            Err(invalid(format!("{} is no key of a dictionary", type_name(&value))))
+        }
+        "tuple" => value.try_iter()?.try_for_each(|item| key(item).map(|_| ())).map(|()| value),
+        _ => Ok(value),
     }
 }
 

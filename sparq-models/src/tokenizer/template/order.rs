@@ -8,6 +8,7 @@ use minijinja::{
 };
 
 use super::format::{NESTING, invalid, type_name};
+use super::lazy::is_lazy;
 use super::operators::{integer, items};
 
 /// Comparisons by their tests.
@@ -67,6 +68,8 @@ fn contains(container: &Value, item: &Value) -> Result<bool, Error> {
         ("undefined", _) => Ok(false),
         ("dict", _) => Ok(container.as_object().is_some_and(|object| object.get_value(item).is_some())),
         ("list" | "tuple" | "iterable", _) => Ok(container.try_iter()?.any(|other| other == *item)),
+        // A generator is gone through as far as the item.
+        _ if is_lazy(container) => Ok(container.try_iter()?.any(|other| other == *item)),
         (name, _) => Err(invalid(format!("`in` is not defined between {} and {name}", type_name(item)))),
     }
 }

@@ -143,19 +143,19 @@ fn normalize(source: &str) -> String {
 fn edits(source: &str) -> Result<Edits, SyntaxError> {
     let mut edits = Edits::default();
     let mut blocks = statement::Blocks::default();
-    let macros = names::macros_with_defaults(source);
+    let defaults = names::macros_have_defaults(source);
     for part in parts(source) {
         let mentioned = edits.mentions.len();
         match part? {
             // minijinja drops a line break behind `{% raw %}`.
             Part::Raw { end } => edits.close(end, "+"),
             Part::Output { tokens, range } => {
-                let mut parser = expression::Parser::new(source, &tokens, range, &mut edits, &macros);
+                let mut parser = expression::Parser::new(source, &tokens, range, &mut edits, defaults);
                 parser.hidden = blocks.hidden();
                 parser.output()?;
             }
             Part::Statement { tokens, range } => {
-                let mut parser = expression::Parser::new(source, &tokens, range, &mut edits, &macros);
+                let mut parser = expression::Parser::new(source, &tokens, range, &mut edits, defaults);
                 parser.hidden = blocks.hidden();
                 blocks.statement(parser)?;
             }

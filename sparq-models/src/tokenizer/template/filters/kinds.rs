@@ -3,15 +3,17 @@
 use minijinja::{Environment, Error, Value};
 
 use super::super::format::{invalid, text_of, type_name};
+use super::super::lazy::is_lazy;
 use super::super::operators::modulo;
 
 pub(super) fn register(environment: &mut Environment<'static>) {
     environment.add_test("iterable", |value: &Value| {
         matches!(type_name(value), "str" | "list" | "tuple" | "dict" | "iterable" | "undefined")
+            || is_lazy(value)
     });
     // What has a length and items by index.
     environment.add_test("sequence", |value: &Value| match type_name(value) {
-        "str" | "list" | "tuple" | "dict" | "undefined" => true,
+        "str" | "list" | "tuple" | "dict" | "range" | "undefined" => true,
         "iterable" => value.len().is_some(),
         _ => false,
     });

@@ -11,6 +11,12 @@ use crate::tokenizer::template::methods;
 
 type Result<T> = std::result::Result<T, SyntaxError>;
 
+/// What Python knows of a macro beside its name.
+const OF_MACROS: [&str; 5] = ["arguments", "caller", "catch_kwargs", "catch_varargs", "explicit_caller"];
+
+/// Functions that Jinja2 knows, and not the template; they see what is undefined.
+const FUNCTIONS: [&str; 6] = ["dict", "loop", "namespace", "raise_exception", "range", "strftime_now"];
+
 /// A part of an expression.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Node {
@@ -31,8 +37,8 @@ pub(super) struct Parser<'a> {
     pub(super) edits: &'a mut Edits,
     /// How many calls deep the parser is.
     inside: usize,
-    /// Macros whose arguments have defaults.
-    macros: &'a [String],
+    /// Whether there are macros whose arguments have defaults.
+    pub(super) defaults: bool,
     /// Names that mean something here that is not supported.
     pub(super) hidden: Vec<&'static str>,
 }
@@ -43,9 +49,9 @@ impl<'a> Parser<'a> {
         tokens: &'a [Token],
         tag: Range<usize>,
         edits: &'a mut Edits,
-        macros: &'a [String],
+        defaults: bool,
     ) -> Self {
-        Self { source, tokens, at: 0, tag, edits, inside: 0, macros, hidden: vec![] }
+        Self { source, tokens, at: 0, tag, edits, inside: 0, defaults, hidden: vec![] }
     }
 
     /// The range of the whole tag.
@@ -326,6 +332,10 @@ impl<'a> Parser<'a> {
                     let message = format!("`{word}` of a macro is not supported");
                     return Err(SyntaxError::new(token.start..token.end, message));
                 }
+                if word == "self" && matches!(self.peek(), "." | "[") {
+                    let message = "what `self` names, the blocks of the template, is not supported";
+                    return Err(SyntaxError::new(token.start..token.end, message));
+                }
                 if self.peek() == "(" {
                     self.mention(Name::Function, token);
                 }
@@ -347,6 +357,10 @@ impl<'a> Parser<'a> {
                 "[" => self.items(node, "]", Self::expression),
                 "{" => self.items(node, "}", |parser| {
                     let key = parser.expression()?;
+                    if !key.constant {
+                        parser.edits.open(key.start, "_key(");
+                        parser.edits.close(key.end, ")");
+                    }
                     parser.expect(":")?;
                     let value = parser.expression()?;
                     parser.deeper(key, value)
@@ -382,10 +396,12 @@ impl<'a> Parser<'a> {
     }
 
     fn postfix(&mut self, mut node: Node) -> Result<Node> {
+        let mut method = false;
         loop {
             let start = node.start;
             match self.peek() {
                 "." => {
+                    method = true;
                     let dot = self.next()?;
                     let name = match self.kind() {
                         Some(Kind::Name | Kind::Integer) => self.next()?,
@@ -396,42 +412,41 @@ impl<'a> Parser<'a> {
                     let of_loop = &self.source[start..dot.start] == "loop";
                     if self.peek() == "(" {
                         self.mention(Name::Method, name);
-                    } else if methods::is_one(word) && !of_loop {
+                    } else if (methods::is_one(word) || OF_MACROS.contains(&word)) && !of_loop {
                         self.edits.open(start, "_attr(");
                         self.edits.replace(dot.start, name.end, format!(", \"{word}\")"));
                     }
                 }
                 "[" => {
+                    method = false;
                     let open = self.next()?;
                     let first = self.at;
-                    let index = self.subscript()?;
+                    let (index, part) = self.subscript()?;
                     node = self.deeper(node, index)?;
                     let close = self.expect("]")?;
                     node.end = close.end;
-                    if self.may_name_a_method(&self.tokens[first..self.at - 1]) {
+                    if part {
+                        self.edits.open(start, "_slice(");
+                        self.edits.replace(open.start, open.end, ", ");
+                        self.edits.replace(close.start, close.end, ")");
+                    } else if self.may_name_a_method(&self.tokens[first..self.at - 1]) {
                         self.edits.open(start, "_item(");
                         self.edits.replace(open.start, open.end, ", ");
                         self.edits.replace(close.start, close.end, ")");
                     }
                 }
-                "(" => node = self.call(node)?,
+                "(" => {
+                    node = self.call(node, method)?;
+                    method = false;
+                }
                 _ => return Ok(node),
             }
         }
     }
 
-    /// Whether an index may be the name of a method: neither a number, nor a part, nor another text.
+    /// Whether an index may be the name of a method: neither a number nor another text.
     fn may_name_a_method(&self, index: &[Token]) -> bool {
         let word = |token: &Token| &self.source[token.start..token.end];
-        let mut depth = 0;
-        for token in index.iter().filter(|token| token.kind == Kind::Operator) {
-            match word(token) {
-                "[" | "(" | "{" => depth += 1,
-                "]" | ")" | "}" => depth -= 1,
-                ":" if depth == 0 => return false,
-                _ => {}
-            }
-        }
         match index {
             [token] if token.kind == Kind::Text => {
                 let text = word(token).get(1..word(token).len() - 1).unwrap_or_default();
@@ -447,34 +462,45 @@ impl<'a> Parser<'a> {
         self.edits.mentions.push(Mention { name, range: token.start..token.end, conditional });
     }
 
-    /// `index` or `start:stop:step`.
-    fn subscript(&mut self) -> Result<Node> {
+    /// `index` or `start:stop:step`, for which it returns true.
+    fn subscript(&mut self) -> Result<(Node, bool)> {
         let here = self.place();
         let mut node = Node { start: here, end: here, depth: 0, constant: false };
-        let mut any = false;
+        let mut colons = 0;
+        // Whether a part of the three is there.
+        let mut filled = false;
         while self.peek() != "]" {
-            if !self.skip(":") {
+            if self.peek() == ":" && colons < 2 {
+                let colon = self.next()?;
+                self.edits.replace(colon.start, colon.end, if filled { ", " } else { "none, " });
+                (colons, filled) = (colons + 1, false);
+            } else if filled {
+                return Err(self.unexpected("`]`"));
+            } else {
                 let part = self.expression()?;
                 node = Node { depth: node.depth.max(part.depth), ..node };
-            }
-            any = true;
-            if self.peek() == "," {
-                return Err(self.unexpected("`]`"));
-            }
-            if self.at_end() {
-                break;
+                filled = true;
             }
         }
-        match any {
-            true => Ok(node),
-            false => Err(self.unexpected("an index")),
+        if colons == 0 && !filled {
+            return Err(self.unexpected("an index"));
         }
+        if colons > 0 {
+            let missing = 2 - colons + usize::from(!filled);
+            let none = vec!["none"; missing].join(", ");
+            let place = self.place();
+            let comma = if filled && missing > 0 { ", " } else { "" };
+            self.edits.close(place, format!("{comma}{none}"));
+        }
+        Ok((node, colons > 0))
     }
 
-    fn call(&mut self, callee: Node) -> Result<Node> {
+    /// The arguments of a call; `named` is that of a method, a filter or a test, which is no macro.
+    fn call(&mut self, callee: Node, named: bool) -> Result<Node> {
         let name = &self.source[callee.start..callee.end];
         let recursion = name == "loop";
-        let with_defaults = self.macros.iter().any(|other| other == name);
+        // Any other value may be a macro.
+        let with_defaults = self.defaults && !named && !FUNCTIONS.contains(&name);
         self.expect("(")?;
         let mut node = callee;
         while self.peek() != ")" {
@@ -515,7 +541,7 @@ impl<'a> Parser<'a> {
                     self.skip("not");
                     node = self.test(node)?;
                 }
-                "(" => node = self.call(node)?,
+                "(" => node = self.call(node, false)?,
                 _ => return Ok(node),
             }
         }
@@ -535,7 +561,7 @@ impl<'a> Parser<'a> {
         self.mention(Name::Filter, name);
         let node = self.deeper(value, Node { end: name.end, ..value })?;
         match self.peek() {
-            "(" => self.call(node),
+            "(" => self.call(node, true),
             _ => Ok(node),
         }
     }
@@ -545,7 +571,7 @@ impl<'a> Parser<'a> {
         self.mention(Name::Test, name);
         let node = self.deeper(value, Node { end: name.end, ..value })?;
         let argument = match (self.kind(), self.peek()) {
-            (Some(Kind::Operator), "(") => return self.call(node),
+            (Some(Kind::Operator), "(") => return self.call(node, true),
             (Some(Kind::Operator), "[" | "{") | (Some(Kind::Text | Kind::Integer | Kind::Float), _) => true,
             (Some(Kind::Name), "is") => {
                 return Err(SyntaxError::new(value.start..node.end, "tests cannot be chained with `is`"));

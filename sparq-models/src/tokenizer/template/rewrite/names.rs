@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::lexer::{Kind, Part, parts};
+use super::lexer::{Kind, Part, Token, parts};
 
 /// What a name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,19 +22,12 @@ pub(in super::super) struct Mention {
     pub(in super::super) conditional: bool,
 }
 
-/// Names of macros some of whose arguments have defaults, `caller` for blocks that are given to macros.
-pub(super) fn macros_with_defaults(source: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    for part in parts(source) {
-        let Ok(Part::Statement { tokens, .. }) = part else { continue };
-        let words: Vec<&str> = tokens.iter().map(|token| &source[token.start..token.end]).collect();
-        let has_default =
-            tokens.iter().any(|token| token.kind == Kind::Operator && &source[token.start..token.end] == "=");
-        match words.as_slice() {
-            ["macro", name, ..] if has_default => names.push((*name).to_owned()),
-            ["call", "(", ..] if has_default => names.push("caller".to_owned()),
-            _ => {}
-        }
-    }
-    names
+/// Whether arguments of macros, or of blocks that are given to macros, have defaults.
+pub(super) fn macros_have_defaults(source: &str) -> bool {
+    parts(source).any(|part| {
+        let Ok(Part::Statement { tokens, .. }) = part else { return false };
+        let word = |token: &Token| &source[token.start..token.end];
+        tokens.first().is_some_and(|token| matches!(word(token), "macro" | "call"))
+            && tokens.iter().any(|token| token.kind == Kind::Operator && word(token) == "=")
+    })
 }

@@ -104,8 +104,12 @@ impl Blocks {
             "autoescape" => {
                 return Err(SyntaxError::new(parser.tag(), "the statement `autoescape` is not supported"));
             }
-            "block" => return self.enter(name, parser.tag()),
-            "else" | "break" | "continue" => {}
+            "block" => {
+                self.no_scope_of_its_own(&parser)?;
+                return self.enter(name, parser.tag());
+            }
+            "break" | "continue" => self.jump(name, &parser)?,
+            "else" => {}
             "include" | "import" | "extends" | "from" => {
                 let message = format!("`{name}` needs another template, and there is none");
                 return Err(SyntaxError::new(parser.tag(), message));
@@ -123,6 +127,27 @@ impl Blocks {
             parser.edits.replace(colon.start, colon.end, " ");
         }
         parser.end()
+    }
+
+    /// A jump out of a block in a loop would leave what minijinja gathers for it, or its names, behind.
+    fn jump(&self, name: &str, parser: &Parser<'_>) -> Result<()> {
+        let message = match self.open.iter().rev().find(|(open, _)| open != "if") {
+            Some((open, _)) if open == "for" => return Ok(()),
+            Some((open, _)) => format!("`{name}` inside of `{open}` is not supported"),
+            None => format!("`{name}` outside of a loop"),
+        };
+        Err(SyntaxError::new(parser.tag(), message))
+    }
+
+    /// A block of Jinja2 does not see the names of the loop or the macro around it.
+    fn no_scope_of_its_own(&self, parser: &Parser<'_>) -> Result<()> {
+        match self.open.iter().find(|(open, _)| !matches!(open.as_str(), "if" | "block")) {
+            None => Ok(()),
+            Some((open, _)) => {
+                let message = format!("a `block` inside of `{open}` is not supported");
+                Err(SyntaxError::new(parser.tag(), message))
+            }
+        }
     }
 
     fn leave(&mut self, block: &str, parser: &mut Parser<'_>, keyword: Range<usize>) -> Result<()> {
@@ -292,13 +317,11 @@ fn signature(parser: &mut Parser<'_>) -> Result<Vec<String>> {
     parser.expect("(")?;
     let mut names = Vec::new();
     let mut behind = Vec::new();
-    let mut has_default = false;
     while parser.peek() != ")" {
         let name = parser.name()?;
         let name = &parser.source[name.start..name.end];
         names.push(name.to_owned());
         if parser.skip("=") {
-            has_default = true;
             let edits = parser.edits.count();
             let node = parser.expression()?;
             if !node.constant {
@@ -314,7 +337,8 @@ fn signature(parser: &mut Parser<'_>) -> Result<Vec<String>> {
         }
     }
     parser.expect(")")?;
-    if has_default {
+    // A call may give what is undefined to any macro in a form that tells it from a default.
+    if parser.defaults && !behind.is_empty() {
         behind_tag(parser, &behind);
     }
     Ok(names)
