@@ -92,3 +92,36 @@ SNIPPETS = ["{{ " + expression + " }}" for expression in EXPRESSIONS] + [
     "{% set ns = namespace(_a=1) %}{{ ns._a }}", "{% set ns = namespace() %}{% set ns._a = 1 %}{{ ns._a }}",
     "{% with a = 1, %}{{ a }}{% endwith %}", "{% set x = {'a': 1}['items'] %}{% for k, v in x() %}{{ k }}{{ v }}{% endfor %}",
 ]
+
+# Generators, views of dictionaries, ranges, parts, scopes, names.
+S = "messages|selectattr('role', 'eq', 'zz')"
+SNIPPETS += [
+    "{% set sys = " + S + " %}{% if sys %}[t]{% endif %}x",
+    "{% set g = messages|map(attribute='role') %}{{ g|first }}{{ g|first }}{{ g|join(',') }}|{{ g|list }}",
+    "{% set g = [1, 2, 3]|select('odd') %}{{ 1 in g }}{{ 1 in g }}{{ g|list }}",
+    "{% set g = [1, 2]|reverse %}{% for x in g %}{{ x }}{{ loop.last }}{{ loop.length }}{% endfor %}{% for x in g %}z{% endfor %}",
+    "{% set g = [1]|select %}{{ g == g }}{{ [1]|select == [1] }}{{ ([1]|select) == ([1]|select) }}",
+    "{{ [1]|select|length }}", "{{ [1]|batch(1)|length }}", "{{ [1]|unique|tojson }}", "{{ {}|items|length }}", "{{ [1]|reverse|length }}", "{{ [1]|select|last }}", "{{ [1]|select + [2] }}",
+    "{{ [1]|map('string') is sequence, [1]|reverse is iterable, {}.keys() is sequence, range(1) is sequence, {}.items() is iterable }}",
+    "{{ none|map('upper')|list, nope|select|list, [1, 2]|select|reverse, nope|items|list }}", "{{ none|unique|list }}", "{{ none|batch(2)|list }}", "{{ none|items|list }}", "{{ none|reverse }}", "{{ 5|map('upper')|list }}",
+    "{{ [1, 2, 3]|batch(2)|first, [3, 1]|select|sort, [3, 1]|select|max, [3, 1]|select|sum, ([1]|select)[0] is defined }}{% if {}|items %}T{% endif %}{% if []|reverse %}T{% endif %}",
+    "{{ {'a': 1}.items(), {'a': 1}.keys(), {'a': 1}.values(), {}.items() }}{% if {}.items() %}T{% endif %}{{ {'a': 1}.items()|length }}{{ {'a': 1}.values()|last }}",
+    "{{ 'a' in {'a': 1}.keys(), 1 in {'a': 1}.values(), ('a', 1) in {'a': 1}.items(), {'a': 1}.keys()[0] is defined, {'a': 1}.keys() == {'a': 2}.keys(), {}.keys() == [] }}",
+    "{{ {}.items()|tojson }}", "{{ {}.keys() + [] }}", "{{ range(3)|tojson }}", "{{ range(3) + [1] }}", "{{ dict({'a': 1}.items()), {'b': 1, 'a': 2}.keys()|sort, {'a': 1}.items()|map('first')|list }}",
+    "{{ range(3), range(5, 0, -2), range(10)[2:5], range(10)[::3], range(9)[-3:], range(3)[-1], range(3)[7] is defined, range(2, 3).stop, 'x' ~ range(3) }}{% for x in range(5)[::-1] %}{{ x }}{% endfor %}",
+    "{{ range(0) == range(2, 2), range(3) == [0, 1, 2], 2 in range(3), range(4)|sum, range(3)|last }}", "{{ range(100001) }}", "{{ range(1, 2, 0) }}", "{{ range('a') }}", "{{ range(2.0) }}", "{{ range(stop=3) }}",
+    "{{ 'abc'[1:], 'abc'[:-1], 'abc'[::2], 'abc'[:], 'abc'[::], 'abc'[5:], 'abc'[-9:2], 'abc'[::-2], 'abc'[2:0:-1], (1, 2, 3)[1:], [1, 2, 3][-2:], 'é日😀'[1:2] }}{% set i = 1 %}{{ 'abc'[i:i + 1] }}{{ 'abc'[none:2] }}",
+    "{{ nope[1:] }}", "{{ 'abc'[::0] }}", "{{ 'abc'[1:2:1:1] }}", "{{ 'abc'[] }}", "{{ 'abc'[1.0] }}{{ messages[0.0] is defined }}",
+    "{{ nope|sum }}{{ [1, 2.5, true]|sum }}{{ [[1], [2]]|sum(start=[]) }}", "{{ none|sum }}", "{{ [nope]|sum }}", "{{ messages|sum(attribute='x') }}", "{{ ['a']|sum(start='') }}",
+    "{{ 1 in 'a1' }}", "{{ nope|float }}", "{{ nope|indent }}", "{{ none|indent }}", "{{ 3|indent }}", "{{ nope is odd }}", "{{ nope|attr('x') is defined }}",
+    "{{ 'a'.replace(old='a', new='b') }}", "{{ 'a'.center(width=3) }}", "{{ {'a': 1}.get(key='a') }}", "{{ [1].index(value=1) }}", "{{ 'ab'.split(sep='b'), 'a b'.split(maxsplit=1), 'a'|replace('a', 'b', none), 'aa'.find('a', none, none) }}",
+    "{{ 'a'.split('b', none) }}", "{{ 'a'.center(none) }}", "{{ 'a'.replace('a', 'b', none) }}", "{{ 'a'|indent(none) }}", "{{ 'a'|truncate(none) }}", "{{ 'a'|center(none) }}", "{{ [1]|tojson(indent=2.0) }}",
+    "{{ '٣'|int, '٣.٥'|float, '１२'|int, '-४२'|int, '²'.isdecimal(), 'ß'.title() }}", "{{ 'ΑΣ'.title(), 'ΑΣ'.capitalize(), 'ας Σ'.swapcase(), 'ΑΣ'.swapcase(), 'ΑΒΣ'|title, 'ΑΣ'|title, 'ΑΣ ΒΣ.Σ'|capitalize }}",
+    "{{ ['<'|e], '<'|tojson }}", "{{ 1e999|int }}", "{{ ('1e999'|float)|int }}", "{{ '%d' % ('inf'|float) }}", "{{ '%05d' % ('nan'|float) }}", "{{ {[1]: 2} }}", "{{ {(1, [2]): 2} }}", "{% set k = [1] %}{{ {k: 2} }}", "{{ {'a' ~ 1: 2, (1, 2): 3, none: 4} }}",
+    "{% macro f(a, b='x') %}{{ a }}{{ b }}{% endmacro %}{% set g = f %}{{ g(1, nope) }}|{{ g(1) }}|{{ g(nope) }}{{ (f if true else g)(1, nope) }}{{ f.name }}",
+    "{% macro h(a) %}{{ a is defined }}{{ a }}{% endmacro %}{% macro f(b='x') %}{{ b }}{% endmacro %}{% set g = {'k': 3}['get'] %}{{ h(nope) }}{{ h(1) }}{{ range(2)|list }}{{ dict(a=nope).a is defined }}{{ g(nope, 5) }}{{ f() }}",
+    "{% set x = 1 %}{% block b %}{{ x }}{% set x = 2 %}{% endblock %}{{ x }}{% if true %}{% block c %}{{ messages|length }}{% endblock %}{% endif %}",
+    "{% if 1 -%}\x85\xa0\u2003\u3000 a{% endif %}\n\xa0{% if 1 %}b{% endif %}a\x1fb{% if 1 %}c{% endif %}", "{% break %}", "{% for x in [1] %}{% block b %}{% break %}{% endblock %}{% endfor %}",
+    "{% macro f() %}{{ caller() }}{% endmacro %}{% for x in [1] %}{% call f() %}{% break %}{% endcall %}{% endfor %}", "{% for x in [1, 2] %}{% set z %}{% for y in [1, 2] %}{% if y == x %}{% break %}{% endif %}{{ y }}{% endfor %}{% endset %}[{{ z }}]{% endfor %}",
+    "{% for k, v in {'a': 1, 'b': 2}.items() %}{{ k }}{{ v }}{{ loop.last }}{% endfor %}{% for k in {'a': 1}.keys()|reverse %}{{ k }}{% endfor %}{% set a, b = [1, 2]|map('string') %}{{ a }}{{ b }}",
+]

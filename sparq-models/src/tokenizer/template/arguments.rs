@@ -53,11 +53,10 @@ pub(super) fn text(function: &str, name: &str, value: Option<Value>) -> Result<S
     }
 }
 
-/// An integer, `default` where it is absent or none.
+/// An integer, `default` where it is absent.
 pub(super) fn integer(function: &str, name: &str, value: Option<Value>, default: i64) -> Result<i64, Error> {
     match value {
         None => Ok(default),
-        Some(value) if value.is_none() => Ok(default),
         Some(value) if matches!(type_name(&value), "int" | "bool") => match super::operators::integer(&value)
         {
             Some(number) => Ok(i64::try_from(number).unwrap_or(if number < 0 { i64::MIN } else { i64::MAX })),

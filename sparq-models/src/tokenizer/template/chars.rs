@@ -48,6 +48,17 @@ pub(super) fn is_decimal(c: char) -> bool {
     if c.is_ascii() { c.is_ascii_digit() } else { is(&DECIMAL, c) }
 }
 
+/// The value of a decimal digit.
+pub(super) fn decimal(c: char) -> Option<u32> {
+    if c.is_ascii() {
+        return c.to_digit(10);
+    }
+    // The digits of a script follow one another, from zero on.
+    let before = (1..50)
+        .take_while(|back| u32::from(c).checked_sub(*back).and_then(char::from_u32).is_some_and(is_decimal));
+    is_decimal(c).then(|| before.count() as u32 % 10)
+}
+
 /// `c.isdigit()`.
 pub(super) fn is_digit(c: char) -> bool {
     is_decimal(c) || DIGITS.iter().any(|&(first, last)| (first..=last).contains(&u32::from(c)))

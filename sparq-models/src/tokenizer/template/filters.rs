@@ -11,7 +11,8 @@ use minijinja::{
 
 use super::arguments::{bind, missing, truth};
 use super::format::{invalid, text_of, type_name};
-use super::{json, methods, operators};
+use super::methods::text::strip;
+use super::{chars, json, methods, operators};
 
 /// Filters and tests of minijinja that Jinja2 has not, where a template that names them is refused, and what is
 /// another one there.
@@ -110,22 +111,41 @@ fn int(arguments: &[Value]) -> Result<Value, Error> {
         return Err(invalid("int: `base` is from 2 to 36"));
     }
     let number = match (value.as_str(), type_name(&value)) {
-        (Some(text), _) => parse_int(text, base).or_else(|| truncate(parse_float(text)?)),
+        (Some(text), _) => match parse_int(text, base)? {
+            Some(number) => Some(number),
+            None => parse_float(text).filter(|number| number.is_finite()).map(truncate).transpose()?,
+        },
         (None, "int" | "bool") => return Ok(operators::integer(&value).map_or(value, operators::number)),
-        (None, "float") => truncate(f64::try_from(value)?),
+        (None, "float") => match f64::try_from(value)? {
+            number if number.is_nan() => None,
+            number => Some(truncate(number)?),
+        },
         _ => None,
     };
     Ok(number.map(operators::number).or(default).unwrap_or_else(|| Value::from(0)))
 }
 
-fn truncate(number: f64) -> Option<i128> {
-    // Beyond 128 bits an integer cannot be held.
-    (number.abs() < 1e38).then_some(number as i128)
+fn beyond() -> Error {
+    invalid("int: an integer beyond 128 bits")
+}
+
+fn truncate(number: f64) -> Result<i128, Error> {
+    match number.abs() < 1e38 {
+        true => Ok(number as i128),
+        false => Err(beyond()),
+    }
+}
+
+/// A text with the digits of every script as those of ASCII.
+fn with_ascii_digits(text: &str) -> String {
+    text.chars()
+        .map(|c| chars::decimal(c).and_then(|digit| char::from_digit(digit, 10)).unwrap_or(c))
+        .collect()
 }
 
 /// A text as Python's `int(text, base)` reads it.
-fn parse_int(text: &str, base: u32) -> Option<i128> {
-    let text = text.trim();
+fn parse_int(text: &str, base: u32) -> Result<Option<i128>, Error> {
+    let text = with_ascii_digits(strip(text, None, true, true));
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     let prefix = match base {
         2 => "0b",
@@ -138,15 +158,19 @@ fn parse_int(text: &str, base: u32) -> Option<i128> {
         _ => digits,
     };
     if !digits.starts_with(|c: char| c.is_digit(base)) || digits.ends_with('_') || digits.contains("__") {
-        return None;
+        return Ok(None);
     }
-    let number = i128::from_str_radix(&digits.replace('_', ""), base).ok()?;
-    Some(if text.starts_with('-') { -number } else { number })
+    let digits = digits.replace('_', "");
+    if !digits.chars().all(|c| c.is_digit(base)) {
+        return Ok(None);
+    }
+    let number = i128::from_str_radix(&digits, base).map_err(|_| beyond())?;
+    Ok(Some(if text.starts_with('-') { -number } else { number }))
 }
 
 /// A text as Python's `float(text)` reads it.
 fn parse_float(text: &str) -> Option<f64> {
-    let text = text.trim();
+    let text = with_ascii_digits(strip(text, None, true, true));
     if text.ends_with('_') || text.starts_with('_') || text.contains("__") {
         return None;
     }

@@ -13,6 +13,9 @@ pub(super) fn tojson(arguments: &[Value]) -> Result<String, Error> {
     let value = value.ok_or_else(|| missing("tojson", "value"))?;
     let indent = match indent.filter(|indent| !indent.is_none() && !indent.is_undefined()) {
         None => None,
+        Some(indent) if type_name(&indent) == "float" => {
+            return Err(invalid("tojson: `indent` is an integer or a text"));
+        }
         Some(indent) => Some(match (indent.as_str(), super::operators::integer(&indent)) {
             (Some(text), _) => text.to_owned(),
             (None, Some(width)) => {

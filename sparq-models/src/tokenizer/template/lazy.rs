@@ -2,7 +2,10 @@
 
 use std::{
     cmp::Ordering,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering as AtomicOrder},
+    },
     vec,
 };
 
@@ -20,20 +23,35 @@ const RANGE: i128 = 100_000;
 
 /// What many filters give: it is always true, has no length and no text, and can be gone through once.
 #[derive(Debug)]
-pub(super) struct Generator(Mutex<vec::IntoIter<Value>>);
+pub(super) struct Generator {
+    items: Mutex<vec::IntoIter<Value>>,
+    /// Whether a loop took the items that may have ended before the last one.
+    left: AtomicBool,
+}
 
 impl Generator {
     pub(super) fn of(items: Vec<Value>) -> Value {
-        Value::from_object(Self(Mutex::new(items.into_iter())))
+        Value::from_object(Self { items: Mutex::new(items.into_iter()), left: AtomicBool::new(false) })
     }
 
     /// The items that are left, which stay there.
     pub(super) fn left(&self) -> Vec<Value> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_slice().to_vec()
+        self.items.lock().unwrap_or_else(PoisonError::into_inner).as_slice().to_vec()
     }
 
+    /// Notes that a loop has taken the items, and may not have used all.
+    pub(super) fn leave(&self) {
+        self.left.store(true, AtomicOrder::Relaxed);
+    }
+
+    /// An error once a loop may have left items behind.
     fn next(&self) -> Option<Value> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).next()
+        if self.left.swap(false, AtomicOrder::Relaxed) {
+            let message = "what a filter such as `map` or `select` gives is used again after a loop with `break`: \
+                           this is not supported";
+            return Some(Value::from(invalid(message)));
+        }
+        self.items.lock().unwrap_or_else(PoisonError::into_inner).next()
     }
 }
 
@@ -225,7 +243,7 @@ impl Object for Range {
     }
 }
 
-/// `value[start:stop:step]`; what has no parts is undefined there.
+/// `value[start:stop:step]`.
 pub(super) fn slice(value: Value, start: Value, stop: Value, step: Value) -> Result<Value, Error> {
     let bound = |value: Value| match type_name(&value) {
         "None" => Ok(None),
@@ -271,7 +289,6 @@ pub(super) fn slice(value: Value, start: Value, stop: Value, step: Value) -> Res
             }),
             None => Value::UNDEFINED,
         },
-        "undefined" => return Err(invalid("a part of an undefined value")),
-        _ => Value::UNDEFINED,
+        kind => return Err(invalid(format!("{kind} has no parts"))),
     })
 }

@@ -25,6 +25,13 @@ pub(super) fn register(environment: &mut Environment<'static>) {
     environment.add_function("_concat", concat);
     environment.add_function("_pos", positive);
     environment.add_function("_iter", items);
+    environment.add_function("_iter_to_break", |value: Value| {
+        let list = items(value.clone())?;
+        if let Some(generator) = value.downcast_object_ref::<Generator>() {
+            generator.leave();
+        }
+        Ok::<_, Error>(list)
+    });
     environment.add_function("_stored", |value: Value| stored(value, 0));
     environment.add_function("_kept", |value: Value, _namespace: Rest<Value>| stored(value, 1));
     environment.add_function("_attr", attribute);
@@ -39,6 +46,7 @@ pub(super) fn register(environment: &mut Environment<'static>) {
         if hidden {
             return Err(invalid("a namespace takes no names that begin with `_`"));
         }
+        check_nesting(&values, 1)?;
         functions::namespace(Some(values.into()))
     });
     environment.add_function("_neg", negative);

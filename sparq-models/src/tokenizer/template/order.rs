@@ -69,7 +69,14 @@ fn contains(container: &Value, item: &Value) -> Result<bool, Error> {
         ("dict", _) => Ok(container.as_object().is_some_and(|object| object.get_value(item).is_some())),
         ("list" | "tuple" | "iterable", _) => Ok(container.try_iter()?.any(|other| other == *item)),
         // A generator is gone through as far as the item.
-        _ if is_lazy(container) => Ok(container.try_iter()?.any(|other| other == *item)),
+        _ if is_lazy(container) => {
+            for other in container.try_iter()?.checked() {
+                if other? == *item {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
         (name, _) => Err(invalid(format!("`in` is not defined between {} and {name}", type_name(item)))),
     }
 }

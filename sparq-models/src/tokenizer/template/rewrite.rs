@@ -141,8 +141,9 @@ fn normalize(source: &str) -> String {
 }
 
 fn edits(source: &str) -> Result<Edits, SyntaxError> {
+    separators(source)?;
     let mut edits = Edits::default();
-    let mut blocks = statement::Blocks::default();
+    let mut blocks = statement::Blocks::new(names::has_break(source));
     let defaults = names::macros_have_defaults(source);
     for part in parts(source) {
         let mentioned = edits.mentions.len();
@@ -165,6 +166,27 @@ fn edits(source: &str) -> Result<Edits, SyntaxError> {
     }
     blocks.end(source)?;
     Ok(edits)
+}
+
+/// Refuses separators of ASCII beside a tag: they are white space to Jinja2, which a tag may strip, and none to
+/// minijinja.
+fn separators(source: &str) -> Result<(), SyntaxError> {
+    let separator = |c: char| ('\x1c'..='\x1f').contains(&c);
+    let space = |c: char| c.is_whitespace() || separator(c);
+    let mut from = 0;
+    while let Some(at) = source[from..].find(separator).map(|found| from + found) {
+        let before = source[..at].trim_end_matches(space);
+        let behind = source[at..].trim_start_matches(space);
+        from = source.len() - behind.len();
+        let beside = ["-%}", "-}}", "-#}"].iter().any(|end| before.ends_with(end))
+            || ["{%", "{{-", "{#"].iter().any(|start| behind.starts_with(start));
+        if beside {
+            let code = source.as_bytes()[at];
+            let message = format!("the character U+{code:04X} beside a tag is not supported");
+            return Err(SyntaxError::new(at..at + 1, message));
+        }
+    }
+    Ok(())
 }
 
 /// A piece of the source with its replacements, and the places where both run alike.

@@ -73,6 +73,24 @@ fn pieces_of_templates_do_what_jinja2_does() {
 }
 
 #[test]
+fn what_would_read_otherwise_is_refused_when_it_runs() {
+    for (source, expected) in [
+        ("{{ messages|map(attribute='role') }}", "has no text: `|list` makes a list of it"),
+        ("{{ ([1]|select) ~ 'a' }}", "has no text"),
+        ("{{ ('%s'|safe) % '<' }}{{ 1 }}", "`%` of a safe text is not supported"),
+        ("{{ '%s'|safe|format('<') }}", "a safe text is not supported"),
+        ("{{ ('a'|safe).replace('a', '<') }}", "`replace` of a safe text is not supported"),
+        ("{% macro f(a) %}{% endmacro %}{% set g = f %}{{ g.arguments }}", "`arguments` of a macro"),
+        ("{% macro f(a=1) %}{% endmacro %}{{ namespace(f=f).f() }}", "holds a macro is not supported"),
+        ("{{ '1e39'|int }}", "an integer beyond 128 bits"),
+        ("{% set g = [1, 2]|select %}{% for x in g %}{% break %}{% endfor %}{{ g|list }}", "after a loop"),
+    ] {
+        let error = template(source).render(&[say("user", "hello")], true).unwrap_err().to_string();
+        assert!(error.contains(expected), "{source}: {error}");
+    }
+}
+
+#[test]
 fn templates_run_under_limits() {
     let fails =
         |source: &str| template(source).render(&[say("user", "hello")], true).unwrap_err().to_string();

@@ -128,7 +128,7 @@ fn reverse(arguments: &[Value]) -> Result<Value, Error> {
 /// The first or the last item.
 fn end(name: &str, value: &Value) -> Result<Value, Error> {
     if name == "first" && type_name(value) == "generator" {
-        return Ok(value.try_iter()?.next().unwrap_or_default());
+        return value.try_iter()?.checked().next().unwrap_or(Ok(Value::UNDEFINED));
     }
     if type_name(value) == "generator" {
         return Err(invalid(

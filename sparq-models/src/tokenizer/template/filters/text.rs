@@ -5,9 +5,9 @@ use minijinja::{
     value::{Kwargs, Tuple},
 };
 
-use super::super::arguments::{bind, integer, missing, split, truth};
+use super::super::arguments::{bind, integer, missing, split, text, truth};
 use super::super::format::{Side, check_length, invalid, pad, text_of};
-use super::super::methods::text::{capitalize, lines, replace, strip};
+use super::super::methods::text::{case::capitalize, is_space, lines, replace, strip};
 use super::super::operators;
 use super::super::order::by_path;
 use super::super::percent::percent;
@@ -35,7 +35,7 @@ pub(super) fn register(environment: &mut Environment<'static>) {
     });
     add(environment, "replace", |arguments| {
         let [value, old, new, count] = bind("replace", ["s", "old", "new", "count"], arguments)?;
-        let count = integer("replace", "count", count, -1)?;
+        let count = integer("replace", "count", count.filter(|count| !count.is_none()), -1)?;
         replace(&soft("replace", value)?, &soft("replace", old)?, &soft("replace", new)?, count)
             .map(Value::from)
     });
@@ -47,6 +47,9 @@ pub(super) fn register(environment: &mut Environment<'static>) {
     add(environment, "format", |arguments| {
         let (placed, named) = split(arguments)?;
         let (format, values) = placed.split_first().ok_or_else(|| missing("format", "value"))?;
+        if format.is_safe() {
+            return Err(invalid("format: a safe text is not supported"));
+        }
         let values = match named {
             Some(_) if !values.is_empty() => {
                 return Err(invalid("format: values by place or by name, not both"));
@@ -80,14 +83,12 @@ fn map(name: &str, arguments: &[Value], change: impl Fn(&str) -> String) -> Resu
 
 /// Words begin behind `-`, white space and opening brackets.
 fn title(text: &str) -> String {
-    let mut begins = true;
+    let begins = |c: char| is_space(c) || "-({[<".contains(c);
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match begins {
-            true => out.extend(c.to_uppercase()),
-            false => out.extend(c.to_lowercase()),
-        }
-        begins = c.is_whitespace() || "-({[<".contains(c);
+    for word in text.split_inclusive(begins) {
+        let mut chars = word.chars();
+        out.extend(chars.next().into_iter().flat_map(char::to_uppercase));
+        out.push_str(&chars.as_str().to_lowercase());
     }
     out
 }
@@ -116,7 +117,7 @@ fn join(arguments: &[Value]) -> Result<Value, Error> {
 /// `indent(s, width=4, first=false, blank=false)`.
 fn indent(arguments: &[Value]) -> Result<Value, Error> {
     let [value, width, first, blank] = bind("indent", ["s", "width", "first", "blank"], arguments)?;
-    let text = soft("indent", value)? + "\n";
+    let text = text("indent", "s", value)? + "\n";
     let (first, blank) = (truth(first, false), truth(blank, false));
     let indent = match width.as_ref().and_then(Value::as_str) {
         Some(text) => text.to_owned(),
@@ -147,7 +148,9 @@ fn truncate(arguments: &[Value]) -> Result<Value, Error> {
     let text = soft("truncate", value)?;
     let end = end.map_or(Ok("...".to_owned()), |end| text_of(&end))?;
     let length = usize::try_from(integer("truncate", "length", length, 255)?).unwrap_or(0);
-    let leeway = usize::try_from(integer("truncate", "leeway", leeway, 5)?).unwrap_or(0);
+    let leeway =
+        usize::try_from(integer("truncate", "leeway", leeway.filter(|leeway| !leeway.is_none()), 5)?)
+            .unwrap_or(0);
     let Some(kept) = length.checked_sub(end.chars().count()) else {
         return Err(invalid("truncate: `length` is shorter than `end`"));
     };

@@ -1,10 +1,13 @@
 //! Python's methods of texts.
 
+pub(in super::super) mod case;
+
 use minijinja::{Error, ErrorKind, Value, value::Tuple};
 
 use super::super::arguments::{bind, integer, missing, text, truth};
 use super::super::format::{Side, check_length, invalid, pad, printable, type_name};
 use super::super::{chars, fields};
+use case::{capitalize, fold, swap_case, title};
 
 /// The methods of Python's texts.
 pub(in super::super) const NAMES: &[&str] = &[
@@ -217,7 +220,7 @@ fn plain(string: &str, method: &str) -> Option<Value> {
         "casefold" => Value::from(string.chars().map(fold).collect::<String>()),
         "capitalize" => Value::from(capitalize(string)),
         "title" => Value::from(title(string)),
-        "swapcase" => Value::from(string.chars().map(swap_case).collect::<String>()),
+        "swapcase" => Value::from(swap_case(string)),
         "isspace" => all(is_space),
         "isdigit" => all(chars::is_digit),
         "isdecimal" => all(chars::is_decimal),
@@ -247,62 +250,6 @@ pub(in super::super) fn strip<'a>(text: &'a str, chars: Option<&str>, left: bool
     let goes = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
     let text = if left { text.trim_start_matches(goes) } else { text };
     if right { text.trim_end_matches(goes) } else { text }
-}
-
-/// `text.capitalize()`.
-pub(in super::super) fn capitalize(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| title_case(first) + &chars.as_str().to_lowercase())
-}
-
-/// `text.title()`: every run of letters.
-fn title(text: &str) -> String {
-    let mut inside = false;
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match inside {
-            true => out.extend(c.to_lowercase()),
-            false => out.push_str(&title_case(c)),
-        }
-        inside = c.is_lowercase() || c.is_uppercase();
-    }
-    out
-}
-
-fn swap_case(c: char) -> String {
-    match (c.is_uppercase(), c.is_lowercase()) {
-        (true, _) => c.to_lowercase().collect(),
-        (_, true) => c.to_uppercase().collect(),
-        _ => c.to_string(),
-    }
-}
-
-/// A character without its case.
-fn fold(c: char) -> String {
-    match c {
-        'ẞ' => "ss".to_owned(),
-        'ı' => c.to_string(),
-        // Cherokee folds to its capitals.
-        '\u{13a0}'..='\u{13f5}' => c.to_string(),
-        '\u{13f8}'..='\u{13fd}' | '\u{ab70}'..='\u{abbf}' => c.to_uppercase().collect(),
-        c => c.to_uppercase().collect::<String>().chars().flat_map(char::to_lowercase).collect(),
-    }
-}
-
-/// The form of a character that begins a word.
-fn title_case(c: char) -> String {
-    let upper = c.to_uppercase().collect::<String>();
-    match c {
-        'Ǆ' | 'ǅ' | 'ǆ' => "ǅ".to_owned(),
-        'Ǉ' | 'ǈ' | 'ǉ' => "ǈ".to_owned(),
-        'Ǌ' | 'ǋ' | 'ǌ' => "ǋ".to_owned(),
-        'Ǳ' | 'ǲ' | 'ǳ' => "ǲ".to_owned(),
-        'ß' | 'և' | 'ﬀ'..='ﬗ' => {
-            let mut chars = upper.chars();
-            chars.next().into_iter().chain(chars.flat_map(char::to_lowercase)).collect()
-        }
-        _ => upper,
-    }
 }
 
 /// `text.split()`: what stands between white space.
@@ -378,6 +325,8 @@ fn bounds(
     start: Option<Value>,
     end: Option<Value>,
 ) -> Result<Option<std::ops::Range<usize>>, Error> {
+    let given = |value: Option<Value>| value.filter(|value| !value.is_none());
+    let (start, end) = (given(start), given(end));
     if start.is_none() && end.is_none() {
         return Ok(Some(0..text.len()));
     }

@@ -31,3 +31,13 @@ pub(super) fn macros_have_defaults(source: &str) -> bool {
             && tokens.iter().any(|token| token.kind == Kind::Operator && word(token) == "=")
     })
 }
+
+/// Whether loops may end before their last item.
+pub(super) fn has_break(source: &str) -> bool {
+    parts(source).any(|part| match part {
+        Ok(Part::Statement { tokens, .. }) => {
+            tokens.first().is_some_and(|token| &source[token.start..token.end] == "break")
+        }
+        _ => false,
+    })
+}

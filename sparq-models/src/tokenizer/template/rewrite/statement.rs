@@ -17,12 +17,18 @@ pub(super) struct Blocks {
     open: Vec<(String, usize)>,
     /// The arguments of the macros that are open.
     macros: Vec<Vec<String>>,
+    /// Whether loops may end before their last item.
+    breaks: bool,
 }
 
 /// What Jinja2 gives a macro beside its arguments.
 const SURPLUS: [&str; 2] = ["varargs", "kwargs"];
 
 impl Blocks {
+    pub(super) fn new(breaks: bool) -> Self {
+        Self { breaks, ..Self::default() }
+    }
+
     /// Whether a statement is inside of a macro or of a block that is given to one: such bodies see the names
     /// around them only if they read them.
     fn in_macro(&self) -> bool {
@@ -56,7 +62,7 @@ impl Blocks {
         match name {
             "for" => {
                 self.enter(name, parser.tag())?;
-                for_loop(&mut parser)?;
+                for_loop(&mut parser, self.breaks)?;
             }
             "if" | "elif" => {
                 match self.open.last_mut() {
@@ -217,12 +223,18 @@ fn takes_apart(parser: &Parser<'_>) -> bool {
 }
 
 /// Python loops over texts, and not over `none`.
-fn for_loop(parser: &mut Parser<'_>) -> Result<()> {
+fn for_loop(parser: &mut Parser<'_>, breaks: bool) -> Result<()> {
     let apart = takes_apart(parser);
     target(parser)?;
     parser.expect("in")?;
     let node = parser.tuple(false)?;
-    wrap(parser, node, if apart { "_rows(" } else { "_iter(" }, ")");
+    let open = match (breaks, apart) {
+        (true, true) => "_rows(_iter_to_break(",
+        (true, false) => "_iter_to_break(",
+        (false, true) => "_rows(",
+        (false, false) => "_iter(",
+    };
+    wrap(parser, node, open, if breaks && apart { "))" } else { ")" });
     if parser.skip("if") {
         parser.expression()?;
     }

@@ -14,7 +14,7 @@ fn what_minijinja_takes_as_it_is_stays() {
     for source in [
         "a {{ b }} {% if c and not d %}e{% elif f is not none %}{% else %}g{% endif %}",
         "{%- for a in [] -%}{% endfor %}".replace("[]", "_iter([])").as_str(),
-        "{{ x[1:-1]['a'].b(c, d=e)|f(1)|g is h }} {# {{ % #} {{ 1 * 2 ** 3 // 4 - -5 }}",
+        "{{ x[1]['a'].b(c, d=e)|f(1)|g is h }} {# {{ % #} {{ 1 * 2 ** 3 // 4 - -5 }}",
         "{% raw -%} {{ a % b }} {% endraw %}{{ {'a': [1, (2,)]} }}",
     ] {
         // Loops are marked always; what is marked already is marked again.
@@ -34,7 +34,13 @@ fn operators_of_python_become_calls_around_their_operands() {
         ("{{ a, b }}", "{{ (a, b) }}"),
         ("{{ x.items }}{{ x.items() }}", "{{ _attr(x, \"items\") }}{{ x.items() }}"),
         ("{{ x['items'] }}{{ x['a'] }}", "{{ _item(x, 'items') }}{{ x['a'] }}"),
-        ("{{ x[a][0][1:][-1] }}", "{{ _item(x, a)[0][1:][-1] }}"),
+        ("{{ x[a][0][1:][-1] }}", "{{ _slice(_item(x, a)[0], 1, none, none)[-1] }}"),
+        (
+            "{{ x[:] }}{{ x[::a] }}{{ x[a:b:c] }}",
+            "{{ _slice(x, none, none, none) }}{{ _slice(x, none, none, a) }}{{ _slice(x, a, b, c) }}",
+        ),
+        ("{{ {'a': 1, b: 2} }}", "{{ {'a': 1, _key(b): 2} }}"),
+        ("{{ f.arguments }}", "{{ _attr(f, \"arguments\") }}"),
         ("{{ a < b == c }}{{ a == b }}", "{{ _compare(a , \"<\",  b , \"==\",  c) }}{{ a == b }}"),
         ("{{ a not in[b] }}", "{{ _compare(a , \"not in\", [b]) }}"),
         ("{{ -1 + -x }}", "{{ _add(-1 , _neg(x)) }}"),
@@ -113,6 +119,49 @@ fn what_is_no_jinja_is_named_with_its_place() {
     ] {
         assert_eq!(error(source), (piece.to_owned(), message.to_owned()), "{source}");
     }
+}
+
+#[test]
+fn what_minijinja_does_otherwise_is_refused_by_name() {
+    let in_a_loop = |open: &str, close: &str| {
+        format!(
+            "{{% for x in y %}}{{% {open} %}}{{% if x %}}{{% break %}}{{% endif %}}{{% {close} %}}{{% endfor %}}"
+        )
+    };
+    for (open, close) in [
+        ("set z", "endset"),
+        ("filter trim", "endfilter"),
+        ("with z = x", "endwith"),
+        ("call f()", "endcall"),
+        ("generation", "endgeneration"),
+        ("macro f()", "endmacro"),
+    ] {
+        let name = open.split(' ').next().unwrap();
+        let message = format!("`break` inside of `{name}` is not supported");
+        let jumps = in_a_loop(open, close);
+        assert_eq!(error(&jumps), ("{% break %}".to_owned(), message), "{jumps}");
+        let continues = jumps.replace("break", "continue");
+        assert!(error(&continues).1.starts_with("`continue` inside of"), "{continues}");
+    }
+    for (source, piece, message) in [
+        (
+            "{% for x in y %}\n{% block b %}{{ x }}{% endblock %}{% endfor %}",
+            "{% block b %}",
+            "a `block` inside of `for` is not supported",
+        ),
+        (
+            "{% block a %}{{ self.a is defined }}{% endblock %}",
+            "self",
+            "what `self` names, the blocks of the template, is not supported",
+        ),
+        ("{% break %}", "{% break %}", "`break` outside of a loop"),
+        ("{{ 1e999 }}", "1e999", "a number beyond those of 64 bits"),
+        ("{% if a -%}\x1c b{% endif %}", "\x1c", "the character U+001C beside a tag is not supported"),
+        ("a\n\x1e {% if a %}{% endif %}", "\x1e", "the character U+001E beside a tag is not supported"),
+    ] {
+        assert_eq!(error(source), (piece.to_owned(), message.to_owned()), "{source}");
+    }
+    assert!(Rewritten::new("a \x1f b {{ c }}").is_ok());
 }
 
 #[test]
