@@ -111,7 +111,7 @@ SNIPPETS += [
     "{{ range(3), range(5, 0, -2), range(10)[2:5], range(10)[::3], range(9)[-3:], range(3)[-1], range(3)[7] is defined, range(2, 3).stop, 'x' ~ range(3) }}{% for x in range(5)[::-1] %}{{ x }}{% endfor %}",
     "{{ range(0) == range(2, 2), range(3) == [0, 1, 2], 2 in range(3), range(4)|sum, range(3)|last }}", "{{ range(100001) }}", "{{ range(1, 2, 0) }}", "{{ range('a') }}", "{{ range(2.0) }}", "{{ range(stop=3) }}",
     "{{ 'abc'[1:], 'abc'[:-1], 'abc'[::2], 'abc'[:], 'abc'[::], 'abc'[5:], 'abc'[-9:2], 'abc'[::-2], 'abc'[2:0:-1], (1, 2, 3)[1:], [1, 2, 3][-2:], 'é日😀'[1:2] }}{% set i = 1 %}{{ 'abc'[i:i + 1] }}{{ 'abc'[none:2] }}",
-    "{{ nope[1:] }}", "{{ 'abc'[::0] }}", "{{ 'abc'[1:2:1:1] }}", "{{ 'abc'[] }}", "{{ 'abc'[1.0] }}{{ messages[0.0] is defined }}",
+    "{{ nope[1:] }}", "{{ 'abc'[::0] }}", "{{ 'abc'[1:2:1:1] }}", "{{ 'abc'[1.0] }}{{ messages[0.0] is defined }}",
     "{{ nope|sum }}{{ [1, 2.5, true]|sum }}{{ [[1], [2]]|sum(start=[]) }}", "{{ none|sum }}", "{{ [nope]|sum }}", "{{ messages|sum(attribute='x') }}", "{{ ['a']|sum(start='') }}",
     "{{ 1 in 'a1' }}", "{{ nope|float }}", "{{ nope|indent }}", "{{ none|indent }}", "{{ 3|indent }}", "{{ nope is odd }}", "{{ nope|attr('x') is defined }}",
     "{{ 'a'.replace(old='a', new='b') }}", "{{ 'a'.center(width=3) }}", "{{ {'a': 1}.get(key='a') }}", "{{ [1].index(value=1) }}", "{{ 'ab'.split(sep='b'), 'a b'.split(maxsplit=1), 'a'|replace('a', 'b', none), 'aa'.find('a', none, none) }}",
