@@ -146,7 +146,7 @@ fn with_ascii_digits(text: &str) -> String {
 /// A text as Python's `int(text, base)` reads it.
 fn parse_int(text: &str, base: u32) -> Result<Option<i128>, Error> {
     let text = with_ascii_digits(strip(text, None, true, true));
-    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(&text);
     let prefix = match base {
         2 => "0b",
         8 => "0o",
