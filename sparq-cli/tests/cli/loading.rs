@@ -131,9 +131,16 @@ fn the_length_from_which_sparq_is_faster_is_measured_once_and_can_be_stated() {
     assert!(!known.exists());
     generate(&["--attention", "dense"]);
     assert!(!known.exists());
-    generate(&[]);
+    // What a busy machine measures of a single length is not kept: it is tried again.
+    let is_kept = (0..10).any(|_| {
+        generate(&[]);
+        known.exists()
+    });
+    assert!(is_kept, "ten runs and no verdict");
     let first = std::fs::read_to_string(&known).unwrap();
     assert!(first.contains("flex") && first.contains("tokens"), "{first}");
     generate(&[]);
-    assert_eq!(std::fs::read_to_string(&known).unwrap(), first);
+    let second = std::fs::read_to_string(&known).unwrap();
+    // An estimate is measured anew where more memory is free.
+    assert!(second == first || first.contains(r#""estimated": true"#), "{first} and {second}");
 }
