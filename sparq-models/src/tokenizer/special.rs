@@ -160,8 +160,18 @@ impl SpecialTokens {
         };
         let mut known: HashSet<String> = own.iter().map(|token| token.content.clone()).collect();
         known.extend(tokens.iter().map(|token| token.content.clone()));
+        // A token of several roles stands where the first names it, with the flags that the last gives it.
+        let mut places: HashMap<&str, usize> = HashMap::new();
         let others = self.roles.iter().chain(&self.extra);
-        tokens.extend(others.filter(|token| known.insert(token.content.clone())).cloned());
+        for token in others.filter(|token| !known.contains(&token.content)) {
+            match places.get(token.content.as_str()) {
+                Some(&place) => tokens[place] = token.clone(),
+                None => {
+                    places.insert(&token.content, tokens.len());
+                    tokens.push(token.clone());
+                }
+            }
+        }
         let named: HashSet<&str> = self.roles.iter().map(|token| token.content.as_str()).collect();
         let own: HashMap<&str, &AddedToken> =
             own.iter().map(|token| (token.content.as_str(), token)).collect();

@@ -127,3 +127,15 @@ fn tokens_that_end_a_turn_are_found_by_role_and_by_spelling() {
     let both = ["<|eot_id|>", "<end_of_turn>", "<|end|>"];
     assert_eq!(ends(json!({"pad_token": "<|end|>"})), both, "a token with a role is special");
 }
+
+#[test]
+fn a_token_of_several_roles_has_the_flags_of_the_last() {
+    let ids = |own: Value| {
+        tokenizer(&byte_level(), &config(Some(&own), None).unwrap()).encode("h[MASK] h", false).unwrap()
+    };
+    let takes_the_blank = json!({"content": "[MASK]", "rstrip": true, "__type": "AddedToken"});
+    let (taken, left) = (ids(json!({"mask_token": takes_the_blank})), ids(json!({"mask_token": "[MASK]"})));
+    assert_ne!(taken, left);
+    assert_eq!(ids(json!({"eos_token": takes_the_blank, "mask_token": "[MASK]"})), left);
+    assert_eq!(ids(json!({"eos_token": "[MASK]", "mask_token": takes_the_blank})), taken);
+}
