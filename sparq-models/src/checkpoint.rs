@@ -44,7 +44,7 @@ use crate::error::{Error, Result};
 use crate::models::{self, Architecture};
 use crate::tokenizer::{Tokenizer, TokenizerConfig, TokenizerFiles};
 pub(crate) use error::model_name;
-pub(crate) use json::{parse as parse_json, read_if_exists};
+pub(crate) use json::{parse as parse_json, parse_as as parse_json_as, read_if_exists};
 use weights::Weights;
 
 /// An opened model: its configuration is read, its weights are found and not yet loaded.
@@ -290,19 +290,23 @@ impl Checkpoint {
         if !matches!(self.tokenizer, TokenizerSource::File(_)) {
             return Ok(TokenizerConfig::default());
         }
-        let json = |name| {
+        let read = |name| -> Result<_> {
             let path = self.location.join(name);
-            read_if_exists(&path)?.map(|bytes| parse_json(&path, &bytes)).transpose()
+            let Some(bytes) = read_if_exists(&path)? else { return Ok(Default::default()) };
+            let order = parse_json_as(&path, &bytes)?;
+            Ok((Some(parse_json(&path, &bytes)?), order))
         };
-        let config = json("tokenizer_config.json")?;
-        let map = match TokenizerConfig::reads_map(config.as_ref()) {
-            true => json("special_tokens_map.json")?,
-            false => None,
+        let (config, order) = read("tokenizer_config.json")?;
+        let ((map, map_order), (added, _)) = match TokenizerConfig::reads_map(config.as_ref()) {
+            true => (read("special_tokens_map.json")?, read("added_tokens.json")?),
+            false => Default::default(),
         };
         let files = TokenizerFiles {
             model: Some(&self.config),
             config: config.as_ref(),
             special_tokens_map: map.as_ref(),
+            added_tokens: added.as_ref(),
+            orders: [&order, &map_order],
             is_byte_level,
         };
         TokenizerConfig::new(&self.location, &files)

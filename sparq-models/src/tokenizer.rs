@@ -5,6 +5,7 @@ mod config;
 mod decode;
 mod level;
 mod normal;
+mod roles;
 mod ruby;
 mod special;
 mod stream;
@@ -18,6 +19,7 @@ use serde::Serialize;
 use tokenizers::{DecoderWrapper, ModelWrapper, PostProcessorWrapper, TokenizerImpl};
 
 pub use config::{TokenizerConfig, TokenizerFiles};
+pub use roles::FieldOrder;
 pub use stream::TokenStream;
 pub use template::{ChatTemplate, ChatTemplates, TemplateOptions, TemplateSource, TemplateValue};
 

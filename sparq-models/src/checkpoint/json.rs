@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::error::Category;
 
@@ -44,6 +45,11 @@ pub(crate) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>> {
 ///
 /// [`FileError::Damaged`] that says what the file holds instead.
 pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Value> {
+    parse_as(path, bytes)
+}
+
+/// The same into another type that holds any JSON.
+pub(crate) fn parse_as<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
     let error = match serde_json::from_slice(bytes) {
         Ok(value) => return Ok(value),
         Err(error) => error,

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     ChatTemplate, ChatTemplates, TemplateOptions, TemplateSource,
     class::Asked,
+    roles::FieldOrder,
     special::{self, Fields, SpecialTokens},
 };
 use crate::error::Result;
@@ -31,6 +32,10 @@ pub struct TokenizerFiles<'a> {
     pub config: Option<&'a Value>,
     /// `special_tokens_map.json`.
     pub special_tokens_map: Option<&'a Value>,
+    /// `added_tokens.json`.
+    pub added_tokens: Option<&'a Value>,
+    /// In which order `tokenizer_config.json` and `special_tokens_map.json` have their fields.
+    pub orders: [&'a FieldOrder; 2],
     /// Whether `tokenizer.json` is byte-level: it holds `"ByteLevel"`. Asked where it matters.
     pub is_byte_level: &'a dyn Fn() -> bool,
 }
@@ -43,13 +48,20 @@ impl fmt::Debug for TokenizerFiles<'_> {
 
 impl Default for TokenizerFiles<'_> {
     fn default() -> Self {
-        Self { model: None, config: None, special_tokens_map: None, is_byte_level: &|| false }
+        Self {
+            model: None,
+            config: None,
+            special_tokens_map: None,
+            added_tokens: None,
+            orders: [FieldOrder::NONE; 2],
+            is_byte_level: &|| false,
+        }
     }
 }
 
 impl TokenizerConfig {
-    /// Reads the content of `tokenizer_config.json`, and of `special_tokens_map.json`, whose fields win
-    /// unless the first file lists `added_tokens_decoder`. What a class of tokenizers adds follows from
+    /// Reads the content of `tokenizer_config.json`, and, unless it lists `added_tokens_decoder`, of
+    /// `special_tokens_map.json`, whose fields win, and of `added_tokens.json`. What a class of tokenizers adds follows from
     /// `tokenizer_class` and from the `model_type` of `config.json`. `dir` is where the files lie, and
     /// templates beside them.
     ///
@@ -58,19 +70,23 @@ impl TokenizerConfig {
     /// [`Error::Config`](crate::Error::Config) for a file that is no object or a special token that is no
     /// token, and those of [`ChatTemplates::read`].
     pub fn new(dir: &Path, files: &TokenizerFiles<'_>) -> Result<Self> {
-        let TokenizerFiles { model, config, special_tokens_map, is_byte_level } = *files;
-        let path = dir.join("tokenizer_config.json");
-        let map_path = dir.join("special_tokens_map.json");
+        let TokenizerFiles { model, config, special_tokens_map: map, added_tokens, .. } = *files;
+        let is_byte_level = files.is_byte_level;
+        let [path, map_path, older] =
+            ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
+                .map(|name| dir.join(name));
+        let [order, map_order] = files.orders;
         let tokens = SpecialTokens::new(
-            &Fields { path: &path, json: config, is_map: false },
-            &Fields { path: &map_path, json: special_tokens_map, is_map: true },
+            &Fields { path: &path, json: config, is_map: false, order },
+            &Fields { path: &map_path, json: map, is_map: true, order: map_order },
+            &Fields { path: &older, json: added_tokens, is_map: false, order: FieldOrder::NONE },
             Asked { model, config, is_byte_level }.class(),
         )?;
         let templates = ChatTemplates::read(dir, config)?;
         Ok(Self { special_tokens: tokens.spellings.clone(), templates, tokens })
     }
 
-    /// Whether `special_tokens_map.json` is read beside this `tokenizer_config.json`.
+    /// Whether `special_tokens_map.json` and `added_tokens.json` are read beside this `tokenizer_config.json`.
     pub(crate) fn reads_map(config: Option<&Value>) -> bool {
         special::reads_map(config)
     }

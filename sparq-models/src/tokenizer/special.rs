@@ -2,7 +2,7 @@
 //!
 //! `tokenizer_config.json` names special tokens by role. Where it lists tokens in `added_tokens_decoder`, the
 //! list overrules how `tokenizer.json` matches them, and `special_tokens_map.json` is not read. Else the
-//! map is read, and wins.
+//! map is read, and wins, and `added_tokens.json` lists further tokens.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -12,14 +12,14 @@ use std::{
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
-use super::{Inner, class::Class};
+use super::{
+    Inner,
+    class::Class,
+    roles::{FieldOrder, ROLES, Roles, in_order},
+};
 use crate::error::{Error, Result};
 
-/// The roles whose value must be a token. Any other field that ends in `_token` is a role if it holds one.
-const ROLES: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
-
-/// The field whose presence leaves the map unread.
+/// The field whose presence leaves the map and `added_tokens.json` unread.
 const DECODER: &str = "added_tokens_decoder";
 
 /// Something read, or what is wrong with its field.
@@ -36,6 +36,8 @@ pub(super) struct SpecialTokens {
     extra: Vec<Token>,
     /// The tokens of `added_tokens_decoder` in the order of their ids, where there is such a field.
     added: Option<Vec<Token>>,
+    /// The tokens of `added_tokens.json` by id, where there is no such field.
+    older: BTreeMap<i64, Token>,
     /// What transformers makes of the tokenizer.
     class: Class,
     /// Whether every text begins with a space, where the class or a file says so.
@@ -46,8 +48,8 @@ pub(super) struct SpecialTokens {
 
 /// A token and how it is matched in a text.
 #[derive(Debug, Clone, PartialEq)]
-struct Token {
-    content: String,
+pub(super) struct Token {
+    pub(super) content: String,
     single_word: bool,
     lstrip: bool,
     rstrip: bool,
@@ -62,10 +64,11 @@ pub(super) struct Fields<'a> {
     pub(super) json: Option<&'a Value>,
     /// Whether it is `special_tokens_map.json`.
     pub(super) is_map: bool,
+    pub(super) order: &'a FieldOrder,
 }
 
 impl<'a> Fields<'a> {
-    fn object(&self) -> Result<Option<&'a Map<String, Value>>> {
+    pub(super) fn object(&self) -> Result<Option<&'a Map<String, Value>>> {
         match self.json {
             None => Ok(None),
             Some(Value::Object(object)) => Ok(Some(object)),
@@ -73,7 +76,16 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn error(&self, message: String) -> Error {
+    pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
+        self.json.and_then(|json| json.get(name))
+    }
+
+    /// The fields in the order of the file.
+    pub(super) fn in_order(&self) -> Result<Vec<(&'a String, &'a Value)>> {
+        Ok(self.object()?.map(|object| in_order(object, &self.order.fields)).unwrap_or_default())
+    }
+
+    pub(super) fn error(&self, message: String) -> Error {
         Error::Config { path: self.path.to_owned(), message }
     }
 }
@@ -84,24 +96,36 @@ pub(super) fn reads_map(config: Option<&Value>) -> bool {
 }
 
 impl SpecialTokens {
-    /// Reads `config`, the content of `tokenizer_config.json`, and `map`, that of `special_tokens_map.json`,
-    /// for a tokenizer of this class.
+    /// Reads `config`, the content of `tokenizer_config.json`, `map`, that of `special_tokens_map.json`, and
+    /// `older`, that of `added_tokens.json`, for a tokenizer of this class.
     ///
     /// # Errors
     ///
     /// [`Error::Config`] names the file and the field that holds something else than a token.
-    pub(super) fn new(config: &Fields<'_>, map: &Fields<'_>, class: Class) -> Result<Self> {
-        let own = config.object()?;
-        let get = |name| own.and_then(|object| object.get(name));
-        let added = get(DECODER).map(|list| added(list).map_err(|error| config.error(error))).transpose()?;
-        let over = if added.is_none() { map.object()? } else { None };
+    pub(super) fn new(
+        config: &Fields<'_>,
+        map: &Fields<'_>,
+        older: &Fields<'_>,
+        class: Class,
+    ) -> Result<Self> {
+        config.object()?;
+        let added =
+            config.get(DECODER).map(|list| added(list).map_err(|error| config.error(error))).transpose()?;
+        let unread = Fields { json: None, ..*map };
+        let map = if added.is_none() { map } else { &unread };
         let mut fields: BTreeMap<&str, (&Fields<'_>, &Value)> = BTreeMap::new();
-        for (file, object) in [(config, own), (map, over)] {
+        for file in [config, map] {
+            let object = file.object()?;
             fields.extend(object.into_iter().flatten().map(|(name, value)| (name.as_str(), (file, value))));
         }
-        let (extra, named) = extra(config, own, map, over)?;
-        let mut roles = roles(&fields)?;
-        roles.extend(named);
+        let mut roles = Roles::new(config, map, &fields)?;
+        let [extra, late] = roles.extra(config, map)?;
+        let older = match added {
+            Some(_) => BTreeMap::new(),
+            None => read_older(older, |content| {
+                roles.name(content) || extra.iter().any(|token| token.content == content)
+            })?,
+        };
         let splits_special = match fields.get("split_special_tokens") {
             None => false,
             Some((_, Value::Bool(split))) => *split,
@@ -112,17 +136,21 @@ impl SpecialTokens {
             }
         };
         let defaults = class.roles().iter().filter(|(role, _)| !fields.contains_key(role));
-        roles.extend(defaults.map(|&(role, token)| (role.to_owned(), Token::new(token.to_owned(), true))));
-        let spellings = roles.iter().map(|(role, token)| (role.clone(), token.content.clone())).collect();
+        for &(role, token) in defaults {
+            if !roles.contains(role) {
+                roles.set(role, Token::new(token.to_owned(), true));
+            }
+        }
         // New tokens get their ids in this order.
-        let mut roles: Vec<(String, Token)> = roles.into_iter().collect();
-        let place = |role: &str| ROLES.iter().position(|&name| name == role).unwrap_or(ROLES.len());
-        roles.sort_by_key(|(role, _)| place(role));
+        let Roles(mut roles) = roles;
+        roles.sort_by_key(|(role, _)| ROLES.iter().position(|name| name == role).unwrap_or(ROLES.len()));
+        let spellings = roles.iter().map(|(role, token)| (role.clone(), token.content.clone())).collect();
         Ok(Self {
             spellings,
             roles: roles.into_iter().map(|(_, token)| token).collect(),
-            extra,
+            extra: [extra, late].concat(),
             added,
+            older,
             class,
             prefix_space: prefix_space(&fields, class)?,
             splits_special,
@@ -137,7 +165,6 @@ impl SpecialTokens {
     pub(super) fn apply(&self, tokenizer: &mut Inner) -> tokenizers::Result<()> {
         let mut own: Vec<(u32, AddedToken)> = tokenizer.get_added_tokens_decoder().into_iter().collect();
         own.sort_by_key(|(id, _)| *id);
-        let own: Vec<AddedToken> = own.into_iter().map(|(_, token)| token).collect();
         // Adding nothing would take time with many tokens.
         let tokens = self.to_add(&own);
         if !tokens.is_empty() {
@@ -153,12 +180,16 @@ impl SpecialTokens {
     }
 
     /// The tokens to add to a tokenizer whose file adds `own`, in the order of their ids, or to change in it.
-    fn to_add(&self, own: &[AddedToken]) -> Vec<AddedToken> {
+    fn to_add(&self, own: &[(u32, AddedToken)]) -> Vec<AddedToken> {
         let mut tokens: Vec<Token> = match &self.added {
             Some(added) => added.clone(),
-            None => own.iter().map(Token::from).collect(),
+            None => {
+                let mut tokens = self.older.clone();
+                tokens.extend(own.iter().map(|(id, token)| (i64::from(*id), Token::from(token))));
+                tokens.into_values().collect()
+            }
         };
-        let mut known: HashSet<String> = own.iter().map(|token| token.content.clone()).collect();
+        let mut known: HashSet<String> = own.iter().map(|(_, token)| token.content.clone()).collect();
         known.extend(tokens.iter().map(|token| token.content.clone()));
         // A token of several roles stands where the first names it, with the flags that the last gives it.
         let mut places: HashMap<&str, usize> = HashMap::new();
@@ -174,7 +205,7 @@ impl SpecialTokens {
         }
         let named: HashSet<&str> = self.roles.iter().map(|token| token.content.as_str()).collect();
         let own: HashMap<&str, &AddedToken> =
-            own.iter().map(|token| (token.content.as_str(), token)).collect();
+            own.iter().map(|(_, token)| (token.content.as_str(), token)).collect();
         let is_new = |token: &AddedToken| own.get(token.content.as_str()) != Some(&token);
         let special =
             |token: Token| Token { special: token.special || named.contains(&*token.content), ..token };
@@ -199,6 +230,16 @@ fn added(list: &Value) -> Read<Vec<Token>> {
     Ok(tokens.into_values().collect())
 }
 
+/// The tokens of `added_tokens.json`, by id; those that are named elsewhere are special.
+fn read_older(file: &Fields<'_>, is_special: impl Fn(&str) -> bool) -> Result<BTreeMap<i64, Token>> {
+    let Some(list) = file.object()? else { return Ok(BTreeMap::new()) };
+    let token = |(content, id): (&String, &Value)| match id.as_i64() {
+        Some(id) => Ok((id, Token::new(content.clone(), is_special(content)))),
+        None => Err(file.error(format!("token `{content}`: expected an id, found {}", kind(id)))),
+    };
+    list.iter().map(token).collect()
+}
+
 /// `add_prefix_space`, for classes that read it.
 fn prefix_space(fields: &BTreeMap<&str, (&Fields<'_>, &Value)>, class: Class) -> Result<Option<bool>> {
     match (class.prefix_space(), fields.get("add_prefix_space")) {
@@ -213,84 +254,10 @@ fn prefix_space(fields: &BTreeMap<&str, (&Fields<'_>, &Value)>, class: Class) ->
     }
 }
 
-fn roles(fields: &BTreeMap<&str, (&Fields<'_>, &Value)>) -> Result<BTreeMap<String, Token>> {
-    let mut roles = BTreeMap::new();
-    for (&name, &(file, value)) in fields {
-        let must = ROLES.contains(&name);
-        let holds_token = value.is_string() || value.get("content").is_some_and(Value::is_string);
-        if value.is_null() || !(must || (name.ends_with("_token") && holds_token)) {
-            continue;
-        }
-        // An object without a text names no token in the map, and is an error elsewhere.
-        if file.is_map && value.is_object() && value.get("content").is_none() {
-            continue;
-        }
-        let token = Token::special(name, value).map_err(|error| file.error(error))?;
-        roles.insert(name.to_owned(), token);
-    }
-    Ok(roles)
-}
-
-/// Special tokens without a role, and those with a role of the model's own.
-///
-/// `additional_special_tokens` is the old name of `extra_special_tokens`, and counts where that is not there.
-/// The map's list is added to that of the configuration.
-fn extra(
-    config: &Fields<'_>,
-    own: Option<&Map<String, Value>>,
-    map: &Fields<'_>,
-    over: Option<&Map<String, Value>>,
-) -> Result<(Vec<Token>, BTreeMap<String, Token>)> {
-    const NEW: &str = "extra_special_tokens";
-    const OLD: &str = "additional_special_tokens";
-    let in_own = |name| own.and_then(|object| object.get(name)).map(|value| (config, name, value));
-    let in_map = |name| over.and_then(|object| object.get(name)).map(|value| (map, name, value));
-    let own =
-        in_own(NEW).filter(|(_, _, value)| !is_empty(value)).or_else(|| in_own(OLD)).or_else(|| in_own(NEW));
-    let values = match (own, in_map(NEW)) {
-        (Some(own), Some(more)) if own.2.is_array() && more.2.is_array() => vec![own, more],
-        (own, more) => more.or(own).or_else(|| in_map(OLD)).into_iter().collect(),
-    };
-    let (mut extra, mut named) = (Vec::new(), BTreeMap::new());
-    for (file, name, value) in values {
-        let token = |field: &str, json| Token::special(field, json).map_err(|error| file.error(error));
-        match value {
-            Value::Null => {}
-            Value::Array(list) => {
-                for json in list {
-                    extra.push(token(name, json)?);
-                }
-            }
-            Value::Object(object) => {
-                for (role, json) in object {
-                    named.insert(role.clone(), token(&format!("{name}.{role}"), json)?);
-                }
-            }
-            other => {
-                let message = format!("field `{name}`: expected a list of tokens, found {}", kind(other));
-                return Err(file.error(message));
-            }
-        }
-    }
-    Ok((extra, named))
-}
-
-/// Whether Python takes a value for false.
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(flag) => !flag,
-        Value::Array(list) => list.is_empty(),
-        Value::Object(object) => object.is_empty(),
-        Value::String(text) => text.is_empty(),
-        Value::Number(number) => number.as_f64() == Some(0.0),
-    }
-}
-
 impl Token {
     /// A token that is written as text, or as an object with its text and how it is matched. It is special,
     /// whatever the object says.
-    fn special(field: &str, json: &Value) -> Read<Self> {
+    pub(super) fn special(field: &str, json: &Value) -> Read<Self> {
         match json {
             Value::String(content) => Ok(Self::new(content.clone(), true)),
             Value::Object(_) => Ok(Self { special: true, ..Self::from_json(field, json)? }),
@@ -352,7 +319,7 @@ impl From<&AddedToken> for Token {
 }
 
 /// What a JSON value is, in words.
-fn kind(value: &Value) -> String {
+pub(super) fn kind(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(flag) => flag.to_string(),

@@ -24,8 +24,8 @@ fn classes_are_those_that_transformers_takes() {
             &TokenizerFiles {
                 model: Some(&case["model"]),
                 config: Some(&case["config"]),
-                special_tokens_map: None,
                 is_byte_level: &|| *file == "bytelevel",
+                ..TokenizerFiles::default()
             },
         );
         if case.get("error").is_some() {

@@ -6,15 +6,31 @@ use crate::tokenizer::{Tokenizer, TokenizerConfig, TokenizerFiles, tests::byte_l
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sparq-backend-tests/fixtures/tokenizers");
 
 fn config(config: Option<&Value>, map: Option<&Value>) -> Result<TokenizerConfig> {
-    let map = map.filter(|_| TokenizerConfig::reads_map(config));
-    TokenizerConfig::new(
-        Path::new("m"),
-        &TokenizerFiles { config, special_tokens_map: map, ..TokenizerFiles::default() },
-    )
+    with_order(config, map, None, [FieldOrder::NONE; 2])
+}
+
+fn with_order(
+    config: Option<&Value>,
+    map: Option<&Value>,
+    added_tokens: Option<&Value>,
+    orders: [&FieldOrder; 2],
+) -> Result<TokenizerConfig> {
+    let read = TokenizerConfig::reads_map(config);
+    let [map, added_tokens] = [map, added_tokens].map(|json| json.filter(|_| read));
+    let files =
+        TokenizerFiles { config, special_tokens_map: map, added_tokens, orders, ..TokenizerFiles::default() };
+    TokenizerConfig::new(Path::new("m"), &files)
 }
 
 fn tokenizer(json: &Value, config: &TokenizerConfig) -> Tokenizer {
     Tokenizer::with_config("tokenizer.json", json.to_string().as_bytes(), config).unwrap()
+}
+
+/// The order of the fields of both files.
+#[derive(serde::Deserialize)]
+struct Orders {
+    config: FieldOrder,
+    map: FieldOrder,
 }
 
 /// The file, where there is one.
@@ -26,11 +42,13 @@ fn present(json: &Value) -> Option<&Value> {
 fn tokens_are_those_that_transformers_finds() {
     let bytes = std::fs::read(format!("{FIXTURES}/bytelevel.json")).unwrap();
     let cases = std::fs::read(format!("{FIXTURES}/special.json")).unwrap();
+    let orders: Vec<Orders> = serde_json::from_slice(&cases).unwrap();
     let cases: Vec<Value> = serde_json::from_slice(&cases).unwrap();
     let mut texts = 0;
-    for case in &cases {
-        let about = format!("{} {}", case["config"], case["map"]);
-        let config = config(present(&case["config"]), present(&case["map"]));
+    for (case, order) in cases.iter().zip(&orders) {
+        let about = format!("{} {} {}", case["config"], case["map"], case["added"]);
+        let orders = [&order.config, &order.map];
+        let config = with_order(present(&case["config"]), present(&case["map"]), case.get("added"), orders);
         if case.get("error").is_some() {
             assert!(matches!(config, Err(Error::Config { .. })), "{about}: {config:?}");
             continue;
@@ -51,7 +69,7 @@ fn tokens_are_those_that_transformers_finds() {
             texts += 1;
         }
     }
-    assert!(cases.len() > 120 && texts > 90, "{} cases, {texts} texts", cases.len());
+    assert!(cases.len() > 150 && texts > 150, "{} cases, {texts} texts", cases.len());
 }
 
 #[test]
@@ -80,6 +98,17 @@ fn what_is_no_token_is_named_with_its_file() {
         ),
     ] {
         assert_eq!(message(own, map), expected);
+    }
+}
+
+#[test]
+fn what_is_no_id_is_named_with_its_token() {
+    for (list, expected) in [
+        (json!([]), "`m/added_tokens.json`: expected an object, found a list"),
+        (json!({"<a>": "1"}), "`m/added_tokens.json`: token `<a>`: expected an id, found a text"),
+    ] {
+        let error = with_order(Some(&json!({})), None, Some(&list), [FieldOrder::NONE; 2]).unwrap_err();
+        assert_eq!(error.to_string(), expected);
     }
 }
 
