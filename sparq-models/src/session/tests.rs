@@ -339,6 +339,20 @@ fn uncached(model: &TextModel, ids: &[u32], count: usize) -> Vec<u32> {
 }
 
 #[test]
+fn a_state_of_another_model_is_refused() {
+    let (eight, two) = (model(), long_rope());
+    let config = StateConfig { batch: 1, max_len: 8, dtype: DType::F32 };
+    let mut state = ModelState::new(two.model(), &config, &Method::Dense).unwrap();
+    let error = forward::prefill(eight.model(), &[5, 6], &mut state).unwrap_err();
+    let own = eight.model().attention_layers().len();
+    assert!(
+        matches!(error, crate::Error::StateLayers { state: 2, model } if model == own && own != 2),
+        "{error}"
+    );
+    assert_eq!(state.lens(), [0], "nothing is written");
+}
+
+#[test]
 fn the_length_of_the_text_chooses_the_factors_of_longrope() {
     let model = long_rope();
     let layers = model.model().attention_layers().len() as u64;

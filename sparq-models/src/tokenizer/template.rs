@@ -13,6 +13,7 @@ mod format;
 mod json;
 mod lazy;
 mod methods;
+mod numbers;
 mod operators;
 mod order;
 mod percent;

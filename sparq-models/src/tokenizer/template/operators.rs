@@ -12,16 +12,19 @@ use super::arguments::split;
 use super::format::{NESTING, check_length, invalid, is_macro, is_namespace, text_of, type_name};
 use super::lazy::{Generator, Range, View, is_lazy, slice};
 use super::methods;
+use super::numbers::{self, multiply, power};
 use super::percent::percent;
 
 /// Most items of a list.
-const ITEMS: usize = 1 << 20;
+pub(super) const ITEMS: usize = 1 << 20;
 
 pub(super) fn register(environment: &mut Environment<'static>) {
     // minijinja's own.
     environment.remove_global("debug");
     environment.add_function("_add", |values: Rest<Value>| fold(values, "+", add));
     environment.add_function("_mod", |values: Rest<Value>| fold(values, "%", modulo));
+    environment.add_function("_mul", |values: Rest<Value>| fold(values, "*", multiply));
+    environment.add_function("_pow", |values: Rest<Value>| fold(values, "**", power));
     environment.add_function("_concat", concat);
     environment.add_function("_pos", positive);
     environment.add_function("_iter", items);
@@ -76,7 +79,7 @@ fn fold(
     values.try_fold(first, |left, right| operator(sign, left, right))
 }
 
-fn unsupported(sign: &str, left: &Value, right: &Value) -> Error {
+pub(super) fn unsupported(sign: &str, left: &Value, right: &Value) -> Error {
     invalid(format!("`{sign}` is not defined between {} and {}", type_name(left), type_name(right)))
 }
 
@@ -150,7 +153,7 @@ pub(super) fn integer(value: &Value) -> Option<i128> {
     }
 }
 
-fn real(value: &Value) -> Result<f64, Error> {
+pub(super) fn real(value: &Value) -> Result<f64, Error> {
     match integer(value) {
         Some(integer) if type_name(value) != "float" => Ok(integer as f64),
         _ => f64::try_from(value.clone()),
@@ -307,6 +310,9 @@ pub(super) fn attribute(value: Value, name: String) -> Result<Value, Error> {
     if is_macro(&value) && name != "name" {
         return Err(invalid(format!("`{name}` of a macro is not supported")));
     }
+    if let Some(found) = numbers::attribute(&value, &name) {
+        return found;
+    }
     match methods::of(&value, &name) {
         Some(true) => Ok(Value::from_object(Method { value, name })),
         Some(false) => Ok(Value::UNDEFINED),
@@ -318,6 +324,9 @@ pub(super) fn attribute(value: Value, name: String) -> Result<Value, Error> {
 pub(super) fn item(value: Value, key: Value) -> Result<Value, Error> {
     if type_name(&key) == "float" && type_name(&value) != "dict" {
         return Ok(Value::UNDEFINED);
+    }
+    if let Some(found) = key.as_str().and_then(|name| numbers::attribute(&value, name)) {
+        return found;
     }
     let found = value.get_item(&key)?;
     match key.as_str() {

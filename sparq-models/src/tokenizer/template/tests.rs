@@ -83,6 +83,10 @@ fn what_would_read_otherwise_is_refused_when_it_runs() {
         ("{% macro f(a) %}{% endmacro %}{% set g = f %}{{ g.arguments }}", "`arguments` of a macro"),
         ("{% macro f(a=1) %}{% endmacro %}{{ namespace(f=f).f() }}", "holds a macro is not supported"),
         ("{{ '1e39'|int }}", "an integer beyond 128 bits"),
+        ("{{ 2 ** 127 }}", "an integer beyond 128 bits"),
+        ("{{ 2 ** 100 * 2 ** 100 }}", "an integer beyond 128 bits"),
+        ("{{ (-8) ** 0.5 }}", "complex numbers are not supported"),
+        ("{{ 5.bit_length is defined }}", "`bit_length` of a number is not supported"),
         ("{% set g = [1, 2]|select %}{% for x in g %}{% break %}{% endfor %}{{ g|list }}", "after a loop"),
     ] {
         let error = template(source).render(&[say("user", "hello")], true).unwrap_err().to_string();

@@ -245,8 +245,8 @@ impl<'a> Parser<'a> {
     }
 
     fn product(&mut self) -> Result<Node> {
-        self.calls(&["*", "/", "//", "%"], &[("%", "_mod")], |parser| {
-            parser.chain(&["**"], |parser| parser.unary(true))
+        self.calls(&["*", "/", "//", "%"], &[("*", "_mul"), ("%", "_mod")], |parser| {
+            parser.calls(&["**"], &[("**", "_pow")], |parser| parser.unary(true))
         })
     }
 

@@ -257,20 +257,10 @@ pub(super) fn text_constant(source: &str, token: Token) -> Result<Option<String>
             'x' => code(2, 16)
                 .and_then(char::from_u32)
                 .ok_or_else(|| fail("`\\x` needs two hexadecimal digits"))?,
+            // Python keeps half of a surrogate pair, which no tokenizer takes.
             'u' => {
-                let high = code(4, 16).ok_or_else(|| fail("`\\u` needs four hexadecimal digits"))?;
-                let pair = (0xd800..0xdc00).contains(&high) && chars.as_str().starts_with("\\u");
-                let low = pair.then(|| chars.as_str().get(2..6)).flatten();
-                let low = low.and_then(|digits| u32::from_str_radix(digits, 16).ok());
-                match (char::from_u32(high), low) {
-                    (Some(c), _) => c,
-                    (None, Some(low @ 0xdc00..0xe000)) => {
-                        chars = chars.as_str()[6..].chars();
-                        char::from_u32(0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00))
-                            .unwrap_or('\u{fffd}')
-                    }
-                    _ => return Err(fail("`\\u` of half a character")),
-                }
+                let code = code(4, 16).ok_or_else(|| fail("`\\u` needs four hexadecimal digits"))?;
+                char::from_u32(code).ok_or_else(|| fail("`\\u` of half a character"))?
             }
             'U' => code(8, 16)
                 .and_then(char::from_u32)

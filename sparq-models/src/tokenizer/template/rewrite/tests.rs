@@ -14,7 +14,7 @@ fn what_minijinja_takes_as_it_is_stays() {
     for source in [
         "a {{ b }} {% if c and not d %}e{% elif f is not none %}{% else %}g{% endif %}",
         "{%- for a in [] -%}{% endfor %}".replace("[]", "_iter([])").as_str(),
-        "{{ x[1]['a'].b(c, d=e)|f(1)|g is h }} {# {{ % #} {{ 1 * 2 ** 3 // 4 - -5 }}",
+        "{{ x[1]['a'].b(c, d=e)|f(1)|g is h }} {# {{ % #} {{ 1 // 4 - -5 }}",
         "{% raw -%} {{ a % b }} {% endraw %}{{ {'a': [1, (2,)]} }}",
     ] {
         // Loops are marked always; what is marked already is marked again.
@@ -28,7 +28,9 @@ fn operators_of_python_become_calls_around_their_operands() {
         ("{{ a + b + c }}", "{{ _add(a , b , c) }}"),
         ("{{ a + b - c + d }}", "{{ _add(_add(a , b) - c , d) }}"),
         ("{{ a ~ b + c ~ d }}", "{{ _add(_concat(a , b) , _concat(c , d)) }}"),
-        ("{{ a * b % c % d }}", "{{ _mod(a * b , c , d) }}"),
+        ("{{ a * b % c % d }}", "{{ _mod(_mul(a , b) , c , d) }}"),
+        ("{{ a ** b ** -c * 2 * 3 / d }}", "{{ _mul(_pow(a , b , _neg(c)) , 2 , 3) / d }}"),
+        ("{{ a.real }}{{ a['real'] }}", "{{ _attr(a, \"real\") }}{{ _item(a, 'real') }}"),
         ("{{ '%s' % (a, b)|f }}", "{{ _mod('%s' , (a, b)|f) }}"),
         ("{{ -x % +y }}", "{{ _mod(_neg(x) , _pos(y)) }}"),
         ("{{ a, b }}", "{{ (a, b) }}"),
@@ -84,7 +86,8 @@ fn line_breaks_and_escapes_are_those_of_python() {
     assert_eq!(text("a\r\nb\rc\n\r\n"), "a\nb\nc\n");
     assert_eq!(text(r"{{ 'a\'b\x41\u00e9\d\n\101' }}"), "{{ \"a'bAé\\\\d\\nA\" }}");
     assert_eq!(text("{{ 'a\\\nb' }}"), "{{ \"ab\"\n }}");
-    assert_eq!(text(r"{{ '\ud83d\ude00' }}"), "{{ \"😀\" }}");
+    assert_eq!(text(r"{{ '\U0001f600' }}"), "{{ \"😀\" }}");
+    assert_eq!(error(r"{{ '\ud83d\ude00' }}").1, "`\\u` of half a character");
     assert_eq!(text("{% raw %}\n{% endraw %}"), "{% raw +%}\n{% endraw %}");
 }
 

@@ -6,7 +6,7 @@ use super::super::{
     names::{Mention, Name},
 };
 use super::{Node, Parser, Result};
-use crate::tokenizer::template::methods;
+use crate::tokenizer::template::{methods, numbers};
 
 /// What Python knows of a macro beside its name.
 const OF_MACROS: [&str; 5] = ["arguments", "caller", "catch_kwargs", "catch_varargs", "explicit_caller"];
@@ -109,7 +109,7 @@ impl Parser<'_> {
                     let of_loop = &self.source[start..dot.start] == "loop";
                     if self.peek() == "(" {
                         self.mention(Name::Method, name);
-                    } else if (methods::is_one(word) || OF_MACROS.contains(&word)) && !of_loop {
+                    } else if (is_attribute(word) || OF_MACROS.contains(&word)) && !of_loop {
                         self.edits.open(start, "_attr(");
                         self.edits.replace(dot.start, name.end, format!(", \"{word}\")"));
                     }
@@ -147,7 +147,7 @@ impl Parser<'_> {
         match index {
             [token] if token.kind == Kind::Text => {
                 let text = word(token).get(1..word(token).len() - 1).unwrap_or_default();
-                methods::is_one(text) || text.contains('\\')
+                is_attribute(text) || text.contains('\\')
             }
             index => !index.iter().all(|token| token.kind == Kind::Integer || word(token) == "-"),
         }
@@ -283,4 +283,9 @@ impl Parser<'_> {
         let argument = self.postfix(argument)?;
         self.deeper(node, argument)
     }
+}
+
+/// Whether a value of Python may have an attribute of this name.
+fn is_attribute(name: &str) -> bool {
+    methods::is_one(name) || numbers::is_attribute(name)
 }
