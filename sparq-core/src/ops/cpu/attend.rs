@@ -250,7 +250,7 @@ impl<E: Element, P: Positions> Keys<'_, E, P> {
         let mut head = 0;
         while head + HEADS <= group {
             let queries = &self.queries[head * self.stride..];
-            let found = dots::<S, E, ROWS, HEADS>(s, rows, queries, self.stride);
+            let found = dots::<S, E, ROWS, HEADS>(s, rows, queries, self.stride, &[]);
             for i in 0..ROWS {
                 for h in 0..HEADS {
                     logits[(head + h) * BLOCK + to + i] = found[i][h];
@@ -260,7 +260,8 @@ impl<E: Element, P: Positions> Keys<'_, E, P> {
         }
         if HEADS > 1 {
             for head in head..group {
-                let found = dots::<S, E, ROWS, 1>(s, rows, &self.queries[head * self.stride..], self.stride);
+                let found =
+                    dots::<S, E, ROWS, 1>(s, rows, &self.queries[head * self.stride..], self.stride, &[]);
                 for i in 0..ROWS {
                     logits[head * BLOCK + to + i] = found[i][0];
                 }

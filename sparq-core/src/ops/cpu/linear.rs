@@ -27,6 +27,13 @@ const TASK_WEIGHTS: usize = 1 << 17;
 /// Rows of weights that are read at a time.
 const ROWS: usize = 4;
 
+/// Bytes between what is read and what is brought into the cache. Rows shorter than a page end before the
+/// processor finds out that the next ones follow: it brings in a third of what memory can give by itself.
+const AHEAD: usize = 16 << 10;
+
+/// Bytes of a page: rows from here on are found by the processor, and more is slower.
+const PAGE: usize = 4 << 10;
+
 thread_local! {
     /// Weights in f32.
     static PANELS: RefCell<Vec<f32>> = RefCell::default();
@@ -118,11 +125,17 @@ fn task<S: Simd, E: Element>(s: S, x: &[Lanes], weight: &[E], inputs: usize, out
     let tokens = x.len() / stride;
     let rows = weight.len() / inputs;
     let row = |i: usize| &weight[i * inputs..(i + 1) * inputs];
+    let distance = match inputs * size_of::<E>() < PAGE {
+        true => AHEAD / size_of::<E>(),
+        false => weight.len(),
+    };
     let mut i = 0;
     while i + ROWS <= rows {
         let four = [row(i), row(i + 1), row(i + 2), row(i + 3)];
+        let mut ahead = weight.get(i * inputs + distance..).unwrap_or_default();
         for t in 0..tokens {
-            let found = dots::<S, E, ROWS, 1>(s, four, &x[t * stride..], stride);
+            let found = dots::<S, E, ROWS, 1>(s, four, &x[t * stride..], stride, ahead);
+            ahead = &[];
             for (j, [y]) in found.into_iter().enumerate() {
                 out[(i + j) * tokens + t] = y;
             }
@@ -131,7 +144,7 @@ fn task<S: Simd, E: Element>(s: S, x: &[Lanes], weight: &[E], inputs: usize, out
     }
     for i in i..rows {
         for t in 0..tokens {
-            out[i * tokens + t] = dots::<S, E, 1, 1>(s, [row(i)], &x[t * stride..], stride)[0][0];
+            out[i * tokens + t] = dots::<S, E, 1, 1>(s, [row(i)], &x[t * stride..], stride, &[])[0][0];
         }
     }
 }

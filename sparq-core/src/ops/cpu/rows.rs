@@ -14,13 +14,15 @@ use super::{
 pub(super) const PASS: usize = 4;
 
 /// Scalar products of rows of one length with `HEADS` queries, each `stride` vectors apart in `queries`
-/// and filled up with zeros.
+/// and filled up with zeros. What is read later, `ahead`, is brought into the cache on the way, as much of it
+/// as is read.
 #[inline(always)]
 pub(super) fn dots<S: Simd, E: Element, const ROWS: usize, const HEADS: usize>(
     s: S,
     rows: [&[E]; ROWS],
     queries: &[Lanes],
     stride: usize,
+    ahead: &[E],
 ) -> [[f32; HEADS]; ROWS] {
     let count = rows[0].len() / LANES;
     let mut blocks: [&[[E; LANES]]; ROWS] = [&[]; ROWS];
@@ -32,7 +34,11 @@ pub(super) fn dots<S: Simd, E: Element, const ROWS: usize, const HEADS: usize>(
         whole[head] = &queries[head * stride..][..count];
     }
     let mut sums = [[s.splat(0.0); HEADS]; ROWS];
+    let ahead = ahead.as_chunks::<LANES>().0;
     for j in 0..count {
+        if let Some(blocks) = ahead.get(j * ROWS..(j + 1) * ROWS) {
+            s.prefetch(blocks);
+        }
         let mut x = [s.splat(0.0); ROWS];
         for row in 0..ROWS {
             x[row] = E::load(s, &blocks[row][j]);
