@@ -44,7 +44,8 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
 /// The next step for a word too many: where a model is meant, the option that names it.
 fn usage_hint(usage: &clap::Error) -> Option<String> {
     let takes_model = ["inspect", "chat", "bench", "verify", "tune"];
-    let command = std::env::args().nth(1).filter(|command| takes_model.contains(&command.as_str()));
+    let command = std::env::args_os().nth(1);
+    let command = command.filter(|command| takes_model.iter().any(|name| command == *name));
     let word = usage.get(ContextKind::InvalidArg).filter(|_| usage.kind() == ErrorKind::UnknownArgument)?;
     let word = word.to_string();
     (command.is_some() && !word.starts_with('-')).then(|| format!("-m names a model: -m {word}"))
@@ -53,6 +54,9 @@ fn usage_hint(usage: &clap::Error) -> Option<String> {
 /// Prints what there is to say instead of running: help, the version, or what is wrong with the words typed.
 fn said(usage: &clap::Error) -> ExitCode {
     let printed = usage.print().and_then(|()| io::stdout().flush());
+    if usage.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        output::say("\nerror: a command is missing");
+    }
     if let Some(hint) = usage_hint(usage) {
         output::say(format!("\n  hint: {hint}"));
     }

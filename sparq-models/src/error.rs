@@ -226,7 +226,7 @@ pub enum Error {
     /// The prompt does not fit into the context.
     #[error(
         "the prompt has {tokens} tokens, the longest context is {max_seq_len} \
-         (max_position_embeddings = {of_model})"
+         (max_position_embeddings = {of_model} in config.json)"
     )]
     PromptTooLong {
         /// Tokens of the prompt, with special tokens.

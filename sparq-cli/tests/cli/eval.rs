@@ -233,6 +233,26 @@ fn bad_input_is_named() {
 
 /// The committed pages and charts are those that the program makes of the committed results.
 #[test]
+fn numbers_that_no_run_gives_are_refused_and_small_parts_are_drawn() {
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/results/text-1024.json");
+    let text = fs::read_to_string(&committed).unwrap();
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("results.json");
+    let report = |field: &str, value: &str| {
+        let at = text.find(&format!("\"{field}\":")).unwrap() + field.len() + 3;
+        let end = at + text[at..].find([',', '}']).unwrap();
+        fs::write(&file, format!("{}{value}{}", &text[..at], &text[end..])).unwrap();
+        sparq().args(["eval", "report", "-o"]).arg(folder.path()).arg(&file).assert()
+    };
+    for field in ["kl", "nats_per_token", "kv_bytes_per_token"] {
+        let expected = format!("holds no results of `sparq eval`: `{field}` of an outcome is 1e308");
+        report(field, "1e308").code(1).stderr(contains(expected));
+        report(field, "1e15").success();
+        report(field, "1e-300").success();
+    }
+}
+
+#[test]
 fn committed_reports_are_up_to_date() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/results");
     let mut reports = 0;

@@ -62,6 +62,9 @@ fn words_that_mean_something_else_have_a_hint() {
         sparq().args(words).env("HF_HUB_OFFLINE", "1").assert().code(code).stderr(contains(expected));
     };
     fails(&["inspect", "smol"], 2, "hint: -m names a model: -m smol");
+    fails(&[], 2, "error: a command is missing");
+    let no_text = std::os::unix::ffi::OsStrExt::from_bytes(b"\xff");
+    sparq().arg::<&std::ffi::OsStr>(no_text).assert().code(2).stderr(contains("unrecognized subcommand"));
     fails(&["generate", "a", "-m", "https://huggingface.co/org/name"], 1, "hint: write it as org/name");
     fails(&["chat", "--chat-template", "/nope"], 1, "`/nope`: there is no such file");
     fails(

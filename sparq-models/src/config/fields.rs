@@ -143,6 +143,20 @@ impl<'a> ConfigFields<'a> {
         Ok(self.optional_positive(name)?.or_else(|| self.unless_null(name, default)))
     }
 
+    /// The number in field `name` whose inverse root queries are multiplied by; `default` where it is absent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] where f32 cannot hold that root.
+    pub fn query_scalar_or(&self, name: &str, default: f64) -> Result<f64> {
+        let scalar = self.optional_positive_float(name)?.unwrap_or(default);
+        let scale = scalar.powf(-0.5) as f32;
+        match scale.is_finite() && scale > 0.0 {
+            true => Ok(scalar),
+            false => Err(self.bad_field(name, format!("f32 cannot hold 1 / √{scalar:e}"))),
+        }
+    }
+
     /// The cap in field `name`: a number above zero that f32 can hold, if it is there.
     ///
     /// # Errors

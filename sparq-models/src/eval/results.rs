@@ -133,6 +133,26 @@ pub struct Outcome {
     pub mass: Vec<Vec<f64>>,
 }
 
+impl Outcome {
+    /// Refuses numbers that no run gives: sums and axes would end nowhere.
+    fn check(&self) -> std::result::Result<(), String> {
+        const LARGEST: f64 = 1e15;
+        let named = [
+            ("score", self.score),
+            ("nats_per_token", self.nats_per_token),
+            ("kl", self.kl),
+            ("top_1_agreement", self.top_1_agreement),
+            ("kv_bytes_per_token", self.kv_bytes_per_token),
+        ];
+        let turns = self.turns.iter().map(|&score| ("turns", score));
+        let mass = self.mass.iter().flatten().map(|&mass| ("mass", mass));
+        match named.into_iter().chain(turns).chain(mass).find(|(_, value)| value.abs() > LARGEST) {
+            Some((name, value)) => Err(format!("`{name}` of an outcome is {value:e}")),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Six significant digits: enough for any use, and read back as they were written.
 pub(crate) fn round(value: f64) -> f64 {
     format!("{value:.5e}").parse().unwrap_or(value)
@@ -149,6 +169,9 @@ impl Results {
         let results: Self = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
         if results.format != FORMAT {
             return Err(bad(format!("its form is {}, this program reads {FORMAT}", results.format)));
+        }
+        for sample in results.tasks.iter().flat_map(|task| &task.samples) {
+            sample.outcomes.iter().try_for_each(Outcome::check).map_err(bad)?;
         }
         let methods = results.settings.methods.len();
         let samples = || results.tasks.iter().flat_map(|task| &task.samples);

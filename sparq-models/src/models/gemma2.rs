@@ -48,9 +48,7 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Result<ModelConfig> {
     Ok(ModelConfig {
         ropes: Ropes::read(fields, &config, qwen2::ROPE)?,
         attention_bias: fields.optional("attention_bias")?.unwrap_or(false),
-        query_pre_attn_scalar: Some(
-            fields.optional_positive_float("query_pre_attn_scalar")?.unwrap_or(256.0),
-        ),
+        query_pre_attn_scalar: Some(fields.query_scalar_or("query_pre_attn_scalar", 256.0)?),
         attention_softcap: fields.cap_or("attn_logit_softcapping", 50.0)?,
         logit_softcap: fields.cap_or("final_logit_softcapping", 30.0)?,
         ..config
@@ -138,6 +136,13 @@ mod tests {
         assert_eq!(windows, [Some(4096), None, Some(4096)]);
         assert_eq!((config.attention_softcap, config.logit_softcap), (Some(50.0), Some(30.0)));
         assert_eq!((config.query_pre_attn_scalar, config.tied), (Some(256.0), true));
+        for scalar in [1e-300, 1e300] {
+            let error = read(json!({"query_pre_attn_scalar": scalar})).unwrap_err().to_string();
+            assert!(
+                error.contains("config.json`: field `query_pre_attn_scalar`: f32 cannot hold"),
+                "{error}"
+            );
+        }
         let off = json!({"attn_logit_softcapping": null, "final_logit_softcapping": null});
         let config = read(off).unwrap();
         assert_eq!((config.attention_softcap, config.logit_softcap), (None, None));

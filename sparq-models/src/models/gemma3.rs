@@ -58,9 +58,7 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Result<ModelConfig> {
     Ok(ModelConfig {
         ropes: Ropes::read_by_layer_type(fields, &config)?,
         attention_bias: fields.optional("attention_bias")?.unwrap_or(false),
-        query_pre_attn_scalar: Some(
-            fields.optional_positive_float("query_pre_attn_scalar")?.unwrap_or(256.0),
-        ),
+        query_pre_attn_scalar: Some(fields.query_scalar_or("query_pre_attn_scalar", 256.0)?),
         logit_softcap: fields.optional_cap("final_logit_softcapping")?,
         ..config
     })

@@ -125,9 +125,9 @@ fn lines(results: &Results, point: impl Fn(usize) -> Option<(f64, f64)>) -> Vec<
     results.method_names().iter().map(line).collect()
 }
 
-/// From the smallest part that was moved to all.
+/// From the smallest part that was moved to all; an axis has a label for each power of two.
 fn x_range(lines: &[Line]) -> std::ops::Range<f64> {
-    let least = lines.iter().flatten().map(|point| point.0).fold(1.0, f64::min);
+    let least = lines.iter().flatten().map(|point| point.0).fold(1.0, f64::min).max(1e-6);
     0.85 * least..1.1
 }
 
