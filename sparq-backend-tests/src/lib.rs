@@ -16,6 +16,7 @@
 //! - [`windows`]: the same for sliding windows and soft caps;
 //! - [`methods`]: the other decode methods;
 //! - [`layout`]: views of other tensors, caches that grow, long ones and those that are too large;
+//! - [`rollback`]: going back in a cache;
 //! - [`streams`]: work that runs twice, or beside other work;
 //! - [`kernels`]: which operations run as kernels, and which do not and why;
 //! - [`memory`]: what a backend does with its memory;
@@ -38,6 +39,7 @@ pub mod properties;
 pub mod quantized;
 pub mod reference;
 pub mod report;
+pub mod rollback;
 pub mod streams;
 pub mod suite;
 pub mod tolerance;

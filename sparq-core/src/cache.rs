@@ -2,6 +2,7 @@
 
 mod memory;
 mod rollback;
+mod sums;
 
 use burn::tensor::{DType, Device, Tensor};
 
@@ -16,7 +17,7 @@ use crate::{
 
 pub use rollback::CacheMark;
 
-/// Positions that a cache grows by at least.
+/// Positions that a cache grows by at least, and of which the sum of values is kept apart.
 const BLOCK: usize = 256;
 
 /// Sizes of a KV cache.
@@ -53,7 +54,7 @@ pub struct CacheExtras {
 /// |---|---|
 /// | `k`, `v` | `[batch, kv_heads, capacity, head_dim]` |
 /// | `k_index` | `[batch, kv_heads, head_dim, capacity]`, or codes: [`QuantizedIndex`] |
-/// | `v_sum` | `[batch, kv_heads, head_dim]`, f32 |
+/// | `v_sum` | `[batch, kv_heads, head_dim]`, f32; what it was at the end of each block is kept too |
 #[derive(Debug)]
 pub struct LayerCache {
     config: CacheConfig,
@@ -69,6 +70,8 @@ pub struct LayerCache {
     k_index: Option<Tensor<4>>,
     quantized: Option<QuantizedIndex>,
     v_sum: Option<Tensor<3>>,
+    /// `[batch, kv_heads, blocks, head_dim]`: what `v_sum` was where a block of positions was complete.
+    block_sums: Option<Tensor<4>>,
 }
 
 impl LayerCache {
@@ -108,6 +111,7 @@ impl LayerCache {
             k_index: None,
             quantized: None,
             v_sum: None,
+            block_sums: None,
         })
     }
 
@@ -176,8 +180,8 @@ impl LayerCache {
         self.quantized.clone().ok_or(Error::MissingInCache { missing: "the transposed keys as codes" })
     }
 
-    /// Sum of all values of each sequence, whatever the window, `[batch, kv_heads, head_dim]`, f32.
-    /// All zero where [`CacheExtras::mean_value`] is off.
+    /// Sum of all values of each sequence as they are stored, whatever the window, added one after another:
+    /// `[batch, kv_heads, head_dim]`, f32. All zero where [`CacheExtras::mean_value`] is off.
     ///
     /// # Errors
     /// [`Error::MissingInCache`] before the first append.
@@ -231,7 +235,11 @@ impl LayerCache {
             // Near the limit of the device only what is needed.
             self.reserve(roomy).or_else(|_| self.reserve(needed.max(1)))?;
         }
-        let mean_value = self.extras.mean_value;
+        let apart = self.extras.mean_value && (Self::completes_block(plan) || self.k_index.is_none());
+        let mean_value = self.extras.mean_value && !apart;
+        if apart {
+            self.add_values(&v, plan);
+        }
         match (self.k.take(), self.v.take(), self.k_index.take(), self.v_sum.take()) {
             (Some(k_cache), Some(v_cache), Some(k_index), Some(v_sum)) => {
                 let cache = [k_cache, v_cache, k_index];
@@ -242,10 +250,7 @@ impl LayerCache {
             }
             (Some(k_cache), Some(v_cache), k_index, v_sum) => {
                 self.k_index = k_index;
-                self.v_sum = match mean_value {
-                    true => v_sum.map(|sum| ops::accumulate(sum, v.clone(), plan)),
-                    false => v_sum,
-                };
+                self.v_sum = v_sum;
                 let [k_cache, v_cache] = ops::append([k_cache, v_cache], [k, v], plan);
                 (self.k, self.v) = (Some(k_cache), Some(v_cache));
             }

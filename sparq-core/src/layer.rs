@@ -79,6 +79,18 @@ impl LayerState {
         self.method.truncate(&self.cache)
     }
 
+    /// Forgets what one sequence holds from position `len` on, all of it for 0; the method goes back as well.
+    ///
+    /// # Errors
+    /// As [`LayerState::truncate`], and [`Error::Shape`] for a sequence that is not there.
+    pub fn truncate_sequence(&mut self, sequence: usize, len: usize) -> Result<()> {
+        if self.cache.lens().get(sequence).is_some_and(|&held| held <= len) {
+            return Ok(());
+        }
+        self.cache.truncate_sequence(sequence, len)?;
+        self.method.truncate(&self.cache)
+    }
+
     /// The point that cache and method are at; `None` where the method cannot be copied. What the cache
     /// holds is not copied: a mark is good for as long as the tokens before it stay.
     pub fn mark(&self) -> Option<LayerMark> {

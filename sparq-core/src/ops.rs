@@ -86,7 +86,7 @@ mod dispatch {
         }
 
         /// Adds the real rows of `rows: [batch, kv_heads, width, head_dim]` to
-        /// `sum: [batch, kv_heads, head_dim]` (f32).
+        /// `sum: [batch, kv_heads, head_dim]` (f32), by kernels one after another.
         #[fusion(dtype = sum, shape = sum)]
         fn accumulate(
             sum: FloatTensor<Self>,
@@ -110,7 +110,7 @@ mod dispatch {
         }
 
         /// [`SparqOps::append`], and [`SparqOps::append_columns`] on the transposed keys, and where
-        /// `mean_value` is set [`SparqOps::accumulate`] on the sum of values, together.
+        /// `mean_value` is set [`SparqOps::accumulate`] of the values as they are stored, together.
         #[fusion(meta = fusion::appended_with_index)]
         fn append_with_index(
             k: FloatTensor<Self>,

@@ -180,6 +180,16 @@ impl AppendPlan {
         Self { width: 1, appends: self.appends.iter().map(place).collect() }
     }
 
+    /// The rows that go to the positions `range`, in their columns.
+    pub fn within(&self, range: Range<usize>) -> Self {
+        let part = |append: &Append| {
+            let end = append.at.saturating_add(append.take).min(range.end);
+            let at = append.at.max(range.start).min(end.max(append.at));
+            Append { skip: append.skip + (at - append.at), take: end.saturating_sub(at), at }
+        };
+        Self { width: self.width, appends: self.appends.iter().map(part).collect() }
+    }
+
     /// The one append that all sequences share, if they do: then whole-batch ops apply.
     pub fn uniform(&self) -> Option<Append> {
         let first = *self.appends.first()?;
@@ -232,6 +242,18 @@ mod tests {
         let places = |t| plan.column(t).as_slice().iter().map(|a| (a.skip, a.take, a.at)).collect::<Vec<_>>();
         assert_eq!(places(0), [(0, 1, 10), (1, 0, 20)]);
         assert_eq!(places(2), [(0, 1, 12), (0, 1, 20)]);
+    }
+
+    #[test]
+    fn a_part_of_the_positions_keeps_its_columns() {
+        let plan = AppendPlan::new(&NewTokens::left_padded(6, &[0, 2]).unwrap(), &[10, 20]);
+        let places =
+            |range| plan.within(range).as_slice().iter().map(|a| (a.skip, a.take, a.at)).collect::<Vec<_>>();
+        assert_eq!(places(0..100), [(0, 6, 10), (2, 4, 20)]);
+        assert_eq!(places(12..14)[0], (2, 2, 12));
+        assert_eq!(places(12..14)[1].1, 0);
+        assert_eq!(places(15..22), [(5, 1, 15), (2, 2, 20)]);
+        assert_eq!(places(0..5).iter().map(|place| place.1).sum::<usize>(), 0);
     }
 
     #[test]

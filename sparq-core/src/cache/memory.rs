@@ -112,10 +112,7 @@ impl LayerCache {
         if let Some(bits) = self.extras.index.bits().filter(|_| self.extras.k_index) {
             self.grow_quantized(capacity, used, bits);
         }
-        if self.v_sum.is_none() {
-            let options = (&self.device, DType::F32);
-            self.v_sum = Some(Tensor::zeros([batch, kv_heads, head_dim], options));
-        }
+        self.grow_sums(capacity);
         self.capacity = capacity;
     }
 

@@ -1,8 +1,10 @@
 //! Going back: forgetting tokens, and marks to return to.
 
-use burn::tensor::{DType, Tensor};
+use std::ops::Range;
 
-use super::{BLOCK, CacheExtras, LayerCache};
+use burn::tensor::Tensor;
+
+use super::{CacheExtras, LayerCache};
 use crate::{
     config::AttentionShape,
     error::{Error, Result},
@@ -29,33 +31,40 @@ impl LayerCache {
     /// Forgets what each sequence holds from position `len` on, and keeps the memory. Shorter
     /// sequences stay as they are.
     ///
-    /// The sum of values is made anew from those that are left: subtracting would keep the rounding
-    /// of what went.
+    /// # Errors
+    /// As [`LayerCache::truncate_sequence`].
+    pub fn truncate(&mut self, len: usize) -> Result<()> {
+        self.cut(0..self.config.batch, len)
+    }
+
+    /// Forgets what one sequence holds from position `len` on, and keeps the memory: the cache is as if those
+    /// tokens had never been there, to the bit. What it costs does not depend on what is left.
     ///
     /// # Errors
-    /// None that a caller can bring about.
-    pub fn truncate(&mut self, len: usize) -> Result<()> {
-        if self.lens.iter().all(|&held| held <= len) {
+    /// [`Error::Shape`] for a sequence that is not there.
+    pub fn truncate_sequence(&mut self, sequence: usize, len: usize) -> Result<()> {
+        match sequence < self.config.batch {
+            true => self.cut(sequence..sequence + 1, len),
+            false => Err(Error::Shape {
+                tensor: "sequence",
+                axes: "[number below the batch]",
+                found: vec![sequence],
+                expected: vec![self.config.batch],
+            }),
+        }
+    }
+
+    fn cut(&mut self, sequences: Range<usize>, len: usize) -> Result<()> {
+        let longer: Vec<usize> = sequences.filter(|&sequence| self.lens[sequence] > len).collect();
+        if longer.is_empty() {
             return Ok(());
         }
-        self.lens.iter_mut().for_each(|held| *held = (*held).min(len));
+        longer.iter().for_each(|&sequence| self.lens[sequence] = len);
         self.renew_last_codes()?;
-        let Some(mut sum) = self.v_sum.take().map(|sum| sum.zeros_like()) else {
-            return Ok(());
-        };
-        if let Some(v) = self.v.as_ref().filter(|_| self.extras.mean_value) {
-            let [batch, kv_heads, _, head_dim] = v.dims();
-            let used = self.lens.iter().copied().max().unwrap_or(0);
-            let left = NewTokens::ragged(used, &self.lens)?;
-            for start in (0..used).step_by(BLOCK) {
-                let end = used.min(start + BLOCK);
-                let rows = v.clone().slice([0..batch, 0..kv_heads, start..end, 0..head_dim]);
-                let plan = AppendPlan::new(&left.columns(start, end - start), &self.lens);
-                sum = ops::accumulate(sum, rows.cast(DType::F32), &plan);
-            }
+        match self.extras.mean_value {
+            true => longer.into_iter().try_for_each(|sequence| self.renew_sum(sequence)),
+            false => Ok(()),
         }
-        self.v_sum = Some(sum);
-        Ok(())
     }
 
     /// Makes the codes of the last block of each sequence anew, after tokens went: its scales may be

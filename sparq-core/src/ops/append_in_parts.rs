@@ -1,9 +1,12 @@
 //! Appends to several parts of a cache, one part after another: what a backend does that has no operation
 //! for all of them, or none that covers the problem.
 
-use burn::backend::tensor::FloatTensor;
+use burn::{
+    backend::{TensorMetadata, tensor::FloatTensor},
+    tensor::{DType, FloatDType},
+};
 
-use super::SparqOps;
+use super::{SparqOps, oracle};
 use crate::spans::AppendPlan;
 
 /// See [`SparqOps::append`].
@@ -23,10 +26,18 @@ pub(super) fn append_with_index<B: SparqOps>(
     mean_value: bool,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let v_sum = match mean_value {
-        true => B::accumulate(v_sum, v_rows.clone(), plan.clone()),
+        true => B::accumulate(v_sum, stored::<B>(v_rows.clone(), v.dtype()), plan.clone()),
         false => v_sum,
     };
     let k_index = B::append_columns(k_index, k_rows.clone(), plan.clone());
     let (k, v) = B::append(k, v, k_rows, v_rows, plan);
     (k, v, k_index, v_sum)
+}
+
+/// `rows` as a cache of this dtype gives them back, f32.
+pub(super) fn stored<B: SparqOps>(rows: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    match dtype {
+        DType::F32 => rows,
+        _ => B::float_cast(oracle::cached::<B>(rows, dtype.into()), FloatDType::F32),
+    }
 }

@@ -123,7 +123,7 @@ fn overflow_to_nan<B: Backend>(scores: FloatTensor<B>) -> FloatTensor<B> {
 
 /// `rows` in the storage dtype of a cache, where what is infinite becomes NaN: such a key might have no
 /// weight, and nobody would see that it overflowed.
-fn cached<B: Backend>(rows: FloatTensor<B>, dtype: FloatDType) -> FloatTensor<B> {
+pub(super) fn cached<B: Backend>(rows: FloatTensor<B>, dtype: FloatDType) -> FloatTensor<B> {
     overflow_to_nan::<B>(B::float_cast(rows, dtype))
 }
 

@@ -81,7 +81,8 @@ pub(super) fn append<const N: usize>(
     let find = |wanted| parts.iter().position(|part| *part == wanted).map(|i| &cache[i]);
     let sum = find(Part::Sum);
     if let (Some(sum), true) = (sum, width > 1 || N == 1) {
-        accumulate(sum, &v, plan);
+        let stored = cache.iter().zip(parts).find(|(_, part)| *part != Part::Sum);
+        accumulate(sum, &v, plan, stored.map_or(DType::F32, |(stored, _)| stored.dtype));
     }
     let Some(stored) = [Part::K, Part::V, Part::Index].into_iter().find_map(find) else { return cache };
     let capacity = match find(Part::K).or(find(Part::V)) {
@@ -195,7 +196,7 @@ fn write<F: Float>(
             v_cache[to] = cached::<F>(v[from], targets.beyond);
         }
         if comptime!(targets.v_sum) {
-            v_sum[(of_head * head_dim + c) as usize] += v[from];
+            v_sum[(of_head * head_dim + c) as usize] += f32::cast_from(cached::<F>(v[from], targets.beyond));
         }
     }
     if comptime!(targets.k_index) {
@@ -210,8 +211,9 @@ fn write<F: Float>(
     }
 }
 
-/// Adds the real rows of `rows` to `sum: [batch, kv_heads, head_dim]`, in place.
-fn accumulate(sum: &CubeTensor, rows: &CubeTensor, plan: &AppendPlan) {
+/// Adds the real rows of `rows` to `sum: [batch, kv_heads, head_dim]`, in place, as a cache of this dtype
+/// stores them and in their order.
+fn accumulate(sum: &CubeTensor, rows: &CubeTensor, plan: &AppendPlan, dtype: DType) {
     let [batch, kv_heads, width, head_dim] = rows.shape().dims();
     let elements = batch * kv_heads * head_dim;
     let table = Table::of_plan(rows, plan);
@@ -233,13 +235,15 @@ fn accumulate(sum: &CubeTensor, rows: &CubeTensor, plan: &AppendPlan) {
             width as u32,
             head_dim as u32,
             table.alike,
+            beyond(dtype),
+            elem(dtype),
         );
     }
 }
 
 /// One unit per element of the sum.
 #[cube(launch_unchecked)]
-fn add(
+fn add<F: Float>(
     rows: &[f32],
     sum: &mut [f32],
     table: &[u32],
@@ -250,6 +254,8 @@ fn add(
     width: u32,
     head_dim: u32,
     #[comptime] alike: bool,
+    #[comptime] beyond: u32,
+    #[define(F)] _dtype: ElemType,
 ) {
     let unit = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * CUBE_DIM_X + UNIT_POS;
     if unit >= elements {
@@ -259,9 +265,10 @@ fn add(
     let b = (of_head / kv_heads) as usize;
     let skip = word(table, b, skip, 0usize, alike);
     let take = word(table, b, take, 1usize, alike);
-    let mut added = 0.0f32;
+    let mut total = sum[unit as usize];
     for t in skip..skip + take {
-        added += rows[((of_head * width + t) * head_dim + unit % head_dim) as usize];
+        let value = rows[((of_head * width + t) * head_dim + unit % head_dim) as usize];
+        total += f32::cast_from(cached::<F>(value, beyond));
     }
-    sum[unit as usize] += added;
+    sum[unit as usize] = total;
 }

@@ -1,7 +1,8 @@
 // New tokens into the cache: rows of K and V, columns of the transposed keys, the sum of values.
 //
 // Grid (tiles of tokens, KV heads, sequences). Tile 0 also adds up the values of all new tokens, in
-// the order of the tokens: the sum is the same in every run.
+// the order of the tokens and as the cache stores them: the sum is the same in every run, and however the
+// tokens came.
 
 constexpr int APPEND_THREADS = 256;
 constexpr int TOKENS = 32; // per tile: columns leave in runs of that many
@@ -44,10 +45,10 @@ extern "C" __global__ void __launch_bounds__(APPEND_THREADS) append(AppendArgs a
     if (a.v_sum && blockIdx.x == 0 && take > 0) {
         const float* rows = a.v_rows + ((size_t)group * a.width + skip) * HEAD_DIM;
         for (int c = threadIdx.x; c < HEAD_DIM; c += APPEND_THREADS) {
-            float sum = 0.f;
+            float sum = a.v_sum[(size_t)group * HEAD_DIM + c];
 #pragma unroll 8
-            for (int t = 0; t < take; t++) sum += rows[(size_t)t * HEAD_DIM + c];
-            a.v_sum[(size_t)group * HEAD_DIM + c] += sum;
+            for (int t = 0; t < take; t++) sum += widen(cached(rows[(size_t)t * HEAD_DIM + c]));
+            a.v_sum[(size_t)group * HEAD_DIM + c] = sum;
         }
     }
 }
