@@ -182,6 +182,25 @@ fn append(bencher: Bencher<'_, '_>, index: IndexDtype) {
     });
 }
 
+/// Eight of 32 768 tokens forgotten and appended again: the first of the two does not depend on the length.
+#[divan::bench(args = [DType::F32, DType::F16])]
+fn going_back(bencher: Bencher<'_, '_>, dtype: DType) {
+    let case = Case { kv_heads: 8, len: 32768, dtype, index: IndexDtype::Cache };
+    let config = CacheConfig { layer: case.shape().into(), batch: 1, max_len: case.len, dtype };
+    let extras = CacheExtras { k_index: true, mean_value: true, ..CacheExtras::default() };
+    let mut cache = LayerCache::new(&config, extras, &Device::flex()).expect("a valid cache");
+    let append = |cache: &mut LayerCache, tokens: usize| {
+        let plan = cache.plan(&NewTokens::all(1, tokens)).expect("it fits");
+        let [k, v] = [(); 2].map(|()| case.random(case.kv_heads, tokens));
+        cache.append(k, v, &plan).expect("shapes fit");
+    };
+    append(&mut cache, case.len);
+    bencher.bench_local(|| {
+        cache.truncate_sequence(0, case.len - 8).expect("it is there");
+        append(&mut cache, 8);
+    });
+}
+
 #[divan::bench(args = [512, 2048])]
 fn prefill(bencher: Bencher<'_, '_>, len: usize) {
     let case = Case { kv_heads: 8, len, dtype: DType::BF16, index: IndexDtype::Cache };
