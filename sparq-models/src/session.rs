@@ -1,7 +1,7 @@
 //! A text that grows: prompts and answers over one set of caches.
 
 mod held;
-mod run;
+mod writing;
 
 use std::{ops::ControlFlow, time::Instant};
 
@@ -10,12 +10,13 @@ use sparq_core::Method;
 use crate::{
     attention::Attention,
     error::{Error, Result},
-    generate::{Event, Finish, GenerateOptions, Generation, Stats, TextModel},
+    generate::{Event, GenerateOptions, Generation, TextModel},
     sampling::{Sampler, TextFrame},
     state::StateConfig,
 };
 use held::Held;
-use run::Run;
+
+pub use writing::{Writing, WritingStep};
 
 /// Tokens behind the prompt that memory is taken for beforehand: a limit may be far from what is written.
 const RESERVED_TOKENS: usize = 4096;
@@ -79,6 +80,37 @@ impl<'a> Session<'a> {
     /// Continues the text of tokens `ids`, special tokens included, which need not have anything in
     /// common with what is cached. `events` sees progress and text as they come and may end the run.
     ///
+    /// # Errors
+    /// As [`Session::begin`], and those of [`Writing::step`].
+    pub fn generate(
+        &mut self,
+        ids: &[u32],
+        options: &GenerateOptions,
+        events: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Generation> {
+        let mut writing = self.begin(ids, options)?;
+        while let Some(step) = writing.step()? {
+            let flow = match &step {
+                WritingStep::Prefill { done, total } => events(Event::Prefill { done: *done, total: *total }),
+                WritingStep::BeyondTrainedLength { tokens } => {
+                    events(Event::BeyondTrainedLength { tokens: *tokens })
+                }
+                WritingStep::Token { text, .. } if text.is_empty() => ControlFlow::Continue(()),
+                WritingStep::Token { text, .. } => events(Event::Text(text)),
+            };
+            if flow.is_break() {
+                let rest = writing.cancel()?;
+                if !rest.is_empty() {
+                    let _ = events(Event::Text(&rest));
+                }
+            }
+        }
+        writing.finish()
+    }
+
+    /// Begins what [`Session::generate`] does in one call, for a caller with a loop of its own: nothing has gone
+    /// through the model yet.
+    ///
     /// The sizes of a method that follow from a compression ratio are chosen for this run's length.
     /// A method that has to watch the prefill and did not, or for which the caches do not keep what it
     /// needs, begins with empty caches.
@@ -86,15 +118,10 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`Error::PromptTooLong`] for a prompt that does not fit, [`Error::EmptyPrompt`] for one
     /// without tokens, and errors of the options.
-    pub fn generate(
-        &mut self,
-        ids: &[u32],
-        options: &GenerateOptions,
-        events: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
-    ) -> Result<Generation> {
+    pub fn begin(&mut self, ids: &[u32], options: &GenerateOptions) -> Result<Writing<'_, 'a>> {
         let start = Instant::now();
         options.validate()?;
-        let mut sampler = Sampler::for_text(
+        let sampler = Sampler::for_text(
             options.sampler.clone(),
             TextFrame {
                 prompt_tokens: ids.len(),
@@ -116,37 +143,7 @@ impl<'a> Session<'a> {
         held.state.expect(ids.len());
         held.state.reserve(run_len.min(ids.len().saturating_add(RESERVED_TOKENS)))?;
         held.state.reset_traffic();
-        let cached_tokens = held.tokens().len();
-
-        let mut run = Run::new(self.model, &mut held, events, ids, &mut self.told_length);
-        let logits = run.prefill(&ids[cached_tokens..])?;
-        run.held.end_prompt();
-        let prefill = start.elapsed();
-        let mut first_token = prefill;
-        if let Some(logits) = logits {
-            let mut on_first = || first_token = start.elapsed();
-            let limits = run::Limits { max_seq_len: self.max_seq_len, start };
-            run.decode(logits, &mut sampler, options, limits, &mut on_first)?;
-        }
-        run.held.end_answer();
-        let Run { new, text, finish, .. } = run;
-        let stats = Stats {
-            prompt_tokens: ids.len(),
-            cached_tokens,
-            new_tokens: new.len(),
-            prefill,
-            first_token,
-            decode: start.elapsed() - first_token,
-            traffic: held.state.traffic(),
-            decode_steps: held.tokens().len().saturating_sub(ids.len()),
-            cache_bytes: held.state.bytes(),
-            method: self.widest(held.methods()),
-            methods: held.methods().to_vec(),
-            finish: finish.unwrap_or(Finish::MaxNewTokens),
-            sampler: options.sampler.clone(),
-        };
-        self.held = Some(held);
-        Ok(Generation { text, tokens: new, stats })
+        Writing::new(self, held, ids, options.clone(), sampler, start)
     }
 
     /// Caches that hold what they have in common with `ids`, and decode with `attention` at runs of

@@ -2,11 +2,12 @@ use std::path::Path;
 
 use burn::tensor::{DType, Device};
 
-use super::{run::PREFILL_CHUNK, *};
+use super::{writing::PREFILL_CHUNK, *};
 use crate::{
     attention::{SparqOptions, SparqSize},
     checkpoint::Checkpoint,
     forward,
+    generate::Finish,
     state::ModelState,
 };
 
