@@ -11,9 +11,9 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 
-#[cfg(feature = "mimalloc")]
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 use mimalloc::MiMalloc as Below;
-#[cfg(not(feature = "mimalloc"))]
+#[cfg(not(any(feature = "wgpu", feature = "cuda")))]
 use std::alloc::System as Below;
 
 /// The allocator below, and a request for large pages for what is large.

@@ -1,6 +1,6 @@
 //! Names of devices, which of them are there, and what they can compute in.
 //!
-//! This is the one place of the library that names Burn's backends.
+//! Burn's backends are named here and in [`crate::ops`].
 
 mod info;
 mod smoke;
@@ -49,7 +49,7 @@ pub const BACKENDS: &[BackendInfo] = &[
     BackendInfo {
         name: "wgpu",
         feature: "wgpu",
-        compiled: cfg!(any(feature = "wgpu", feature = "vulkan")),
+        compiled: cfg!(feature = "wgpu"),
         indexed: true,
         needs: "a Vulkan loader and driver (Debian: libvulkan1 and the vendor's driver, or \
                 mesa-vulkan-drivers), or Metal",
@@ -77,6 +77,9 @@ pub const BACKENDS: &[BackendInfo] = &[
         needs: "an NVIDIA driver (libcuda.so.1), and a CUDA toolkit in CUDA_PATH when running",
     },
 ];
+
+/// Names of the backends that compute on the CPU, the first choice first.
+const CPU_BACKENDS: [&str; 3] = ["flex", "ndarray", "libtorch"];
 
 /// The device that `name` stands for: `cpu` (the default CPU backend), `flex`, `ndarray`,
 /// `wgpu[:N]`, `libtorch`, `libtorch-cuda[:N]` or `cuda[:N]`. `N` counts the devices of
@@ -117,7 +120,7 @@ pub fn parse(name: &str) -> Result<Device> {
             Some(device) => Ok(device),
             None => error(
                 &format!("not there: {count} found, counted from 0"),
-                format!("name one of `{base}:0` to `{base}:{}`; `sparq doctor` lists them", count - 1),
+                format!("name one of `{base}:0` to `{base}:{}`", count - 1),
             ),
         },
     }
@@ -130,11 +133,10 @@ fn index_syntax(backend: &BackendInfo) -> &'static str {
     }
 }
 
+/// The first CPU backend that is compiled in.
 fn default_cpu() -> &'static str {
-    match cfg!(any(feature = "flex", not(feature = "ndarray"))) {
-        true => "flex",
-        false => "ndarray",
-    }
+    let compiled = available();
+    CPU_BACKENDS.iter().find(|name| compiled.contains(name)).unwrap_or(&CPU_BACKENDS[0])
 }
 
 /// Names of the backends that this build has, the default first.
@@ -152,7 +154,7 @@ pub fn enumerate(backend: &str) -> Vec<Device> {
         "flex" => vec![Device::flex()],
         #[cfg(feature = "ndarray")]
         "ndarray" => vec![Device::ndarray()],
-        #[cfg(any(feature = "wgpu", feature = "vulkan"))]
+        #[cfg(feature = "wgpu")]
         "wgpu" => {
             let mut devices = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec();
             devices.sort_by_key(wgpu_rank);
@@ -169,7 +171,7 @@ pub fn enumerate(backend: &str) -> Vec<Device> {
 }
 
 /// Order of adapters: discrete, integrated and virtual GPUs, what cannot tell, software.
-#[cfg(any(feature = "wgpu", feature = "vulkan"))]
+#[cfg(feature = "wgpu")]
 fn wgpu_rank(device: &Device) -> (u8, usize) {
     use burn::backend::{CubeDevice, DispatchDevice, WgpuDeviceKind};
     match device.as_dispatch() {
@@ -187,7 +189,7 @@ fn wgpu_rank(device: &Device) -> (u8, usize) {
 /// Whether `device` is a processor that plays a GPU, such as lavapipe: right, and slow.
 #[cfg(feature = "cube")]
 pub(crate) fn is_software(device: &burn::backend::CubeDevice) -> bool {
-    #[cfg(any(feature = "wgpu", feature = "vulkan"))]
+    #[cfg(feature = "wgpu")]
     if let burn::backend::CubeDevice::Wgpu(device) = device {
         return device.kind == burn::backend::WgpuDeviceKind::Cpu;
     }
@@ -304,7 +306,11 @@ mod tests {
     }
 
     #[test]
-    fn cpu_is_the_default_backend() {
-        assert_eq!(describe(&parse("cpu").unwrap()), available()[0]);
+    fn cpu_is_the_first_backend_on_the_cpu() {
+        let compiled = available();
+        match CPU_BACKENDS.iter().find(|name| compiled.contains(name)) {
+            Some(first) => assert_eq!(describe(&parse("cpu").unwrap()), *first),
+            None => assert!(parse("cpu").unwrap_err().hint().unwrap().contains("--features flex")),
+        }
     }
 }

@@ -57,6 +57,9 @@ pub mod threads;
 pub mod transfer;
 pub mod weight;
 
+/// The release of Burn that this crate is built with: its tensors and devices are those of the public functions.
+pub use burn;
+
 pub use cache::{CacheConfig, LayerCache};
 pub use config::{AttentionLayer, AttentionShape, Choice, GroupScores, SparqConfig};
 pub use error::{Error, Result};
