@@ -16,7 +16,7 @@ use sparq_models::{
 };
 
 use super::{
-    bandwidth::{Bandwidth, Meter},
+    bandwidth::{Bandwidth, Meter, Reached},
     machine::Machine,
     mean_and_deviation, median, median_ratio,
     model::attention,
@@ -247,7 +247,7 @@ fn record(
     let Contestant { method, samples_ns, .. } = contestant;
     let (avg_ns, stddev_ns) = mean_and_deviation(samples_ns);
     let (bytes, dense_bytes) = contestant.bytes();
-    let speeds: Vec<f64> = samples_ns.iter().map(|ns| bytes as f64 / ns).collect();
+    let reached = Reached::new(bytes as f64, samples_ns, reads);
     LayerRecord {
         machine: machine.clone(),
         bandwidth,
@@ -265,8 +265,8 @@ fn record(
         stddev_ns,
         median_ns: median(samples_ns),
         samples_ns: samples_ns.clone(),
-        gb_per_s: median(&speeds),
-        bandwidth_fraction: median_ratio(&speeds, reads),
+        gb_per_s: reached.gb_per_s,
+        bandwidth_fraction: reached.fraction,
         speedup_over_dense: dense.map(|dense| median_ratio(&dense.samples_ns, samples_ns)),
         speedup_by_bytes: dense_bytes as f64 / bytes as f64,
     }

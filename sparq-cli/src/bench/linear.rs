@@ -5,12 +5,12 @@ use std::{io, time::Instant};
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use serde::Serialize;
 use sparq_core::{IndexDtype, device, weight::QuantizedWeight};
-use sparq_models::checkpoint::LinearWeight;
+use sparq_models::weight::LinearWeight;
 
 use super::{
-    bandwidth::{Bandwidth, Meter},
+    bandwidth::{Bandwidth, Meter, Reached},
     machine::Machine,
-    mean_and_deviation, median, median_ratio,
+    mean_and_deviation, median,
     record::{Record, Writer},
     sync,
 };
@@ -72,7 +72,7 @@ pub(crate) fn bench_linear(args: &BenchLinearArgs) -> anyhow::Result<()> {
             let (samples_ns, reads) = time(size, format, &device, &meter, args.repetitions)?;
             let (avg_ns, stddev_ns) = mean_and_deviation(&samples_ns);
             let bytes = format.bytes([inputs, outputs]) as u64;
-            let speeds: Vec<f64> = samples_ns.iter().map(|ns| bytes as f64 / ns).collect();
+            let reached = Reached::new(bytes as f64, &samples_ns, &reads);
             writer.write(&LinearRecord {
                 machine: machine.clone(),
                 bandwidth: Bandwidth { read_gb_per_s: median(&reads), ..bandwidth },
@@ -85,8 +85,8 @@ pub(crate) fn bench_linear(args: &BenchLinearArgs) -> anyhow::Result<()> {
                 stddev_ns,
                 median_ns: median(&samples_ns),
                 samples_ns,
-                gb_per_s: median(&speeds),
-                bandwidth_fraction: median_ratio(&speeds, &reads),
+                gb_per_s: reached.gb_per_s,
+                bandwidth_fraction: reached.fraction,
             })?;
         }
     }

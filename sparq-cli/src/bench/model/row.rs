@@ -3,16 +3,17 @@
 use burn::tensor::DType;
 use serde::Serialize;
 use sparq_core::device;
-use sparq_models::{
-    checkpoint::{Checkpoint, WeightFormat},
-    core::Method,
-};
+use sparq_models::{checkpoint::Checkpoint, core::Method, weight::WeightFormat};
 
 use super::{BATCH, Run, depth_by};
 use crate::{
     args::BenchModelArgs,
     bench::{
-        bandwidth::Bandwidth, machine::Machine, median, median_ratio, record::Record, sparq::SparqSettings,
+        bandwidth::{Bandwidth, Reached},
+        machine::Machine,
+        median_ratio,
+        record::Record,
+        sparq::SparqSettings,
     },
 };
 
@@ -144,15 +145,15 @@ pub(super) fn common(
 /// Adds what follows from the bytes of decode steps, and from the run of dense attention beside it.
 pub(super) fn decoded(record: ModelRecord, method: &Method, run: &Run, dense: Option<&Run>) -> ModelRecord {
     let weights = record.weight_bytes_per_token as f64;
-    let speeds = |bytes: f64| -> Vec<f64> { record.samples_ts.iter().map(|ts| bytes * ts / 1e9).collect() };
-    let speeds = run.kv_bytes.map(|(moved, _)| speeds(weights + moved));
+    let token_ns: Vec<f64> = record.samples_ts.iter().map(|ts| 1e9 / ts).collect();
+    let reached = run.kv_bytes.map(|(moved, _)| Reached::new(weights + moved, &token_ns, &run.reads));
     ModelRecord {
         attention: method.name().to_owned(),
         sparq: SparqSettings::of(method),
         kv_bytes_per_token: run.kv_bytes.map(|(moved, _)| moved),
         dense_kv_bytes_per_token: run.kv_bytes.map(|(_, dense)| dense),
-        gb_per_s: speeds.as_ref().map(|speeds| median(speeds)),
-        bandwidth_fraction: speeds.as_ref().map(|speeds| median_ratio(speeds, &run.reads)),
+        gb_per_s: reached.map(|reached| reached.gb_per_s),
+        bandwidth_fraction: reached.map(|reached| reached.fraction),
         speedup_over_dense: dense.map(|dense| median_ratio(&dense.samples_ns, &run.samples_ns)),
         speedup_by_bytes: run.kv_bytes.map(|(moved, dense)| (weights + dense) / (weights + moved)),
         ..record
