@@ -107,21 +107,17 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::CacheFull { .. } => {
-                Some("shorten the prompt, ask for fewer tokens, or raise --max-seq-len".into())
+                Some("shorten the prompt, ask for fewer tokens, or allow a longer context".into())
             }
             Self::QueryDtype { .. } => Some("cast them: `q.cast(DType::F32)`".into()),
             Self::CannotGoBack { .. } => Some("go back to a mark, or begin with an empty cache".into()),
             Self::UnsupportedIndex { .. } => {
-                Some("leave out --k-index and `index=`, or use another --device".into())
+                Some("store them as the cache stores keys, or use another device".into())
             }
-            Self::UnsupportedDtype { .. } => {
-                Some("use --dtype auto or --dtype f32, or another --device".into())
-            }
+            Self::UnsupportedDtype { .. } => Some("use f32, or another device".into()),
             Self::Device { hint, .. } => Some(hint.clone()),
             Self::TooLarge { .. } => Some(
-                "store it in fewer bytes (--dtype f16), shorten what grows with the text (--max-seq-len), \
-                 or use another --device; `sparq doctor` lists their limits"
-                    .into(),
+                "store it in fewer bytes, shorten what grows with the text, or use another device".into(),
             ),
             _ => None,
         }

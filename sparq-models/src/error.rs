@@ -322,19 +322,19 @@ impl Error {
             }
             Error::Compression { .. } => Some("ask for a smaller ratio, or state k".into()),
             Error::ProfileLayers { .. } => {
-                Some("a profile fits one model: make one for this model with `sparq tune`".into())
+                Some("a profile fits one model: make one for this model".into())
             }
             Error::StateLayers { .. } => Some("make the state for this model".into()),
             Error::InFile { source, .. } => source.hint(),
             Error::Weights(report) => report.hint(),
             Error::Template { hint, .. } => Some((*hint).into()),
-            Error::UnsupportedDtype { .. } => Some("try --dtype f32".into()),
-            Error::NoTokenLeft { .. } => Some(
-                "change these settings; --ignore-generation-config leaves out those of the checkpoint".into(),
-            ),
+            Error::UnsupportedDtype { .. } => Some("try f32".into()),
+            Error::NoTokenLeft { .. } => {
+                Some("change these settings, or leave out those of generation_config.json".into())
+            }
             Error::Overflow(overflow) => Some(overflow.hint()),
             Error::PromptTooLong { .. } => {
-                Some("shorten the prompt, or raise --max-seq-len if the model allows more".into())
+                Some("shorten the prompt, or allow a longer context if the model does".into())
             }
             Error::NoTokenizer { path, found } => Some(tokenizer_hint(path, found)),
             Error::TokenId { .. } | Error::TokenBeyond { .. } => Some(
@@ -402,7 +402,7 @@ mod tests {
     #[test]
     fn settings_that_leave_no_token_have_a_next_step() {
         let settings = Error::NoTokenLeft { message: String::new(), settings: String::new() };
-        assert!(settings.hint().unwrap().contains("--ignore-generation-config"));
+        assert!(settings.hint().unwrap().contains("generation_config.json"));
     }
 
     #[test]

@@ -62,8 +62,8 @@ impl Overflow {
                       with";
         let stored = matches!(self.part, OverflowPart::Keys { .. } | OverflowPart::Values { .. });
         match (self.dtype, stored) {
-            (DType::F16, true) => "f16 ends at 65504: try --dtype bf16 or --dtype f32".into(),
-            (DType::F16, false) => format!("try --dtype f32; where that overflows as well, {source}"),
+            (DType::F16, true) => "f16 ends at 65504: try bf16 or f32".into(),
+            (DType::F16, false) => format!("try f32; where that overflows as well, {source}"),
             // Everything but what is stored is computed in f32.
             (_, false) => format!("f32 has overflowed: {source}"),
             (dtype, true) => format!("{} has overflowed: {source}", name(dtype)),

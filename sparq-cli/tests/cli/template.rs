@@ -86,5 +86,5 @@ fn a_template_that_is_no_text_is_named() {
     fs::write(&path, "{{ raise_exception('a\x1b[31mb') }}").unwrap();
     chat(model.path(), &[])
         .code(1)
-        .stderr(contains("\\u{1b}[31mb").and(contains("hint: --no-chat-template")));
+        .stderr(contains("\\u{1b}[31mb").and(contains("hint: do without a chat template")));
 }

@@ -124,8 +124,8 @@ impl Quantisation {
             _ => "",
         };
         format!(
-            "use the model that was quantised (its page names it as the base model){undo}; --weights int8 halves \
-             the memory of that one"
+            "use the model that was quantised (its page names it as the base model){undo}; it may be rounded to \
+             eight bits while it is loaded"
         )
     }
 }

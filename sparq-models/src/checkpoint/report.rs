@@ -137,7 +137,7 @@ impl WeightReport {
     pub(crate) fn hint(&self) -> Option<String> {
         let hint = if let Some(first) = self.unsupported.first() {
             if self.unsupported.iter().any(|tensor| tensor.device.is_some()) {
-                "try --dtype f32"
+                "try f32"
             } else if self.unsupported.iter().all(|tensor| tensor.stored == Dtype::F64) {
                 "save the model in F32: F64 is not read"
             } else if is_code(first.stored) {
@@ -180,7 +180,7 @@ impl WeightReport {
         } else if !self.unused.is_empty() {
             "config.json may name another architecture or fewer layers than the weights have"
         } else if self.non_finite.iter().any(NonFinite::is_overflow_likely) {
-            "numbers above the range of f16 become infinite: try --dtype bf16 or f32"
+            "numbers above the range of f16 become infinite: try bf16 or f32"
         } else {
             return Some(format!(
                 "the file is damaged, or its training diverged: {}",
@@ -197,8 +197,8 @@ fn is_code(dtype: Dtype) -> bool {
 }
 
 impl NonFinite {
-    /// Whether the number may be finite in the file.
-    fn is_overflow_likely(&self) -> bool {
+    /// Whether the number may be finite in the file, and infinite in the dtype that was asked for alone.
+    pub fn is_overflow_likely(&self) -> bool {
         self.wanted == DType::F16 && self.stored != Dtype::F16
     }
 }

@@ -95,19 +95,17 @@ impl EvalError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::UnknownTask { closest: Some(closest), .. } => {
-                format!("did you mean `{closest}`? `sparq eval list` shows all tasks")
+                format!("did you mean `{closest}`?")
             }
-            Self::UnknownTask { closest: None, .. } => "`sparq eval list` shows all tasks".into(),
+            Self::UnknownTask { closest: None, .. } => return None,
             Self::NeedsFile { task, .. } => format!("name it as `{task}=FILE`"),
             Self::NeedsNoFile { task } => format!("write just `{task}`"),
-            Self::Room { .. } => "ask for longer contexts with --lengths".into(),
+            Self::Room { .. } => "ask for longer contexts".into(),
             Self::OtherJournal { path, .. } => format!(
-                "repeat that run's options to go on with it, or delete `{}` to begin anew",
+                "repeat that run's options to resume it, or delete `{}` to start again",
                 path.display()
             ),
-            Self::OtherResults { .. } => {
-                "write to another file with -o, remove this one, or replace it with --force".into()
-            }
+            Self::OtherResults { .. } => "write to another file, remove this one, or replace it".into(),
             Self::TaskFile { .. } | Self::Setting { .. } | Self::Results { .. } => {
                 return None;
             }

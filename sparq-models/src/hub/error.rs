@@ -243,11 +243,10 @@ impl HubError {
                 format!("fetch it with `sparq pull` while there is a connection, or name a commit: {}", list(commits))
             }
             Self::Offline { model, .. } => format!(
-                "fetch it with `sparq pull {model}` while there is a connection, without --offline and \
-                 HF_HUB_OFFLINE"
+                "fetch it with `sparq pull {model}` while there is a connection and HF_HUB_OFFLINE is not set"
             ),
             Self::Connection { .. } => {
-                "check the connection, HF_ENDPOINT and the proxy; other commands run what is in the cache with --offline"
+                "check the connection, HF_ENDPOINT and the proxy; a model that is in the cache runs offline"
                     .into()
             }
             Self::Interrupted { .. } => "run the same command again: it goes on where the download stopped".into(),

@@ -8,8 +8,8 @@ use crate::{
     attention::{Attention, MethodSpec},
     checkpoint::Checkpoint,
     forward,
-    generate::TextModel,
     state::StateConfig,
+    text_model::TextModel,
 };
 
 fn model() -> TextModel {
@@ -60,7 +60,7 @@ fn the_first_layer_and_token_are_named() {
     assert_eq!(scores.part, OverflowPart::Layer { layer: 2, token: 2 });
     assert!(scores.to_string().contains("layer 2 gives numbers that are not finite at token 2"));
     assert!(scores.hint().starts_with("f32 has overflowed"), "{}", scores.hint());
-    assert!(found(DType::F16, 3, whole).hint().starts_with("try --dtype f32"));
+    assert!(found(DType::F16, 3, whole).hint().starts_with("try f32"));
     assert_eq!(found(DType::F32, 0, whole).part, OverflowPart::Embedding { token: 2 });
     assert_eq!(found(DType::F32, usize::MAX, |_, _, _| ()).part, OverflowPart::Logits);
 }

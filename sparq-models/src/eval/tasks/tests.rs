@@ -227,7 +227,7 @@ fn the_closest_task_is_suggested() {
     let error = task("pasky").unwrap_err();
     assert_eq!(error.to_string(), "there is no task `pasky`");
     assert!(error.hint().unwrap().contains("`passkey`"));
-    assert!(!task("zzzzzzzzzzzz").unwrap_err().hint().unwrap().contains("did you mean"));
+    assert_eq!(task("zzzzzzzzzzzz").unwrap_err().hint(), None);
 }
 
 #[test]

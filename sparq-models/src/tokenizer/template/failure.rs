@@ -19,15 +19,15 @@ const MESSAGE: usize = 16 << 10;
 pub(super) struct Raised(pub(super) String);
 
 /// Where the template itself is the cause.
-const ANOTHER: &str = "--no-chat-template does without it, --chat-template FILE takes another";
+const ANOTHER: &str = "do without a chat template, or take another";
 
 /// Where the conversation is.
-const CONVERSATION: &str = "--no-chat-template does without it; it may take a conversation without --system, or one \
-                            in which roles alternate";
+const CONVERSATION: &str = "it may take a conversation without a system message, or one in which roles alternate; or do \
+                            without a chat template";
 
 /// Where the engine lacks something that Jinja2 has.
-const LACKING: &str = "put a template that does without it in a file and give --chat-template FILE, or do without any: \
-                       --no-chat-template";
+const LACKING: &str =
+    "put a template that does without it in a file and take that, or do without a chat template";
 
 /// An error without a place.
 pub(super) fn whole(path: &Path, message: &str) -> Error {
@@ -51,7 +51,7 @@ pub(super) fn no_text(path: &Path, line: usize) -> Error {
         path: path.to_owned(),
         place: format!(", line {line}"),
         message: "the file is not UTF-8".to_owned(),
-        hint: "save it as UTF-8, or download it again; --chat-template FILE takes another",
+        hint: "save it as UTF-8, download it again, or take another",
     }
 }
 

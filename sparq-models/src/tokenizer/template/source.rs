@@ -163,9 +163,7 @@ impl ChatTemplates {
                 Some(name) => format!(
                     "none of the chat templates is called `{name}`; there are {names}, and no file of this name"
                 ),
-                None => format!(
-                    "none of the chat templates is the default; --chat-template chooses one of {names}"
-                ),
+                None => format!("none of the chat templates is the default; choose one of {names}"),
             };
             return Err(Error::Config { path: first.path.clone(), message });
         }
@@ -248,7 +246,7 @@ mod tests {
         assert_eq!(chosen(&only, None, true).unwrap().unwrap(), "rag");
         let none = json!({"chat_template": {"rag": "", "tool_use": ""}});
         let error = chosen(&none, None, false).unwrap_err().to_string();
-        assert!(error.contains("--chat-template chooses one of rag, tool_use"), "{error}");
+        assert!(error.contains("choose one of rag, tool_use"), "{error}");
     }
 
     #[test]

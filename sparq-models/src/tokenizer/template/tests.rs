@@ -192,7 +192,7 @@ fn a_failure_shows_the_line_what_failed_and_the_way_out() {
     for word in ["m/tokenizer_config.json", "line 3", "`.fnord(1)`", "unknown method"] {
         assert!(text.contains(word), "`{word}` in {text}");
     }
-    assert!(error.hint().unwrap().contains("--no-chat-template"));
+    assert!(error.hint().unwrap().contains("do without a chat template"));
 
     let refusal = template("\n{{ raise_exception('System role not supported') }}");
     let text = refusal.render(&[say("system", "hello")], true).unwrap_err().to_string();
