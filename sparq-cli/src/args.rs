@@ -33,7 +33,7 @@ pub(crate) use template::TemplateArgs;
 pub(crate) use tokenize::TokenizeArgs;
 pub(crate) use tune::TuneArgs;
 
-/// Text generation that reads part of the KV cache (SparQ attention).
+/// Faster long-context text generation: SparQ attention reads only part of the KV cache.
 #[derive(Debug, Parser)]
 #[command(name = "sparq", version, propagate_version = true)]
 pub(crate) struct Cli {
@@ -43,27 +43,27 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Continue a text: the text goes to standard output, figures to standard error
+    /// Continue a text: the text goes to standard output, statistics to standard error
     Generate(Box<GenerateArgs>),
     /// Talk with a model, in its own chat format
     Chat(Box<ChatArgs>),
-    /// Compare decode methods on tasks: does sparse attention answer as dense attention does?
+    /// Compare decode methods with dense attention on tasks
     Eval(Box<EvalArgs>),
-    /// Show the tokens of a text as a model sees them: ids and pieces
+    /// Show the tokens of a text: ids and pieces
     Tokenize(TokenizeArgs),
-    /// Show what a model is and how much memory it needs, without loading it
+    /// Describe a model and the memory it needs, without loading it
     Inspect(InspectArgs),
-    /// Fetch a model from the hub into the cache, mend what differs there, and print its folder
+    /// Fetch a model from the hub into the cache, repair damaged files there, and print its folder
     Pull(PullArgs),
-    /// Print a script that completes this program's commands in a shell
+    /// Print a shell completion script
     Completions(CompletionsArgs),
-    /// Show which devices are there, what they can, and whether they compute right
+    /// List devices and their limits, and run a self-test on each
     Doctor(DoctorArgs),
-    /// Find the sizes of SparQ that read least and meet a target on a text, and save them as a profile
+    /// Search for the smallest SparQ settings that meet a quality target on a text, and save them as a profile
     Tune(Box<TuneArgs>),
-    /// Measure speed: whole models, or one layer alone
+    /// Measure speed: a whole model, or one layer
     Bench(Box<BenchArgs>),
-    /// Compare a model's logits with reference logits; exit code 1 where they differ
+    /// Compare a model's logits with reference logits; exit code 1 if they differ
     Verify(VerifyArgs),
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) prompt: PromptArgs,
 
-    /// Print the prompt as the model sees it, text and tokens, to standard error before the text is continued
+    /// Print the prompt as the model sees it, text and tokens, to standard error
     #[arg(long)]
     pub(crate) show_prompt: bool,
 
@@ -85,7 +85,7 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
 
-    /// Tokens to generate at most [default: what generation_config.json says, else 512]
+    /// Maximum number of tokens to generate [default: from generation_config.json, else 512]
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) max_new_tokens: Option<usize>,
 
@@ -93,28 +93,28 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "N")]
     pub(crate) max_seq_len: Option<usize>,
 
-    /// Stop where this text comes up, and leave it out; may be given several times, and may be a special
-    /// token [default: what generation_config.json says]
+    /// Stop at this text, which is not printed; repeatable; may be a special token
+    /// [default: from generation_config.json]
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) stop: Vec<String>,
 
-    /// Go on after an end-of-text token
+    /// Ignore end-of-text tokens
     #[arg(long)]
     pub(crate) ignore_eos: bool,
 
-    /// Write the text to a file instead; it appears there when it is complete
+    /// Write the text to a file; the file appears when the text is complete
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
-    /// Print no figures
+    /// Do not print statistics
     #[arg(short, long)]
     pub(crate) quiet: bool,
 
-    /// Tell which operations ran as kernels, and which did not and why
+    /// Report which operations ran as kernels, and why others did not
     #[arg(short, long, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
 
-    /// Show no progress bars (they are shown on a terminal only)
+    /// Do not show progress bars
     #[arg(long)]
     pub(crate) no_progress: bool,
 }
@@ -126,23 +126,23 @@ pub(crate) struct InspectArgs {
     #[arg(short, long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
 
-    /// Take models of the hub from the cache only, as with HF_HUB_OFFLINE=1
+    /// Use the hub's cache only, as with HF_HUB_OFFLINE=1
     #[arg(long)]
     pub(crate) offline: bool,
 
-    /// Longest context in tokens to state memory for [default: the model's own limit]
+    /// Longest context in tokens to compute memory for [default: the model's own limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_seq_len: Option<u64>,
 
-    /// Storage dtype of weights and KV cache to state memory for; auto shows all
+    /// Storage dtype of weights and KV cache to compute memory for; auto shows all
     #[arg(long, value_enum, default_value_t = DtypeArg::Auto)]
     pub(crate) dtype: DtypeArg,
 
-    /// Format of the weights of linear layers to state memory for
+    /// Format of linear-layer weights to compute memory for
     #[arg(long, value_enum, default_value_t = WeightsArg::Auto)]
     pub(crate) weights: WeightsArg,
 
-    /// Form of SparQ's copy of the keys to state memory for
+    /// Format of the transposed key copy to compute memory for
     #[arg(long, value_enum, default_value_t = KeyIndexArg::Auto)]
     pub(crate) k_index: KeyIndexArg,
 
@@ -157,7 +157,7 @@ pub(crate) struct DoctorArgs {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Examine one device in this process and print one line of JSON
+    /// Test one device in this process and print one line of JSON
     #[arg(long, value_name = "NAME", hide = true)]
     pub(crate) only: Option<String>,
 }
@@ -168,7 +168,7 @@ pub(crate) struct VerifyArgs {
     #[arg(short, long, value_name = "MODEL")]
     pub(crate) model: PathBuf,
 
-    /// Take models of the hub from the cache only, as with HF_HUB_OFFLINE=1
+    /// Use the hub's cache only, as with HF_HUB_OFFLINE=1
     #[arg(long)]
     pub(crate) offline: bool,
 
@@ -176,7 +176,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) expected: Option<PathBuf>,
 
-    /// Largest absolute difference of any logit
+    /// Largest absolute difference allowed in any logit
     #[arg(long, value_name = "X", default_value_t = 1e-3)]
     pub(crate) tolerance: f32,
 
@@ -188,7 +188,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
     pub(crate) dtype: DtypeArg,
 
-    /// Format of the weights of linear layers
+    /// Format of linear-layer weights
     #[arg(long, value_enum, default_value_t = WeightsArg::Auto)]
     pub(crate) weights: WeightsArg,
 }
@@ -199,14 +199,14 @@ pub(crate) struct PullArgs {
     #[arg(value_name = "MODEL")]
     pub(crate) model: PathBuf,
 
-    /// Show no progress bars (they are shown on a terminal only)
+    /// Do not show progress bars
     #[arg(long)]
     pub(crate) no_progress: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
-    /// The shell
+    /// Shell to complete for
     #[arg(value_enum)]
     pub(crate) shell: clap_complete::Shell,
 }

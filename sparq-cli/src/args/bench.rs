@@ -21,7 +21,7 @@ pub(crate) struct BenchArgs {
     #[command(subcommand)]
     pub(crate) layer: Option<BenchCommand>,
 
-    /// Tell which operations ran as kernels, and which did not and why
+    /// Report which operations ran as kernels, and why others did not
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
 
@@ -31,9 +31,9 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Measure the attention layer alone, on random queries, keys and values
+    /// Measure one attention layer, on random queries, keys and values
     Attention(BenchAttentionArgs),
-    /// Measure a linear layer alone, on random weights
+    /// Measure one linear layer, on random weights
     Linear(BenchLinearArgs),
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct BenchModelArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "model")]
     pub(crate) shape: Option<String>,
 
-    /// Make weights up for the folder's config.json; no weight file is read
+    /// Use random weights for the folder's config.json; no weight file is read
     #[arg(long, requires = "model")]
     pub(crate) random_weights: bool,
 
@@ -79,22 +79,22 @@ pub(crate) struct BenchModelArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) profile: Option<PathBuf>,
 
-    /// Tokens of the prompts to measure; 0 measures none
+    /// Prompt lengths to measure, in tokens; 0 measures none
     #[arg(short = 'p', long, value_name = "N", default_value = "512", value_delimiter = ',',
           value_parser = within(..=TOKENS))]
     pub(crate) n_prompt: Vec<usize>,
 
-    /// Tokens of the generations to measure; 0 measures none
+    /// Generation lengths to measure, in tokens; 0 measures none
     #[arg(short = 'n', long, value_name = "N", default_value = "128", value_delimiter = ',',
           value_parser = within(..=TOKENS))]
     pub(crate) n_gen: Vec<usize>,
 
-    /// Depths: tokens that the cache holds before each of them
+    /// Depths: tokens in the cache before each test
     #[arg(short = 'd', long, value_name = "N", default_value = "0", value_delimiter = ',',
           value_parser = within(..=TOKENS))]
     pub(crate) n_depth: Vec<usize>,
 
-    /// Reach depths by filling the cache with random keys and values instead of a prefill
+    /// Fill the cache with random keys and values up to each depth, instead of a prefill
     #[arg(long)]
     pub(crate) random_cache: bool,
 
@@ -102,15 +102,15 @@ pub(crate) struct BenchModelArgs {
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = within(1..=REPETITIONS))]
     pub(crate) repetitions: usize,
 
-    /// Leave out the run before each test that is not counted
+    /// Skip the warm-up run
     #[arg(long)]
     pub(crate) no_warmup: bool,
 
-    /// How to write the results
+    /// Output format (as in llama-bench, not a file)
     #[arg(short, long, value_enum, default_value_t = Format::Md)]
     pub(crate) output: Format,
 
-    /// Show no progress bars (they are shown on a terminal only)
+    /// Do not show progress bars
     #[arg(long)]
     pub(crate) no_progress: bool,
 }
@@ -154,7 +154,7 @@ pub(crate) struct BenchAttentionArgs {
     #[arg(long, value_enum, default_value = "f32", value_delimiter = ',')]
     pub(crate) dtype: Vec<DtypeArg>,
 
-    /// Device to compute on, as of `sparq generate`
+    /// Device to compute on; `sparq doctor` lists them
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub(crate) device: String,
 
@@ -162,7 +162,7 @@ pub(crate) struct BenchAttentionArgs {
     #[arg(short, long, value_name = "N", default_value_t = 20, value_parser = within(1..=REPETITIONS))]
     pub(crate) repetitions: usize,
 
-    /// How to write the results
+    /// Output format (as in llama-bench, not a file)
     #[arg(short, long, value_enum, default_value_t = Format::Md)]
     pub(crate) output: Format,
 }
@@ -183,11 +183,11 @@ pub(crate) struct BenchLinearArgs {
     #[arg(long, value_enum, default_value = "f32", value_delimiter = ',')]
     pub(crate) dtype: Vec<DtypeArg>,
 
-    /// Format of the weights; int8 takes the place of their dtypes
+    /// Weight format; int8 replaces the dtypes
     #[arg(long, value_enum, default_value_t = WeightsArg::Auto)]
     pub(crate) weights: WeightsArg,
 
-    /// Device to compute on, as of `sparq generate`
+    /// Device to compute on; `sparq doctor` lists them
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub(crate) device: String,
 
@@ -195,7 +195,7 @@ pub(crate) struct BenchLinearArgs {
     #[arg(short, long, value_name = "N", default_value_t = 20, value_parser = within(1..=REPETITIONS))]
     pub(crate) repetitions: usize,
 
-    /// How to write the results
+    /// Output format (as in llama-bench, not a file)
     #[arg(short, long, value_enum, default_value_t = Format::Md)]
     pub(crate) output: Format,
 }

@@ -13,7 +13,7 @@ pub(crate) struct ChatArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
 
-    /// Do without the model's chat template: write lines that begin with `User:` and `Assistant:`
+    /// Do not use the model's chat template: lines begin with `User:` and `Assistant:`
     #[arg(long)]
     pub(crate) no_chat_template: bool,
 
@@ -27,11 +27,11 @@ pub(crate) struct ChatArgs {
     #[arg(long, value_name = "N")]
     pub(crate) max_seq_len: Option<usize>,
 
-    /// What to do with a message that the context has no room for: drop the oldest turns, or stop at it
+    /// What to do when the context is full: drop the oldest turns, or stop
     #[arg(long, value_enum, default_value_t = ContextFull::Drop)]
     pub(crate) context_full: ContextFull,
 
-    /// Show no progress bars (they are shown on a terminal only)
+    /// Do not show progress bars
     #[arg(long)]
     pub(crate) no_progress: bool,
 }

@@ -7,7 +7,7 @@ use sparq_models::attention::MethodSpec;
 
 use super::ModelArgs;
 
-/// Compare decode methods on tasks.
+/// Compare decode methods with dense attention on tasks.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
 pub(crate) struct EvalArgs {
@@ -20,9 +20,9 @@ pub(crate) struct EvalArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EvalCommand {
-    /// Show the tasks
+    /// List the tasks
     List,
-    /// Make a Markdown page and SVG charts of results
+    /// Make a Markdown page and SVG charts from results
     Report(EvalReportArgs),
 }
 
@@ -70,25 +70,25 @@ pub(crate) struct EvalRunArgs {
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,
 
-    /// Batches that run at the same time, each with a cache of its own; results do not depend on it
+    /// Batches that run in parallel, each with its own cache; does not affect results
     /// [default: one for each core up to 4 on the CPU, 1 on other devices]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
 
-    /// Write the results as JSON; until they are complete, FILE.partial holds what is finished, and
-    /// the same command goes on from there
+    /// Write the results as JSON; FILE.partial holds what is finished until then, and the same command
+    /// resumes from it
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
-    /// Replace the results of a run with other settings in the file of -o
+    /// Overwrite results of a run with other settings
     #[arg(long, requires = "output")]
     pub(crate) force: bool,
 
-    /// Print no table
+    /// Do not print tables
     #[arg(short, long)]
     pub(crate) quiet: bool,
 
-    /// Show no progress bars (they are shown on a terminal only)
+    /// Do not show progress bars
     #[arg(long)]
     pub(crate) no_progress: bool,
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device};
 use clap::{Args, ValueEnum};
 use sparq_core::device;
-use sparq_models::checkpoint::{Checkpoint, WeightFormat};
+use sparq_models::{checkpoint::Checkpoint, weight::WeightFormat};
 
 use crate::{demo, hub, output::Progress};
 
@@ -16,12 +16,12 @@ pub(crate) struct ModelArgs {
     #[arg(short, long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
 
-    /// Take models of the hub from the cache only, as with HF_HUB_OFFLINE=1
+    /// Use the hub's cache only, as with HF_HUB_OFFLINE=1
     #[arg(long)]
     pub(crate) offline: bool,
 
-    /// Device to compute on: cpu, flex, ndarray, wgpu, libtorch, libtorch-cuda or cuda, the GPUs also as
-    /// NAME:N; `sparq doctor` shows which are there
+    /// Device to compute on: cpu, flex, ndarray, wgpu, libtorch, libtorch-cuda or cuda, GPUs also as NAME:N;
+    /// `sparq doctor` lists them
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub(crate) device: String,
 
@@ -29,8 +29,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_enum, default_value_t = DtypeArg::Auto)]
     pub(crate) dtype: DtypeArg,
 
-    /// Format of the weights of linear layers; int8 rounds them to eight bits while they are loaded: half of
-    /// the memory and of the reading of 16-bit weights
+    /// Linear-layer weights: as --dtype, or quantised to int8 at load (half the memory and traffic of 16-bit)
     #[arg(long, value_enum, default_value_t = WeightsArg::Auto)]
     pub(crate) weights: WeightsArg,
 }

@@ -11,11 +11,11 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 pub(crate) struct PromptArgs {
-    /// The text; `-` reads it from standard input, without one final line break
+    /// The prompt; `-` reads it from standard input, without one final line break
     #[arg(value_name = "TEXT", required_unless_present_any = ["text", "file"], conflicts_with_all = ["text", "file"])]
     pub(crate) prompt: Option<String>,
 
-    /// The text, as an option
+    /// The prompt, as an option
     #[arg(
         id = "text",
         short = 'p',
@@ -26,7 +26,7 @@ pub(crate) struct PromptArgs {
     )]
     pub(crate) text: Option<String>,
 
-    /// Read the text from a file, without one final line break
+    /// Read the prompt from a file, without one final line break
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
 }

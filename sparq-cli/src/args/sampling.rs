@@ -25,24 +25,24 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "P")]
     pub(crate) top_p: Option<f32>,
 
-    /// Drop tokens below this part of the most likely one's probability; 0 turns this off
+    /// Drop tokens below this fraction of the most likely one's probability; 0 turns this off
     #[arg(long, value_name = "P")]
     pub(crate) min_p: Option<f32>,
 
-    /// Draw from the tokens whose surprise is nearest to the expected one, up to this much probability; 1
-    /// turns this off
+    /// Locally typical sampling: draw from the tokens nearest to the expected surprise, up to this much
+    /// probability; 1 turns this off
     #[arg(long, value_name = "P")]
     pub(crate) typical_p: Option<f32>,
 
-    /// Divide the scores of tokens that came up already by this; 1 turns this off
+    /// Penalty on tokens that already occurred; 1 turns this off
     #[arg(long, value_name = "X")]
     pub(crate) repetition_penalty: Option<f32>,
 
-    /// Write no sequence of N tokens twice; 0 turns this off
+    /// Never repeat a sequence of N tokens; 0 turns this off
     #[arg(long, value_name = "N")]
     pub(crate) no_repeat_ngram_size: Option<usize>,
 
-    /// Do not end the text before it has N new tokens; 0 turns this off
+    /// Minimum number of tokens to generate; 0 turns this off
     #[arg(long, value_name = "N")]
     pub(crate) min_new_tokens: Option<usize>,
 
@@ -50,7 +50,7 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
 
-    /// Take nothing of generation_config.json but the tokens that end a text
+    /// Ignore generation_config.json, except for its end-of-text tokens
     #[arg(long)]
     pub(crate) ignore_generation_config: bool,
 }

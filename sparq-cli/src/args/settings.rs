@@ -18,12 +18,12 @@ const DEFAULT: &str = "default";
 /// What `/set` can change between two answers.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ChatSettings {
-    /// Tokens of an answer at most [default: what generation_config.json says, else 1024]
+    /// Maximum number of tokens per answer [default: from generation_config.json, else 1024]
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) max_new_tokens: Option<usize>,
 
-    /// End an answer where this text comes up, and leave it out; may be given several times, and may be a
-    /// special token [default: what generation_config.json says]
+    /// Stop at this text, which is not printed; repeatable; may be a special token
+    /// [default: from generation_config.json]
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) stop: Vec<String>,
 

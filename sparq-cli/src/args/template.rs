@@ -18,20 +18,20 @@ const RESERVED: &[&str] = &["messages", "add_generation_prompt", "tools"];
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Chat template")]
 pub(crate) struct TemplateArgs {
-    /// Use this template of the model's, such as `default`, `tool_use` or `rag`, or the one in a file
+    /// Chat template to use: a name such as `default`, `tool_use` or `rag`, or a file
     #[arg(long, value_name = "NAME|FILE", conflicts_with = "no_chat_template")]
     pub(crate) chat_template: Option<String>,
 
-    /// Tell the model which functions it may call: a JSON file with a list of their descriptions
+    /// JSON file with the list of functions that the model may call
     #[arg(long, value_name = "FILE", conflicts_with = "no_chat_template")]
     pub(crate) tools: Option<PathBuf>,
 
-    /// Give the template a variable, `enable_thinking=false`, as JSON or else as text, or several as a JSON
-    /// object; may be given several times
+    /// Variable for the template, such as `enable_thinking=false` (JSON, else text), or a JSON object of
+    /// several; repeatable
     #[arg(long, value_name = "KEY=VALUE", conflicts_with = "no_chat_template")]
     pub(crate) template_kwargs: Vec<String>,
 
-    /// Let the model answer without thinking, where its template can ask for that
+    /// Ask the model not to think, if its template supports that
     #[arg(long, conflicts_with = "no_chat_template")]
     pub(crate) no_thinking: bool,
 }

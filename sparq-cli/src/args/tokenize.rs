@@ -13,18 +13,18 @@ pub(crate) struct TokenizeArgs {
     #[arg(short, long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
 
-    /// Take models of the hub from the cache only, as with HF_HUB_OFFLINE=1
+    /// Use the hub's cache only, as with HF_HUB_OFFLINE=1
     #[arg(long)]
     pub(crate) offline: bool,
 
     #[command(flatten)]
     pub(crate) prompt: PromptArgs,
 
-    /// Leave out the tokens that are put around every text, such as one that begins it
+    /// Do not add the tokens around a text, such as the one that begins it
     #[arg(long)]
     pub(crate) no_special_tokens: bool,
 
-    /// Print the ids alone, on one line
+    /// Print only the ids, on one line
     #[arg(long, conflicts_with = "json")]
     pub(crate) ids: bool,
 

@@ -15,12 +15,11 @@ pub(crate) struct TuneArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) text: PathBuf,
 
-    /// Mean divergence of the next token's distribution from that of dense attention, in nats, that is
-    /// allowed
+    /// Target: largest mean divergence from dense attention's next-token distribution, in nats
     #[arg(long, value_name = "X", group = "target")]
     pub(crate) target_kl: Option<f64>,
 
-    /// Mean part of the exact attention that the positions read must hold
+    /// Target: least mean share of the exact attention that the positions read must hold
     #[arg(long, value_name = "P", group = "target")]
     pub(crate) target_mass: Option<f64>,
 
@@ -38,7 +37,7 @@ pub(crate) struct TuneArgs {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = within(1..))]
     pub(crate) steps: usize,
 
-    /// Windows at most; the last of several is held out for a check
+    /// Maximum number of windows; the last of several is held out
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = within(1..))]
     pub(crate) windows: usize,
 
@@ -46,11 +45,11 @@ pub(crate) struct TuneArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = within(1..))]
     pub(crate) ranks: Vec<usize>,
 
-    /// Numbers of positions k to try [default: 16, 32, 64, … up to half of a window]
+    /// Values of k to try [default: 16, 32, 64, … up to half of a window]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = within(1..))]
     pub(crate) top_ks: Vec<usize>,
 
-    /// Keep the same sizes in all layers
+    /// Use the same sizes in all layers
     #[arg(long)]
     pub(crate) uniform: bool,
 
@@ -58,7 +57,7 @@ pub(crate) struct TuneArgs {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
-    /// Show no progress bars (they are shown on a terminal only)
+    /// Do not show progress bars
     #[arg(long)]
     pub(crate) no_progress: bool,
 }
