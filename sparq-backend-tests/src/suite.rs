@@ -312,6 +312,13 @@ mod tests {
     }
 
     #[test]
+    fn the_page_on_backends_states_the_number_of_checks() {
+        let page = include_str!("../../docs/adding-a-backend.md");
+        let stated = format!("The suite has {} checks", checks().len());
+        assert!(page.contains(&stated), "docs/adding-a-backend.md lacks: {stated}");
+    }
+
+    #[test]
     fn every_row_of_the_table_names_a_check() {
         let names: Vec<String> = checks().into_iter().map(|check| check.name).collect();
         for row in EXPECTED_FAILURES {

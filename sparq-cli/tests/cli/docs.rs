@@ -91,6 +91,21 @@ fn the_table_of_fields_is_up_to_date() {
     compare("models.md", "fields", &table);
 }
 
+#[test]
+fn the_library_example_of_the_readme_is_one_that_runs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let (readme, example) = (read("README.md"), read("sparq-models/examples/complete.rs"));
+    let (_, block) = readme.split_once("```rust\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let block = block.replace("\"path/to/model\"", "folder").replace("\"Once upon a time\"", "prompt");
+    let example: String = example.lines().map(|line| format!("{}\n", line.trim_start())).collect();
+    assert!(
+        block.contains("TextModel::open") && example.contains(&block),
+        "examples/complete.rs lacks:\n{block}"
+    );
+}
+
 /// The folders that `fixtures/make.py` wrote, by name.
 fn checkpoints_with_greedy_tokens() -> Vec<PathBuf> {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sparq-backend-tests/fixtures/families");

@@ -78,7 +78,7 @@ impl DeviceInfo {
         let dtypes = dtypes.into_iter().filter(|&dtype| require_dtype(device, dtype).is_ok());
         let mut info = Self {
             backend: describe(device),
-            name: "the processor".into(),
+            name: "the CPU".into(),
             runtime: None,
             software: false,
             memory: None,
