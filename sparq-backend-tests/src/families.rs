@@ -11,10 +11,10 @@ use sparq_core::{AttentionShape, Method, NewTokens, SparqConfig};
 use sparq_models::{
     checkpoint::Checkpoint,
     forward,
-    generate::load_model,
     inspect::Inspection,
     models::CausalModel,
     state::{ModelState, StateConfig},
+    text_model::load_model,
     verify::{Outcome, verify},
 };
 

@@ -3,12 +3,13 @@
 use burn::tensor::{DType, Device};
 use sparq_core::{Method, NewTokens, SparqConfig};
 use sparq_models::{
-    checkpoint::{Checkpoint, WeightFormat},
+    checkpoint::Checkpoint,
     forward,
-    generate::load_model,
     models::CausalModel,
     state::{ModelState, StateConfig},
+    text_model::load_model,
     verify::{Outcome, verify},
+    weight::WeightFormat,
 };
 
 use crate::{

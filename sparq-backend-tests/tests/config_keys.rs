@@ -16,8 +16,8 @@ use sparq_core::{Method, NewTokens};
 use sparq_models::{
     checkpoint::Checkpoint,
     forward,
-    generate::load_model,
     state::{ModelState, StateConfig},
+    text_model::load_model,
 };
 
 /// Largest difference of a logit; their standard deviation is near 1.

@@ -16,7 +16,7 @@ mod script;
 pub mod summary;
 pub mod tasks;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod variant;
 mod watchers;
 

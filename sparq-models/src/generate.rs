@@ -1,28 +1,14 @@
-//! From a prompt to text: the generation loop, its events and its statistics.
+//! What a generation is asked for, what it tells on its way, and what it gives: options, events, statistics.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::time::Duration;
 
-use burn::tensor::{DType, Device};
 use sparq_core::{Method, Traffic};
 
 use crate::{
     attention::{Attention, SparqOptions},
-    checkpoint::Checkpoint,
     error::{Error, Result},
-    models::{Architecture, CausalModel},
     sampling::SamplerConfig,
-    session::Session,
-    tokenizer::Tokenizer,
 };
-
-/// A model with its tokenizer, ready to write.
-#[derive(Debug)]
-pub struct TextModel {
-    model: Box<dyn CausalModel>,
-    tokenizer: Tokenizer,
-    eos_ids: Vec<u32>,
-    dtype: DType,
-}
 
 /// What to generate and how.
 #[derive(Debug, Clone)]
@@ -31,7 +17,7 @@ pub struct GenerateOptions {
     pub attention: Attention,
     /// Tokens to generate at most.
     pub max_new_tokens: usize,
-    /// Longest context, prompt included; the model's own limit by default. A [`Session`] has a limit
+    /// Longest context, prompt included; the model's own limit by default. A [`Session`](crate::session::Session) has a limit
     /// of its own instead.
     pub max_seq_len: Option<usize>,
     /// How the next token is drawn.
@@ -171,92 +157,4 @@ pub struct Generation {
     pub tokens: Vec<u32>,
     /// Times and counts.
     pub stats: Stats,
-}
-
-impl TextModel {
-    /// Loads the weights of a checkpoint in `dtype` onto `device`. `progress` is called with bytes
-    /// done and bytes in all.
-    ///
-    /// # Errors
-    /// [`Error`] for an unknown architecture, a bad configuration, weights that do not fit, or a
-    /// missing tokenizer.
-    pub fn load(
-        checkpoint: &Checkpoint,
-        device: &Device,
-        dtype: DType,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Self> {
-        let tokenizer = checkpoint.tokenizer()?;
-        let model = load_model(checkpoint, device, dtype, progress)?;
-        let eos_ids = checkpoint.ends(Some(&tokenizer)).into_iter().map(|end| end.id).collect();
-        let tokenizer = tokenizer.for_vocabulary(model.vocab_size());
-        Ok(Self { model, tokenizer, eos_ids, dtype })
-    }
-
-    /// The model.
-    pub fn model(&self) -> &dyn CausalModel {
-        self.model.as_ref()
-    }
-
-    /// The tokenizer.
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
-    }
-
-    /// Tokens that end a text: those of `config.json` and `generation_config.json`, and those that
-    /// the tokenizer names.
-    pub fn eos_ids(&self) -> &[u32] {
-        &self.eos_ids
-    }
-
-    /// Number format of weights and caches.
-    pub fn dtype(&self) -> DType {
-        self.dtype
-    }
-
-    /// Continues `prompt`. `events` sees progress and text as they come and may end the run.
-    ///
-    /// # Errors
-    /// [`Error::PromptTooLong`] for a prompt that does not fit, [`Error::EmptyPrompt`] for one
-    /// without tokens, and errors of the options.
-    pub fn generate(
-        &self,
-        prompt: &str,
-        options: &GenerateOptions,
-        events: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
-    ) -> Result<Generation> {
-        self.generate_from(&self.tokenizer.encode(prompt, true)?, options, events)
-    }
-
-    /// Continues the text of tokens `ids`, special tokens included.
-    ///
-    /// # Errors
-    /// As [`TextModel::generate`].
-    pub fn generate_from(
-        &self,
-        ids: &[u32],
-        options: &GenerateOptions,
-        events: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
-    ) -> Result<Generation> {
-        Session::of_one_run(self, ids, options).generate(ids, options, events)
-    }
-}
-
-/// Loads a checkpoint's model without its tokenizer.
-///
-/// # Errors
-/// As [`TextModel::load`].
-pub fn load_model(
-    checkpoint: &Checkpoint,
-    device: &Device,
-    dtype: DType,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<Box<dyn CausalModel>> {
-    let fields = checkpoint.config_fields()?;
-    let architecture = Architecture::of(&fields)?;
-    let config = architecture.config(&fields)?;
-    let mut loader = checkpoint.loader(device, dtype, progress)?;
-    let model = architecture.load(config, &mut loader)?;
-    loader.finish()?;
-    Ok(model)
 }

@@ -62,7 +62,7 @@ pub struct Inspection {
     pub parameters: u64,
     /// Parameters in tensors of one axis: norms and biases, which stay in f32 when loaded.
     pub vector_parameters: u64,
-    /// Parameters of linear layers: what [`crate::checkpoint::WeightFormat`] is about.
+    /// Parameters of linear layers: what [`crate::weight::WeightFormat`] is about.
     #[serde(skip)]
     pub linear_parameters: u64,
     /// Outputs of all linear layers together.

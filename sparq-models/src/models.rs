@@ -26,6 +26,8 @@ use crate::{
 ///
 /// The model never sees which decode method runs: its attention layers hand their queries to the
 /// [`ModelState`] that the caller made.
+///
+/// The families here implement it, and so may types of other crates: [`crate::TextModel::new`] takes any.
 pub trait CausalModel: std::fmt::Debug + Send + Sync {
     /// Heads and sizes, sliding window and soft cap of each attention layer.
     fn attention_layers(&self) -> Vec<AttentionLayer>;
@@ -40,12 +42,17 @@ pub trait CausalModel: std::fmt::Debug + Send + Sync {
     fn device(&self) -> &Device;
 
     /// Rotary embeddings for tokens at `positions: [batch, width]`, row-major, in texts of `lens: [batch]`
-    /// tokens: one for each that the model has.
-    fn rotations(&self, positions: &[usize], lens: &[usize]) -> Vec<Rotation>;
+    /// tokens: one for each that the model has. Models without rotary embeddings have none.
+    fn rotations(&self, positions: &[usize], lens: &[usize]) -> Vec<Rotation> {
+        let _ = (positions, lens);
+        vec![]
+    }
 
     /// The longest text whose keys are rotated as those of a short one, where longer texts rotate them
     /// otherwise (LongRoPE): what is cached is of no use on the other side.
-    fn longest_with_short_factors(&self) -> Option<usize>;
+    fn longest_with_short_factors(&self) -> Option<usize> {
+        None
+    }
 
     /// Hidden states `[batch · width, hidden]` after the last layer and its norm, for token `ids`
     /// `[batch, width]`, row-major.

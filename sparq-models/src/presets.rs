@@ -107,7 +107,8 @@ mod tests {
                 None => small,
             };
             let checkpoint = Checkpoint::with_random_weights(name, small);
-            let model = crate::generate::load_model(&checkpoint, &Device::flex(), DType::F32, &mut |_, _| ());
+            let model =
+                crate::text_model::load_model(&checkpoint, &Device::flex(), DType::F32, &mut |_, _| ());
             assert_eq!(model.unwrap().vocab_size(), 16, "{name}");
         }
     }

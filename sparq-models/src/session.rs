@@ -10,9 +10,10 @@ use sparq_core::Method;
 use crate::{
     attention::Attention,
     error::{Error, Result},
-    generate::{Event, GenerateOptions, Generation, TextModel},
+    generate::{Event, GenerateOptions, Generation},
     sampling::{Sampler, TextFrame},
     state::StateConfig,
+    text_model::TextModel,
 };
 use held::Held;
 

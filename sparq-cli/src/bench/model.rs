@@ -15,10 +15,10 @@ use sparq_models::{
     checkpoint::Checkpoint,
     core::{Method, Traffic},
     forward,
-    generate::load_model,
     models::CausalModel,
     presets::{preset, presets},
     state::{ModelState, StateConfig, StateMark},
+    text_model::load_model,
 };
 
 use super::{

@@ -12,7 +12,7 @@ use std::{
     time::Instant,
 };
 
-use sparq_models::{chat::ChatFormat, generate::TextModel};
+use sparq_models::{chat::ChatFormat, text_model::TextModel};
 
 use crate::{
     args::ChatArgs,

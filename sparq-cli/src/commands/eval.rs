@@ -16,8 +16,8 @@ use burn::tensor::{DType, Device};
 use sparq_core::device::{self, Kind};
 use sparq_models::{
     eval::{Chosen, Evaluation, Journal, Names, Progress, Results, Source, Variant, journal_path, tasks},
-    generate::TextModel,
     models::CausalModel,
+    text_model::TextModel,
 };
 
 use crate::{

@@ -4,7 +4,8 @@ use std::{ops::ControlFlow, process::ExitCode, time::Instant};
 
 use sparq_models::{
     core::ops::ran::ran,
-    generate::{Event, GenerateOptions, TextModel},
+    generate::{Event, GenerateOptions},
+    text_model::TextModel,
 };
 
 use crate::{

@@ -8,7 +8,7 @@ use sparq_models::{
     attention::{Attention, LayerMethod, MethodName, MethodSpec, Profile},
     calibrate,
     core::Method,
-    generate::TextModel,
+    text_model::TextModel,
     tune::{Best, Grid, Measurement, Probe, Target, Tuned, Windows, frontier, tune},
 };
 

@@ -6,7 +6,7 @@ use anyhow::bail;
 use sparq_core::device;
 use sparq_models::{
     checkpoint::Checkpoint,
-    generate::load_model,
+    text_model::load_model,
     verify::{Outcome, verify},
 };
 

@@ -9,7 +9,6 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use sparq_core::{
     IndexDtype,
     device::{Limits, require_index},
-    ops,
     weight::QuantizedWeight,
 };
 
@@ -19,37 +18,7 @@ use super::random;
 use super::report::{Misshapen, Missing, NonFinite, Unreadable, Unsupported, WeightReport};
 use super::weights::Weights;
 use crate::error::{Error, Result};
-
-/// How the weights of linear layers are held. Norms, biases and embeddings keep the model's dtype, and so
-/// does an output layer that is tied to the embeddings: they are one tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum WeightFormat {
-    /// In the dtype of the model.
-    #[default]
-    Dtype,
-    /// In eight bits with a scale per output, rounded while they are loaded.
-    Int8,
-}
-
-/// The weight of a linear layer, `[outputs, inputs]`.
-#[derive(Debug, Clone)]
-#[allow(clippy::large_enum_variant)] // A handle to a tensor grows with the backends compiled in.
-pub enum LinearWeight {
-    /// In the dtype of the model.
-    Plain(Tensor<2>),
-    /// In eight bits.
-    Int8(Box<QuantizedWeight>),
-}
-
-impl LinearWeight {
-    /// `x · weightᵀ` for `x: [tokens, inputs]` in f32: `[tokens, outputs]`, f32.
-    pub fn product(&self, x: Tensor<2>) -> Tensor<2> {
-        match self {
-            Self::Plain(weight) => ops::linear(x, weight.clone()),
-            Self::Int8(weight) => ops::linear_quantized(x, (**weight).clone()),
-        }
-    }
-}
+use crate::weight::{LinearWeight, WeightFormat};
 
 /// Puts the tensors of a checkpoint on a device, each once, in its final number format.
 ///
@@ -222,11 +191,6 @@ impl<'a> Loader<'a> {
                 Tie::Shared
             }
         }
-    }
-
-    /// Loads tensor `name` with axes `dims` if the checkpoint holds it, for biases that some models have.
-    pub fn optional<const D: usize>(&mut self, name: &str, dims: [usize; D]) -> Option<Tensor<D>> {
-        self.contains(name).then(|| self.tensor(name, dims))
     }
 
     /// Accepts tensors that the model does not use, such as `rotary_emb.inv_freq` of old files.

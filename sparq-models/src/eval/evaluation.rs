@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    generate::TextModel,
+    text_model::TextModel,
 };
 
 /// Burn's version, which results may depend on.

@@ -17,8 +17,8 @@ use super::{
 use crate::{
     error::Result,
     forward,
-    generate::TextModel,
     state::{ModelState, StateConfig},
+    text_model::TextModel,
 };
 
 /// Prompt tokens per sequence that go through the model at once.

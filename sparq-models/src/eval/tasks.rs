@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use room::Room;
 
 use super::{EvalError, metrics::Metric};
-use crate::{error::Result, generate::TextModel};
+use crate::{error::Result, text_model::TextModel};
 
 /// One context and what is asked about it.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device};
 
 use crate::{
     checkpoint::{Checkpoint, StaticFiles},
-    generate::TextModel,
+    text_model::TextModel,
 };
 
 /// The model inside the program, which has a real tokenizer.

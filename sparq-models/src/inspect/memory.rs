@@ -5,7 +5,7 @@ use serde::Serialize;
 use sparq_core::IndexDtype;
 
 use super::Inspection;
-use crate::checkpoint::WeightFormat;
+use crate::weight::WeightFormat;
 
 /// The number formats of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

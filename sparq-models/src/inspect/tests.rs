@@ -5,7 +5,7 @@ use serde_json::json;
 use sparq_core::IndexDtype;
 
 use super::*;
-use crate::{checkpoint::WeightFormat, config::ConfigFields};
+use crate::{config::ConfigFields, weight::WeightFormat};
 
 fn fixture(name: &str) -> Inspection {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sparq-backend-tests/fixtures/families");

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Tensor};
 
-use crate::checkpoint::{LinearWeight, Loader};
+use crate::{checkpoint::Loader, weight::LinearWeight};
 
 /// `y = x · weightᵀ + bias`.
 #[derive(Debug, Clone)]

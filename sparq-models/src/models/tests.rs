@@ -188,7 +188,7 @@ fn buffers_of_old_files_stop_no_family() {
         fs::copy(folder.join("config.json"), copy.path().join("config.json")).unwrap();
         let checkpoint = Checkpoint::open(copy.path()).unwrap();
         let device = Device::flex();
-        crate::generate::load_model(&checkpoint, &device, DType::F32, &mut |_, _| ()).unwrap();
+        crate::text_model::load_model(&checkpoint, &device, DType::F32, &mut |_, _| ()).unwrap();
         tried.insert(checkpoint.architecture().unwrap().to_owned());
     }
     assert_eq!(tried.into_iter().collect::<Vec<_>>(), supported());

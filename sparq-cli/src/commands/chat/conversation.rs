@@ -15,8 +15,9 @@ use sparq_models::{
     attention::Attention,
     chat::{ChatFormat, Message, Role},
     config::GenerationConfig,
-    generate::{Stats, TextModel},
+    generate::Stats,
     session::Session,
+    text_model::TextModel,
 };
 
 use super::{

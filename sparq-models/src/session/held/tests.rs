@@ -6,8 +6,9 @@ use super::MARKS;
 use crate::{
     attention::{Attention, MethodSpec},
     checkpoint::Checkpoint,
-    generate::{GenerateOptions, TextModel},
+    generate::GenerateOptions,
     session::Session,
+    text_model::TextModel,
 };
 
 /// The small trained model that ships with the program.

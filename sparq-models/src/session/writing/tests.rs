@@ -3,7 +3,7 @@ use std::{ops::ControlFlow, path::Path};
 use burn::tensor::{DType, Device};
 
 use super::*;
-use crate::{checkpoint::Checkpoint, generate::TextModel};
+use crate::{checkpoint::Checkpoint, text_model::TextModel};
 
 fn model() -> TextModel {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sparq-cli/demo");
