@@ -226,7 +226,7 @@ thread_local! {
     static SLOW: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether the check that calls this runs on a processor that plays a GPU: a hundred times slower, so
+/// Whether the check that calls this runs on a software adapter: a hundred times slower, so
 /// that fewer random problems must do.
 pub(crate) fn is_slow() -> bool {
     SLOW.get()

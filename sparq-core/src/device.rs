@@ -186,7 +186,7 @@ fn wgpu_rank(device: &Device) -> (u8, usize) {
     }
 }
 
-/// Whether `device` is a processor that plays a GPU, such as lavapipe: right, and slow.
+/// True for software adapters such as lavapipe: correct but slow.
 #[cfg(feature = "cube")]
 pub(crate) fn is_software(device: &burn::backend::CubeDevice) -> bool {
     #[cfg(feature = "wgpu")]
@@ -224,11 +224,11 @@ pub fn describe(device: &Device) -> String {
 /// What computes on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The machine's processor, on tensors in this process's memory.
+    /// The CPU, on tensors in this process's memory.
     Cpu,
     /// A GPU, with memory of its own.
     Gpu,
-    /// A processor behind a GPU's interface, such as lavapipe: right, and slow.
+    /// A software adapter, which gives a CPU the interface of a GPU: correct but slow.
     SoftwareGpu,
 }
 

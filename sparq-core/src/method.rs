@@ -104,9 +104,9 @@ pub trait DecodeMethod: std::fmt::Debug + Send {
         None
     }
 
-    /// `method` at the point where this one is, where it is the same method and differs in sizes that
-    /// what was observed does not depend on. So one prefill can be observed for several sizes. `None`
-    /// for methods that observe nothing: a new one is as good.
+    /// Returns `method` with this one's state, if it is the same method and differs only in sizes that do not
+    /// affect that state. So one prefill can be observed for several sizes. `None` for methods that observe
+    /// nothing: a new one is as good.
     fn resume(&self, _method: &Method) -> Option<Box<dyn DecodeMethod>> {
         None
     }

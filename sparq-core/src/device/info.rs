@@ -61,7 +61,7 @@ pub struct DeviceInfo {
     pub name: String,
     /// What its kernels are compiled from, where that is a choice: `wgpu<wgsl>`, `wgpu<spirv>`, `cuda`.
     pub runtime: Option<String>,
-    /// Whether it is a processor that plays a GPU: right, and slow.
+    /// True for software adapters such as lavapipe: correct but slow.
     pub software: bool,
     /// Bytes of memory that it may be asked to hold, where it says so.
     pub memory: Option<u64>,
