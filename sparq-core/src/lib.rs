@@ -78,8 +78,8 @@ pub use error::{Error, Result};
 pub use index::IndexDtype;
 pub use layer::{LayerMark, LayerState};
 pub use method::{
-    DecodeMethod, Decoded, DoubleSparsityConfig, H2oConfig, LocalConfig, Method, QuestConfig, Selection,
-    SparqMassConfig, TopkConfig,
+    DecodeMethod, Decoded, DoubleSparsityConfig, H2oConfig, LocalConfig, Method, MethodKind, QuestConfig,
+    Selection, SparqMassConfig, TopkConfig,
 };
 pub use spans::{AppendPlan, NewTokens, Span, Spans};
 pub use transfer::{Traffic, Transfer};

@@ -4,6 +4,7 @@ mod check;
 mod dense;
 mod double_sparsity;
 mod h2o;
+mod kind;
 mod local;
 mod mass_meter;
 mod parts;
@@ -26,6 +27,7 @@ use crate::{
 pub use dense::{Dense, dense_transfer};
 pub use double_sparsity::{ChannelStatistics, DoubleSparsity, DoubleSparsityConfig};
 pub use h2o::{H2o, H2oConfig};
+pub use kind::MethodKind;
 pub use local::{Local, LocalConfig};
 pub use mass_meter::{MassMeter, RetainedMass};
 pub use quest::{Quest, QuestConfig};
@@ -153,17 +155,7 @@ pub enum Method {
 impl Method {
     /// Name in reports, as [`DecodeMethod::name`].
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Dense => "dense",
-            Self::Sparq(_) => "sparq",
-            Self::SparqMass(_) => "sparq-mass",
-            Self::ExactTopk(_) => "exact-topk",
-            Self::OracleTopk(_) => "oracle-topk",
-            Self::Local(_) => "local",
-            Self::H2o(_) => "h2o",
-            Self::Quest(_) => "quest",
-            Self::DoubleSparsity(_) => "double-sparsity",
-        }
+        self.kind().name()
     }
 
     /// True where the method has to see a prompt go through the model: it cannot take over a cache that

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{DecodeMethod, Decoded};
+use super::{DecodeMethod, Decoded, MethodKind};
 use crate::{
     cache::LayerCache,
     error::Result,
@@ -17,7 +17,7 @@ pub struct Dense;
 
 impl DecodeMethod for Dense {
     fn name(&self) -> &'static str {
-        "dense"
+        MethodKind::Dense.name()
     }
 
     fn truncate(&mut self, _cache: &LayerCache) -> Result<()> {

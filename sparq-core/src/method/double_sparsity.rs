@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeMethod, Decoded, Dense, Method, Selection, check, parts};
+use super::{DecodeMethod, Decoded, Dense, Method, MethodKind, Selection, check, parts};
 use crate::{
     cache::{CacheExtras, LayerCache},
     config::AttentionShape,
@@ -175,7 +175,7 @@ impl DoubleSparsity {
 
 impl DecodeMethod for DoubleSparsity {
     fn name(&self) -> &'static str {
-        "double-sparsity"
+        MethodKind::DoubleSparsity.name()
     }
 
     fn cache_extras(&self) -> CacheExtras {

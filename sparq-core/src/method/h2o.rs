@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Int, Tensor, activation::softmax};
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeMethod, Decoded, Method, Selection, check, parts};
+use super::{DecodeMethod, Decoded, Method, MethodKind, Selection, check, parts};
 use crate::{
     cache::LayerCache,
     error::{Error, Result},
@@ -111,7 +111,7 @@ impl H2o {
 
 impl DecodeMethod for H2o {
     fn name(&self) -> &'static str {
-        "h2o"
+        MethodKind::H2o.name()
     }
 
     fn observe_prefill(&mut self, q: &Tensor<4>, cache: &LayerCache, plan: &AppendPlan) -> Result<()> {

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeMethod, Decoded, Dense, Selection, check, parts};
+use super::{DecodeMethod, Decoded, Dense, MethodKind, Selection, check, parts};
 use crate::{
     cache::LayerCache,
     error::Result,
@@ -68,7 +68,7 @@ impl Local {
 
 impl DecodeMethod for Local {
     fn name(&self) -> &'static str {
-        "local"
+        MethodKind::Local.name()
     }
 
     fn truncate(&mut self, _cache: &LayerCache) -> Result<()> {

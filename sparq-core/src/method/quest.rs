@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeMethod, Decoded, Dense, Method, Selection, check, parts};
+use super::{DecodeMethod, Decoded, Dense, Method, MethodKind, Selection, check, parts};
 use crate::{
     cache::LayerCache,
     error::Result,
@@ -185,7 +185,7 @@ impl Quest {
 
 impl DecodeMethod for Quest {
     fn name(&self) -> &'static str {
-        "quest"
+        MethodKind::Quest.name()
     }
 
     fn observe_prefill(&mut self, _q: &Tensor<4>, cache: &LayerCache, _plan: &AppendPlan) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{DecodeMethod, Decoded, Dense, Selection};
+use super::{DecodeMethod, Decoded, Dense, MethodKind, Selection};
 use crate::{
     cache::{CacheExtras, LayerCache},
     config::{AttentionShape, SparqConfig},
@@ -55,7 +55,7 @@ impl Sparq {
 
 impl DecodeMethod for Sparq {
     fn name(&self) -> &'static str {
-        "sparq"
+        MethodKind::Sparq.name()
     }
 
     fn cache_extras(&self) -> CacheExtras {

@@ -6,7 +6,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeMethod, Decoded, Dense, Selection, check, parts};
+use super::{DecodeMethod, Decoded, Dense, MethodKind, Selection, check, parts};
 use crate::{
     cache::{CacheExtras, LayerCache},
     config::{AttentionShape, GroupScores, SparqConfig},
@@ -95,7 +95,7 @@ impl SparqMass {
 
 impl DecodeMethod for SparqMass {
     fn name(&self) -> &'static str {
-        "sparq-mass"
+        MethodKind::SparqMass.name()
     }
 
     fn cache_extras(&self) -> CacheExtras {

@@ -4,7 +4,7 @@
 use burn::tensor::{Tensor, activation::softmax};
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeMethod, Decoded, Dense, Selection, check, parts};
+use super::{DecodeMethod, Decoded, Dense, MethodKind, Selection, check, parts};
 use crate::{cache::LayerCache, error::Result, ops};
 
 /// Sizes of [`Topk`].
@@ -57,8 +57,8 @@ impl Topk {
 impl DecodeMethod for Topk {
     fn name(&self) -> &'static str {
         match self.rest {
-            Rest::Dropped => "exact-topk",
-            Rest::Renormalised => "oracle-topk",
+            Rest::Dropped => MethodKind::ExactTopk.name(),
+            Rest::Renormalised => MethodKind::OracleTopk.name(),
         }
     }
 
