@@ -19,7 +19,7 @@ use clap::{
     builder::{NonEmptyStringValueParser, RangedU64ValueParser},
 };
 
-pub(crate) use attention::{AttentionArgs, KeyIndexArg};
+pub(crate) use attention::{AttentionArgs, KeyIndexArg, notation_help};
 pub(crate) use bench::{
     BenchArgs, BenchAttentionArgs, BenchCommand, BenchLinearArgs, BenchModelArgs, Format,
 };

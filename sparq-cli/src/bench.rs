@@ -4,9 +4,9 @@ mod bandwidth;
 mod layer;
 mod linear;
 mod machine;
+mod method;
 mod model;
 mod record;
-mod sparq;
 
 pub(crate) use layer::bench_layer;
 pub(crate) use linear::bench_linear;

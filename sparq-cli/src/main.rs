@@ -8,7 +8,6 @@
 mod args;
 mod bench;
 mod commands;
-mod crossover;
 mod demo;
 mod hint;
 mod hub;

@@ -8,8 +8,9 @@ use sparq_core::{
     device::{DeviceInfo, describe},
 };
 use sparq_models::{
-    attention::{Attention, MethodName},
+    attention::AttentionPlan,
     checkpoint::Checkpoint,
+    crossover::MEMORY,
     inspect::{Formats, Inspection},
 };
 
@@ -17,6 +18,8 @@ use crate::{hint::Advice, output::bytes};
 
 /// Tokens behind the prompt that a run takes memory for before it begins.
 const RESERVED_TOKENS: usize = 4096;
+/// The part of the free memory that measuring from where on SparQ is faster may take.
+const MEASURING_PART: u64 = 4;
 
 /// Bytes that `device` has free: those of the machine within the limits of this process for a processor,
 /// all of its own for a GPU. `None` where it does not say.
@@ -125,14 +128,18 @@ pub(crate) fn reserved(prompt: usize, new: usize, max_seq_len: Option<usize>) ->
 }
 
 /// The form of the transposed keys that a method keeps, where it keeps them.
-pub(crate) fn index_of(attention: &Attention) -> Option<IndexDtype> {
-    match attention {
-        Attention::Sparq(options) => Some(options.index),
-        Attention::Method(spec) => matches!(spec.name, MethodName::Sparq | MethodName::SparqMass)
-            .then(|| spec.index.unwrap_or_default()),
-        Attention::DenseFirst { rest, .. } => index_of(rest),
-        Attention::Dense | Attention::Profile(_) => None,
+pub(crate) fn index_of(plan: &AttentionPlan) -> Option<IndexDtype> {
+    match plan {
+        AttentionPlan::Method { spec, .. } => {
+            spec.takes("index").then(|| spec.keys.index.unwrap_or_default())
+        }
+        AttentionPlan::Profile(_) => None,
     }
+}
+
+/// Bytes that such a measurement may take.
+pub(crate) fn for_measuring(device: &Device) -> u64 {
+    free(device).map_or(MEMORY, |free| free / MEASURING_PART)
 }
 
 /// Bytes that this process can still take: the least of what the machine, its control groups and its own

@@ -2,9 +2,11 @@
 //!
 //! Below it a step's fixed costs outweigh the bytes that are not read. It depends on the device, the
 //! dtype, the shape of the layer and the sizes of SparQ, so it is measured for each of them on first
-//! use, which takes a second at most and a stated part of the memory, and kept in a file.
+//! use, which takes a second at most and a stated part of the memory, and kept in a file. [`settle`] does so
+//! for a run: [`crate::session::Session`] calls it.
 
 mod measure;
+mod settle;
 
 use std::{
     collections::BTreeMap,
@@ -18,9 +20,11 @@ use std::{
 use burn::tensor::{DType, Device};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sparq_core::{AttentionLayer, AttentionShape, SparqConfig};
+use sparq_core::{AttentionLayer, AttentionShape, Method, SparqConfig};
 
-use crate::error::Result;
+use crate::{attention::MethodSpec, error::Result};
+
+pub use settle::{MEMORY, Verdict, settle};
 
 /// How often, and how long in between, another process is waited for that writes the file.
 const PATIENCE: (u32, Duration) = (50, Duration::from_millis(10));
@@ -149,21 +153,14 @@ fn processor() -> String {
 /// Everything that the crossover depends on, but for the memory.
 fn key(layer: &AttentionLayer, config: &SparqConfig, device: &Device, dtype: DType) -> String {
     let AttentionShape { heads, kv_heads, head_dim } = layer.shape;
+    let method = MethodSpec::from(&Method::Sparq(SparqConfig { dense_below: 0, ..*config }));
     format!(
-        "{} {} {} threads={} {} heads={heads}/{kv_heads} d={head_dim} r={} k={} l={} index={:?} choice={:?} \
-         group={:?} mean={} softcap={}",
+        "{} {} {} threads={} {} heads={heads}/{kv_heads} d={head_dim} {method} softcap={}",
         env!("CARGO_PKG_VERSION"),
         sparq_core::device::describe(device),
         processor(),
         rayon::current_num_threads(),
         dtype.name(),
-        config.rank,
-        config.top_k,
-        config.local_window,
-        config.index,
-        config.choice,
-        config.group_scores,
-        config.mean_value,
         layer.softcap.is_some(),
     )
 }

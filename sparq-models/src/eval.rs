@@ -24,4 +24,4 @@ pub use error::EvalError;
 pub use evaluation::{Chosen, Evaluation, Names, Progress, journal_path};
 pub use journal::Journal;
 pub use results::Results;
-pub use variant::{Source, Variant};
+pub use variant::Variant;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use sparq_core::{Method, Traffic};
 
 use crate::{
-    attention::{Attention, SparqOptions},
+    attention::AttentionPlan,
+    crossover::{MEMORY, Verdict},
     error::{Error, Result},
     sampling::SamplerConfig,
 };
@@ -13,8 +14,11 @@ use crate::{
 /// What to generate and how.
 #[derive(Debug, Clone)]
 pub struct GenerateOptions {
-    /// Decode attention.
-    pub attention: Attention,
+    /// Decode attention. Where it is `sparq` and does not state below which length it attends densely, that
+    /// is measured on first use: see [`crate::crossover`].
+    pub attention: AttentionPlan,
+    /// Bytes that such a measurement may take.
+    pub measuring_memory: u64,
     /// Tokens to generate at most.
     pub max_new_tokens: usize,
     /// Longest context, prompt included; the model's own limit by default. A [`Session`](crate::session::Session) has a limit
@@ -34,7 +38,8 @@ pub struct GenerateOptions {
 impl Default for GenerateOptions {
     fn default() -> Self {
         Self {
-            attention: Attention::Sparq(SparqOptions::default()),
+            attention: AttentionPlan::default(),
+            measuring_memory: MEMORY,
             max_new_tokens: 256,
             max_seq_len: None,
             sampler: SamplerConfig::default(),
@@ -102,7 +107,8 @@ pub struct Stats {
     pub cached_tokens: usize,
     /// Tokens generated.
     pub new_tokens: usize,
-    /// From the call to the end of the prompt's pass through the model.
+    /// From the call, or from the end of a measurement ([`GenerateOptions::attention`]), to the end of the
+    /// prompt's pass through the model.
     pub prefill: Duration,
     /// From the call to the first token.
     pub first_token: Duration,
@@ -118,6 +124,8 @@ pub struct Stats {
     pub method: Method,
     /// The method of each layer.
     pub methods: Vec<Method>,
+    /// Where the length below which it attends densely comes from.
+    pub dense_below: Verdict,
     /// Why it ended.
     pub finish: Finish,
     /// How tokens were chosen.

@@ -8,7 +8,8 @@ use std::{ops::ControlFlow, time::Instant};
 use sparq_core::Method;
 
 use crate::{
-    attention::Attention,
+    attention::{AttentionPlan, widest},
+    crossover,
     error::{Error, Result},
     generate::{Event, GenerateOptions, Generation},
     sampling::{Sampler, TextFrame},
@@ -120,7 +121,6 @@ impl<'a> Session<'a> {
     /// [`Error::PromptTooLong`] for a prompt that does not fit, [`Error::EmptyPrompt`] for one
     /// without tokens, and errors of the options.
     pub fn begin(&mut self, ids: &[u32], options: &GenerateOptions) -> Result<Writing<'_, 'a>> {
-        let start = Instant::now();
         options.validate()?;
         let sampler = Sampler::for_text(
             options.sampler.clone(),
@@ -139,17 +139,20 @@ impl<'a> Session<'a> {
         }
         let last = ids.len().checked_sub(1).ok_or(Error::EmptyPrompt)?;
         let run_len = self.max_len.min(run_len(ids, options));
+        let (attention, dense_below) =
+            crossover::settle(&options.attention, self.model, run_len, options.measuring_memory)?;
+        let start = Instant::now();
         // Taken out for the run: after an error, what the caches hold is not known.
-        let mut held = self.take(&ids[..last], &options.attention, run_len)?;
+        let mut held = self.take(&ids[..last], &attention, run_len)?;
         held.state.expect(ids.len());
         held.state.reserve(run_len.min(ids.len().saturating_add(RESERVED_TOKENS)))?;
         held.state.reset_traffic();
-        Writing::new(self, held, ids, options.clone(), sampler, start)
+        Writing::new(self, held, ids, options.clone(), sampler, dense_below, start)
     }
 
     /// Caches that hold what they have in common with `ids`, and decode with `attention` at runs of
     /// `run_len` tokens.
-    fn take(&mut self, ids: &[u32], attention: &Attention, run_len: usize) -> Result<Held> {
+    fn take(&mut self, ids: &[u32], attention: &AttentionPlan, run_len: usize) -> Result<Held> {
         let methods = attention.methods(&self.model.model().attention_layers(), run_len)?;
         if let Some(held) = self.held.take()
             && held.state.suits(self.model.model(), ids.len() + 1)
@@ -164,8 +167,7 @@ impl<'a> Session<'a> {
     /// The decode method of the layers that see the most, for the report.
     fn widest(&self, methods: &[Method]) -> Method {
         let layers = self.model.model().attention_layers();
-        let widest = layers.iter().zip(methods).max_by_key(|(layer, _)| layer.window.unwrap_or(usize::MAX));
-        widest.map_or(Method::Dense, |(_, method)| method.clone())
+        widest(&layers).and_then(|widest| methods.get(widest)).cloned().unwrap_or(Method::Dense)
     }
 }
 

@@ -55,7 +55,7 @@ impl ModelState {
     }
 
     /// An empty state for `model`, decoding with one method for each layer, as
-    /// [`crate::attention::Attention::methods`] gives them.
+    /// [`crate::attention::AttentionPlan::methods`] gives them.
     ///
     /// # Errors
     /// [`crate::Error::ProfileLayers`] for another number of methods than layers,

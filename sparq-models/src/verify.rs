@@ -28,8 +28,7 @@ use std::{
 use burn::tensor::DType;
 use safetensors::{Dtype, SafeTensors};
 use sparq_core::{
-    Choice, GroupScores, H2oConfig, IndexDtype, LayerState, LocalConfig, Method, NewTokens, SparqConfig,
-    TopkConfig,
+    AttentionShape, H2oConfig, LayerState, LocalConfig, Method, NewTokens, SparqConfig, TopkConfig,
 };
 
 use crate::{
@@ -93,6 +92,8 @@ struct Reference {
 /// [`Error::Reference`] for a file of another form, errors of the model.
 pub fn verify(model: &dyn CausalModel, dtype: DType, file: &Path) -> Result<Vec<Comparison>> {
     let reference = Reference::read(file, model.vocab_size())?;
+    let layers = model.attention_layers();
+    let method = |name: &str| layers.first().and_then(|layer| method(name, &layer.shape));
     let run = |name: &str| -> Result<Option<(Vec<f32>, usize)>> {
         Ok(match name {
             "dense.logits" => Some((uncached(model, dtype, &reference)?, 0)),
@@ -117,7 +118,7 @@ pub fn verify(model: &dyn CausalModel, dtype: DType, file: &Path) -> Result<Vec<
 }
 
 /// The method that `<method>.decode_logits` asks for, if this build has it.
-fn method(name: &str) -> Option<Method> {
+fn method(name: &str, shape: &AttentionShape) -> Option<Method> {
     let name = name.strip_suffix(".decode_logits")?;
     if name == "dense" {
         return Some(Method::Dense);
@@ -127,18 +128,13 @@ fn method(name: &str) -> Option<Method> {
     let parts: Vec<&str> = name.split('_').collect();
     Some(match parts[..] {
         ["sparq", k, local_k, rank, mean] => Method::Sparq(SparqConfig {
-            rank: number(rank, 'r')?,
-            top_k: number(k, 'k')?.checked_add(1)?,
             local_window: number(local_k, 'l')?.checked_add(1)?,
             mean_value: match mean {
                 "mean" => true,
                 "nomean" => false,
                 _ => return None,
             },
-            group_scores: GroupScores::ScaledLogits,
-            dense_below: 0,
-            index: IndexDtype::Cache,
-            choice: Choice::Exact,
+            ..SparqConfig::new(shape, number(rank, 'r')?, number(k, 'k')?.checked_add(1)?)
         }),
         ["exact", "topk", k] => Method::ExactTopk(TopkConfig { top_k: number(k, 'k')? }),
         ["local", k, initial_k] => {
@@ -263,6 +259,8 @@ mod tests {
 
     #[test]
     fn names_of_the_reference_files_are_read() {
+        let shape = AttentionShape { heads: 2, kv_heads: 2, head_dim: 16 };
+        let method = |name| method(name, &shape);
         let Some(Method::Sparq(config)) = method("sparq_k16_l4_r8_nomean.decode_logits") else {
             panic!("a SparQ method");
         };

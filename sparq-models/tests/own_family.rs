@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
 use sparq_models::{
     Result, TextModel,
-    attention::Attention,
-    core::{AttentionLayer, AttentionShape, device},
+    attention::AttentionPlan,
+    core::{AttentionLayer, AttentionShape, MethodKind, device},
     generate::{Finish, GenerateOptions, Generation},
     layers::{Phase, Step},
     models::CausalModel,
@@ -76,7 +76,7 @@ fn parts() -> (Toy, Tokenizer) {
     (Toy { table, device }, tokenizer)
 }
 
-fn generate(model: &TextModel, attention: Attention) -> Generation {
+fn generate(model: &TextModel, attention: AttentionPlan) -> Generation {
     let options = GenerateOptions { max_new_tokens: 12, attention, ..GenerateOptions::default() };
     model.generate("Once upon a time", &options, &mut |_| ControlFlow::Continue(())).unwrap()
 }
@@ -85,7 +85,7 @@ fn generate(model: &TextModel, attention: Attention) -> Generation {
 fn a_model_of_another_crate_writes() {
     let (toy, tokenizer) = parts();
     let model = TextModel::new(Box::new(toy.clone()), tokenizer, vec![], DType::F32);
-    let dense = generate(&model, Attention::Dense);
+    let dense = generate(&model, MethodKind::Dense.into());
     assert_eq!((dense.tokens.len(), &dense.stats.finish), (12, &Finish::MaxNewTokens));
     // SparQ reads everything where k covers the context.
     assert_eq!(generate(&model, GenerateOptions::default().attention).tokens, dense.tokens);
@@ -93,5 +93,5 @@ fn a_model_of_another_crate_writes() {
 
     let first = dense.tokens[0];
     let model = TextModel::new(Box::new(toy), parts().1, vec![first], DType::F32);
-    assert_eq!(generate(&model, Attention::Dense).stats.finish, Finish::Eos(first));
+    assert_eq!(generate(&model, MethodKind::Dense.into()).stats.finish, Finish::Eos(first));
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use sparq_models::attention::MethodSpec;
 
-use super::{DtypeArg, ModelArgs, WeightsArg, within};
+use super::{DtypeArg, ModelArgs, WeightsArg, notation_help, within};
 
 // Beyond what any model or machine has, and products of them still fit into 128 bits.
 const TOKENS: u64 = 1 << 30;
@@ -69,10 +69,9 @@ pub(crate) struct BenchModelArgs {
     #[arg(long, value_name = "N", value_parser = within(1..=LAYERS))]
     pub(crate) layers: Option<usize>,
 
-    /// Decode methods to compare, in the notation of docs/methods.md, dense first; one part in eight is
-    /// read where no size is stated
     #[arg(long, value_name = "METHODS", default_value = "dense,sparq", value_delimiter = ',',
-          value_parser = MethodSpec::parse)]
+          value_parser = MethodSpec::parse,
+          help = notation_help("Decode methods to compare, dense first; RATIO is 8 where no size is stated"))]
     pub(crate) attention: Vec<MethodSpec>,
 
     /// Compare with the methods that a file has for each layer (see docs/methods.md), too
@@ -136,10 +135,10 @@ pub(crate) struct BenchAttentionArgs {
     #[arg(long, value_name = "D", default_value = "128", value_delimiter = ',', value_parser = within(1..=WIDTH))]
     pub(crate) head_dim: Vec<usize>,
 
-    /// Decode methods in the notation of docs/methods.md, dense first; --rank and --top-k say the sizes of
-    /// those that state none
     #[arg(long, value_name = "METHODS", default_value = "dense,sparq", value_delimiter = ',',
-          value_parser = MethodSpec::parse)]
+          value_parser = MethodSpec::parse,
+          help = notation_help("Decode methods, dense first; --rank and --top-k say the sizes of those that \
+                                state none"))]
     pub(crate) attention: Vec<MethodSpec>,
 
     /// Rank r of methods that have one

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use sparq_models::attention::MethodSpec;
+use sparq_models::attention::{self, MethodSpec};
 
-use super::ModelArgs;
+use super::{ModelArgs, notation_help};
 
 /// Compare decode methods with dense attention on tasks.
 #[derive(Debug, Args)]
@@ -35,19 +35,19 @@ pub(crate) struct EvalRunArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 
-    /// Decode methods to compare, in the notation of docs/methods.md, separated by commas; dense
-    /// attention always runs
-    #[arg(long, value_name = "METHODS", value_delimiter = ',', value_parser = MethodSpec::parse,
-        default_value = "sparq,sparq-mass,oracle-topk,double-sparsity,quest,h2o,local")]
-    pub(crate) methods: Vec<MethodSpec>,
+    #[arg(long, alias = "methods", value_name = "METHODS", value_delimiter = ',', value_parser = MethodSpec::parse,
+        default_value = "sparq,sparq-mass,oracle-topk,double-sparsity,quest,h2o,local",
+        help = notation_help("Decode methods to compare, separated by commas; dense attention always runs"))]
+    pub(crate) attention: Vec<MethodSpec>,
 
     /// Compare the profile in a file too, as `sparq tune` writes it; several with the option repeated
     #[arg(long, value_name = "FILE")]
     pub(crate) profile: Vec<PathBuf>,
 
-    /// Read one part in X of what dense attention reads; several separated by commas
-    #[arg(long, value_name = "X", value_delimiter = ',', default_value = "2,4,8", value_parser = ratio)]
-    pub(crate) compression: Vec<f64>,
+    /// Read one part in X of what dense attention reads; several, separated by commas
+    #[arg(long, alias = "compression", value_name = "X", value_delimiter = ',', default_value = "2,4,8",
+        value_parser = ratio)]
+    pub(crate) compression_ratio: Vec<f64>,
 
     /// Samples per task
     #[arg(long, value_name = "N", default_value_t = 9)]
@@ -105,8 +105,7 @@ pub(crate) struct EvalReportArgs {
 
 /// A compression ratio.
 fn ratio(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|ratio: &f64| ratio.is_finite() && *ratio >= 1.0);
-    number.ok_or_else(|| "it must be a number of at least 1".to_owned())
+    attention::ratio(text).ok_or_else(|| "it must be a number of at least 1".to_owned())
 }
 
 /// A task as it is typed; a file without a name would only be found missing once the model is loaded.
@@ -144,10 +143,14 @@ mod tests {
 
     #[test]
     fn tasks_carry_their_files() {
-        let args = parse("passkey squad=a=b.json --compression 2,4 --methods sparq,dense").unwrap().run;
+        let args =
+            parse("passkey squad=a=b.json --compression-ratio 2,4 --attention sparq,dense").unwrap().run;
         let expected = [("passkey".to_owned(), None), ("squad".to_owned(), Some("a=b.json".into()))];
         assert_eq!(args.tasks(), expected);
-        assert_eq!((args.compression, args.methods.len()), (vec![2.0, 4.0], 2));
+        assert_eq!((args.compression_ratio, args.attention.len()), (vec![2.0, 4.0], 2));
+        // The names of before.
+        let args = parse("--compression 3 --methods h2o").unwrap().run;
+        assert_eq!((args.compression_ratio, args.attention.len()), (vec![3.0], 1));
         assert!(parse("").unwrap().run.tasks.is_empty());
     }
 
@@ -155,7 +158,7 @@ mod tests {
     fn subcommands_stand_alone() {
         assert!(matches!(parse("list").unwrap().command, Some(EvalCommand::List)));
         assert!(matches!(parse("report x.json -o d").unwrap().command, Some(EvalCommand::Report(_))));
-        for words in ["--compression 0.5", "--methods magic", "squad="] {
+        for words in ["--compression-ratio 0.5", "--attention magic", "squad="] {
             assert_eq!(parse(words).unwrap_err().exit_code(), 2, "{words}");
         }
         assert_eq!(parse("report").unwrap_err().exit_code(), 2);

@@ -88,9 +88,11 @@ impl Settings {
         self.stated.iter().map(Stated::words).collect()
     }
 
-    /// Names of all settings.
+    /// Names of all settings, but for those of before.
     pub(crate) fn names() -> Vec<String> {
-        command().get_arguments().filter_map(clap::Arg::get_long).map(str::to_owned).collect()
+        let command = command();
+        let shown = command.get_arguments().filter(|arg| !arg.is_hide_set());
+        shown.filter_map(clap::Arg::get_long).map(str::to_owned).collect()
     }
 
     /// The settings with what `words` say, and what of the settings before no longer holds: names of flags
@@ -165,17 +167,15 @@ fn command() -> Command {
 
 /// Whether a setting cannot hold any more beside one that is stated now.
 fn gives_way(before: &Stated, new: &Stated) -> bool {
-    let is_size = |name: &str| ["sparq-rank", "sparq-top-k"].contains(&name);
-    let is_ratio = |name: &str| ["compression-ratio", "min-top-k"].contains(&name);
     let (before, name) = (before.name.as_str(), new.name.as_str());
     match name {
-        "profile" => attention::FLAGS.contains(&before),
+        "profile" => attention::in_a_profile(before),
         "attention" if before == "profile" => true,
         "attention" => {
             let spec = new.value.as_deref().and_then(|text| MethodSpec::parse(text).ok());
             spec.is_some_and(|spec| !attention::adds(&spec, before))
         }
-        _ => is_size(before) && is_ratio(name) || is_ratio(before) && is_size(name),
+        _ => attention::exclude_each_other(before, name),
     }
 }
 
@@ -218,7 +218,7 @@ mod tests {
 
     use super::*;
     use crate::args::{Cli, Command};
-    use sparq_models::attention::{Attention, MethodName};
+    use sparq_models::{attention::AttentionPlan, core::MethodKind};
 
     fn settings(flags: &str) -> Settings {
         let words = ["sparq", "chat"].into_iter().chain(flags.split_whitespace());
@@ -243,7 +243,7 @@ mod tests {
 
     fn notation(settings: &Settings) -> String {
         match settings.values.attention.resolve(false).unwrap() {
-            Attention::Method(spec) => spec.to_string(),
+            AttentionPlan::Method { spec, dense_layers: 0 } => spec.to_string(),
             other => format!("{other:?}"),
         }
     }
@@ -255,8 +255,8 @@ mod tests {
         let values = &settings.values;
         assert_eq!((values.sampling.top_p, values.max_new_tokens), (Some(0.9), Some(7)));
         assert_eq!(
-            (values.sampling.temperature, values.attention.attention.name),
-            (Some(0.5), MethodName::Dense)
+            (values.sampling.temperature, values.attention.method.spec.kind),
+            (Some(0.5), MethodKind::Dense)
         );
         let stated =
             ["attention dense", "compression-ratio 4", "temperature 0.5", "top-p 0.9", "max-new-tokens 7"];

@@ -42,12 +42,12 @@ pub(crate) struct TuneArgs {
     pub(crate) windows: usize,
 
     /// Ranks r to try [default: 4, 8, 16, … up to the head size]
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = within(1..))]
-    pub(crate) ranks: Vec<usize>,
+    #[arg(long, alias = "ranks", value_name = "R", value_delimiter = ',', value_parser = within(1..))]
+    pub(crate) rank: Vec<usize>,
 
     /// Values of k to try [default: 16, 32, 64, … up to half of a window]
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = within(1..))]
-    pub(crate) top_ks: Vec<usize>,
+    #[arg(long, alias = "top-ks", value_name = "K", value_delimiter = ',', value_parser = within(1..))]
+    pub(crate) top_k: Vec<usize>,
 
     /// Use the same sizes in all layers
     #[arg(long)]

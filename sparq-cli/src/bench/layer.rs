@@ -11,18 +11,19 @@ use burn::tensor::{DType, Device};
 use serde::Serialize;
 use sparq_core::device;
 use sparq_models::{
-    attention::{MethodName, MethodSpec},
-    core::{AttentionLayer, AttentionShape, CacheConfig, LayerMark, LayerState, Method, NewTokens},
+    attention::{MethodSpec, SpecKeys},
+    core::{
+        AttentionLayer, AttentionShape, CacheConfig, LayerMark, LayerState, Method, MethodKind, NewTokens,
+    },
 };
 
 use super::{
     bandwidth::{Bandwidth, Meter, Reached},
     machine::Machine,
     mean_and_deviation, median, median_ratio,
-    model::attention,
+    method::MethodSettings,
     random,
     record::{Record, Writer},
-    sparq::SparqSettings,
     sync,
 };
 use crate::{args::BenchAttentionArgs, room};
@@ -47,7 +48,7 @@ struct LayerRecord {
     seq_len: usize,
     attention: String,
     #[serde(flatten)]
-    sparq: SparqSettings,
+    settings: MethodSettings,
     /// Bytes of the cache that a step reads and writes.
     bytes_per_step: u64,
     /// The same for dense attention.
@@ -157,23 +158,22 @@ fn cases(args: &BenchAttentionArgs, device: &Device) -> anyhow::Result<Vec<Case>
 fn methods(args: &BenchAttentionArgs, case: &Case) -> anyhow::Result<Vec<Method>> {
     let mut methods: Vec<MethodSpec> = vec![];
     for method in &args.attention {
-        let takes = |key| method.name.keys().contains(&key);
-        let is_open = method.rank.is_none() && method.top_k.is_none() && method.compression.is_none();
+        let takes = |key| method.takes(key);
+        let is_open = !["@", "r", "k"].into_iter().any(|option| method.states(option));
         let ranks = if takes("r") { &args.rank[..] } else { &args.rank[..1] };
         match is_open && takes("k") {
             true => methods.extend(ranks.iter().flat_map(|&rank| {
-                args.top_k.iter().map(move |&top_k| MethodSpec {
-                    rank: takes("r").then_some(rank),
-                    top_k: Some(top_k),
-                    ..method.clone()
+                args.top_k.iter().map(move |&top_k| {
+                    let rank = takes("r").then_some(rank);
+                    MethodSpec { keys: SpecKeys { rank, top_k: Some(top_k), ..method.keys }, ..*method }
                 })
             })),
-            false => methods.push(method.clone()),
+            false => methods.push(*method),
         }
     }
-    methods.sort_by_key(|method| method.name != MethodName::Dense);
+    methods.sort_by_key(|method| method.kind != MethodKind::Dense);
     let layer = AttentionLayer::from(case.shape);
-    let resolved = |method| Ok(attention(method).resolve(&layer, case.seq_len)?);
+    let resolved = |method: MethodSpec| Ok(method.resolve(&layer, case.seq_len)?);
     methods.into_iter().map(resolved).collect()
 }
 
@@ -258,7 +258,7 @@ fn record(
         head_dim: case.shape.head_dim,
         seq_len: case.seq_len,
         attention: method.name().to_owned(),
-        sparq: SparqSettings::of(method),
+        settings: MethodSettings::of(method),
         bytes_per_step: bytes,
         dense_bytes_per_step: dense_bytes,
         avg_ns,
@@ -295,7 +295,7 @@ impl Record for LayerRecord {
             true => self.heads.to_string(),
             false => format!("{}/{}", self.heads, self.kv_heads),
         };
-        let attention = self.sparq.described(&self.attention);
+        let attention = self.settings.described(&self.attention);
         vec![
             self.dtype.clone(),
             self.batch.to_string(),

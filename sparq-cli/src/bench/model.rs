@@ -11,9 +11,9 @@ use anyhow::{Context, bail};
 use burn::tensor::{DType, Device};
 use sparq_core::device;
 use sparq_models::{
-    attention::{Attention, MethodName, MethodSpec, Profile},
+    attention::{AttentionPlan, Profile, widest},
     checkpoint::Checkpoint,
-    core::{Method, Traffic},
+    core::{Method, MethodKind, Traffic},
     forward,
     models::CausalModel,
     presets::{preset, presets},
@@ -25,8 +25,8 @@ use super::{
     bandwidth::{Bandwidth, Meter},
     layer::fill,
     mean_and_deviation, median,
+    method::MethodSettings,
     record::Writer,
-    sparq::SparqSettings,
     sync,
 };
 use crate::{
@@ -139,22 +139,14 @@ fn check_room(
 }
 
 /// The methods, dense attention first, and the profile.
-fn methods(args: &BenchModelArgs) -> anyhow::Result<Vec<Attention>> {
+fn methods(args: &BenchModelArgs) -> anyhow::Result<Vec<AttentionPlan>> {
     let mut methods = args.attention.clone();
-    methods.sort_by_key(|method| method.name != MethodName::Dense);
-    let mut methods: Vec<Attention> = methods.into_iter().map(attention).collect();
+    methods.sort_by_key(|method| method.kind != MethodKind::Dense);
+    let mut methods: Vec<AttentionPlan> = methods.into_iter().map(AttentionPlan::from).collect();
     if let Some(path) = &args.profile {
-        methods.push(Attention::Profile(Profile::read(path)?));
+        methods.push(AttentionPlan::Profile(Profile::read(path)?));
     }
     Ok(methods)
-}
-
-/// A method on all layers.
-pub(super) fn attention(method: MethodSpec) -> Attention {
-    match method.name {
-        MethodName::Dense => Attention::Dense,
-        _ => Attention::Method(method),
-    }
 }
 
 fn depth_by(args: &BenchModelArgs) -> &'static str {
@@ -202,7 +194,7 @@ fn open(args: &BenchModelArgs, progress: &mut Progress) -> anyhow::Result<(Check
 
 impl Bench<'_> {
     fn prompt(&self, depth: usize, tokens: usize) -> anyhow::Result<ModelRecord> {
-        let mut states = [self.state(depth, depth + tokens, &Attention::Dense)?];
+        let mut states = [self.state(depth, depth + tokens, &MethodKind::Dense.into())?];
         let ids = self.ids(tokens);
         let [run]: [Run; 1] = self
             .repeat(&mut states, |state, _| {
@@ -230,7 +222,7 @@ impl Bench<'_> {
     /// One record for each method, dense attention first.
     fn generations(&self, depth: usize, tokens: usize) -> anyhow::Result<Vec<ModelRecord>> {
         let methods = methods(self.args)?;
-        let state = |method: &Attention| self.state(depth, depth + tokens, method);
+        let state = |method: &AttentionPlan| self.state(depth, depth + tokens, method);
         let mut states = methods.iter().map(state).collect::<anyhow::Result<Vec<_>>>()?;
         let ids = self.ids(tokens);
         let runs = self.repeat(&mut states, |state, is_warmup| {
@@ -239,16 +231,17 @@ impl Bench<'_> {
             }
             Ok(())
         })?;
-        let dense =
-            methods.iter().zip(&runs).find(|(method, _)| **method == Attention::Dense).map(|(_, run)| run);
-        let record = |(attention, run): (&Attention, &Run)| {
+        let dense = methods.iter().zip(&runs).find(|(method, _)| method.is_dense()).map(|(_, run)| run);
+        let record = |(attention, run): (&AttentionPlan, &Run)| {
             let method = self.widest_layer(attention, depth + tokens)?;
             let record = ModelRecord { n_gen: tokens, n_depth: depth, ..self.record(tokens, run) };
             let record = decoded(record, &method, run, dense);
             Ok(match attention {
-                Attention::Profile(_) => {
-                    ModelRecord { attention: "profile".to_owned(), sparq: SparqSettings::default(), ..record }
-                }
+                AttentionPlan::Profile(_) => ModelRecord {
+                    attention: "profile".to_owned(),
+                    settings: MethodSettings::default(),
+                    ..record
+                },
                 _ => record,
             })
         };
@@ -256,7 +249,7 @@ impl Bench<'_> {
     }
 
     /// A state with `depth` tokens and room for `max_len`.
-    fn state(&self, depth: usize, max_len: usize, attention: &Attention) -> anyhow::Result<ModelState> {
+    fn state(&self, depth: usize, max_len: usize, attention: &AttentionPlan) -> anyhow::Result<ModelState> {
         let config = StateConfig { batch: 1, max_len, dtype: self.dtype };
         let methods = attention.methods(&self.model.attention_layers(), max_len)?;
         let mut state = ModelState::of_methods(self.model.as_ref(), &config, &methods)?;
@@ -334,12 +327,11 @@ impl Bench<'_> {
     }
 
     /// The method of the layer that sees the most, for the sizes in the report.
-    fn widest_layer(&self, attention: &Attention, max_len: usize) -> anyhow::Result<Method> {
+    fn widest_layer(&self, attention: &AttentionPlan, max_len: usize) -> anyhow::Result<Method> {
         let layers = self.model.attention_layers();
         let methods = attention.methods(&layers, max_len)?;
-        let widest =
-            methods.into_iter().zip(&layers).max_by_key(|(_, layer)| layer.window.unwrap_or(usize::MAX));
-        Ok(widest.context("the model has no layers")?.0)
+        let widest = widest(&layers).and_then(|widest| methods.get(widest));
+        widest.cloned().context("the model has no layers")
     }
 }
 

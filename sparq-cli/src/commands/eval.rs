@@ -15,7 +15,8 @@ use anyhow::Context;
 use burn::tensor::{DType, Device};
 use sparq_core::device::{self, Kind};
 use sparq_models::{
-    eval::{Chosen, Evaluation, Journal, Names, Progress, Results, Source, Variant, journal_path, tasks},
+    attention::AttentionPlan,
+    eval::{Chosen, Evaluation, Journal, Names, Progress, Results, Variant, journal_path, tasks},
     models::CausalModel,
     text_model::TextModel,
 };
@@ -50,15 +51,15 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<ExitCode> {
 fn evaluate(args: &EvalRunArgs) -> anyhow::Result<ExitCode> {
     // What was typed is checked before the model is loaded.
     let tasks = chosen(args)?;
-    let mut variants = Variant::all(&args.methods, &args.compression);
+    let mut variants = Variant::all(&args.attention, &args.compression_ratio);
     for path in once(args.profile.clone()) {
         variants.push(Variant::profile(&path)?);
     }
     // The same notation may be typed in two ways.
     let mut labels = vec![];
     variants.retain(|variant| {
-        let label = (variant.name(), variant.compression);
-        let is_new = !labels.contains(&label) || !matches!(variant.source, Source::Method(_));
+        let label = (variant.name.clone(), variant.compression);
+        let is_new = !labels.contains(&label) || matches!(variant.plan, AttentionPlan::Profile(_));
         labels.push(label);
         is_new
     });
@@ -87,7 +88,7 @@ fn evaluate(args: &EvalRunArgs) -> anyhow::Result<ExitCode> {
 
     for variant in evaluation.left_out().iter().filter(|_| !args.quiet) {
         let ratio = variant.compression.unwrap_or(1.0);
-        output::say(format!("left out: {} cannot move as little as 1/{ratio}", variant.name()));
+        output::say(format!("left out: {} cannot move as little as 1/{ratio}", variant.name));
     }
     if let (Some(path), Some(true), false) = (&args.output, sink.as_ref().map(Sink::is_file), args.force) {
         evaluation.settings().check_results(path)?;

@@ -10,7 +10,6 @@ use sparq_models::{
 
 use crate::{
     args::GenerateArgs,
-    crossover::{self, Known},
     output::{self, Progress, Sink, summary},
     room::{self, Need},
 };
@@ -53,11 +52,11 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
         let shown = output::prompt(model.tokenizer(), &model.tokenizer().encode(&prompt, true)?)?;
         output::say(shown.trim_end());
     }
-    let mut known = Known::default();
     let ids = model.tokenizer().encode(&prompt, true)?;
     let limit = new_tokens(ids.len())?;
-    let mut options = GenerateOptions {
+    let options = GenerateOptions {
         attention,
+        measuring_memory: room::for_measuring(&device),
         max_new_tokens: limit.tokens,
         max_seq_len: args.max_seq_len,
         sampler: args.sampling.resolve(defaults),
@@ -65,14 +64,6 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
         max_time: args.sampling.defaults(defaults).max_time,
         ignore_eos: args.ignore_eos,
     };
-    if args.attention.measures_crossover(args.model.is_demo()) {
-        let longest = model.model().max_position_embeddings();
-        let seq_len = match args.max_seq_len {
-            Some(limit) => limit.min(longest),
-            None => longest.min(ids.len().saturating_add(limit.tokens)),
-        };
-        (options.attention, known) = crossover::settle(options.attention, model.model(), dtype, seq_len)?;
-    }
 
     let mut failure = None;
     let generation = model.generate_from(&ids, &options, &mut |event| {
@@ -99,7 +90,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     sink.finish()?;
     if !args.quiet {
         let stats = &generation.stats;
-        output::say(summary(stats, load, &args.model.device, dtype, &known, &limit, &options.attention));
+        output::say(summary(stats, load, &args.model.device, dtype, &limit, &options.attention));
     }
     if args.verbose {
         output::say(output::kernels(&ran()));

@@ -5,9 +5,9 @@ use std::{fs, path::Path, process::ExitCode};
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 use sparq_models::{
-    attention::{Attention, LayerMethod, MethodName, MethodSpec, Profile},
+    attention::{AttentionPlan, LayerMethod, MethodSpec, Profile},
     calibrate,
-    core::Method,
+    core::{Method, MethodKind},
     text_model::TextModel,
     tune::{Best, Grid, Measurement, Probe, Target, Tuned, Windows, frontier, tune},
 };
@@ -53,11 +53,11 @@ pub(crate) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     };
     let windows = Windows { len, steps: args.steps, count: args.windows };
     let mut grid = Grid::for_model(&model.model().attention_layers(), len);
-    if !args.ranks.is_empty() {
-        grid.ranks.clone_from(&args.ranks);
+    if !args.rank.is_empty() {
+        grid.ranks.clone_from(&args.rank);
     }
-    if !args.top_ks.is_empty() {
-        grid.top_ks.clone_from(&args.top_ks);
+    if !args.top_k.is_empty() {
+        grid.top_ks.clone_from(&args.top_k);
     }
     grid.sort();
 
@@ -76,7 +76,7 @@ pub(crate) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
 
     output::print(&report(&tuned, target, &probe, len))?;
     let Some(best) = &tuned.best else {
-        bail!("no setting of the grid meets the target: give larger --ranks or --top-ks, or a looser target");
+        bail!("no setting of the grid meets the target: give a larger --rank or --top-k, or a looser target");
     };
     if let (Some(path), Some(sink)) = (&args.output, sink) {
         write(&profile(args, best, len), sink, path)?;
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
 
 /// The target; `None` where label channels are asked for instead.
 fn target(args: &TuneArgs) -> anyhow::Result<Option<Target>> {
-    if let Some(spec) = args.label_channels.as_ref().filter(|spec| spec.name != MethodName::DoubleSparsity) {
+    if let Some(spec) = args.label_channels.as_ref().filter(|spec| spec.kind != MethodKind::DoubleSparsity) {
         bail!("--label-channels is {spec}, only double-sparsity has label channels");
     }
     match (args.target_kl, args.target_mass) {
@@ -114,7 +114,7 @@ fn label_channels(
         progress.count("text   ", "windows", done, total);
     })?;
     progress.clear();
-    let methods = Attention::Method(spec.clone()).methods(&model.model().attention_layers(), len)?;
+    let methods = AttentionPlan::from(*spec).methods(&model.model().attention_layers(), len)?;
     let layer = |(method, channels): (Method, &Vec<Vec<usize>>)| {
         LayerMethod::Method(calibrate::with_channels(method, channels))
     };

@@ -4,13 +4,13 @@ use std::{fmt::Write, time::Duration};
 
 use burn::tensor::DType;
 use sparq_models::{
-    attention::{Attention, MethodSpec},
-    core::{Choice, GroupScores, Method, SparqConfig, Traffic},
-    crossover::Crossover,
+    attention::{AttentionPlan, MethodSpec},
+    core::{Method, MethodKind, Traffic},
+    crossover::{Crossover, Verdict},
     generate::{Finish, Stats},
 };
 
-use crate::{args::TokenLimit, crossover::Known};
+use crate::args::TokenLimit;
 
 /// Different methods of a profile that are shown.
 const GROUPS: usize = 6;
@@ -23,9 +23,8 @@ pub(crate) fn summary(
     load: Duration,
     device: &str,
     dtype: DType,
-    known: &Known,
     limit: &TokenLimit,
-    attention: &Attention,
+    attention: &AttentionPlan,
 ) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -51,7 +50,7 @@ pub(crate) fn summary(
         None => writeln!(text, "decode     0 tokens; {finish}"),
     };
     let _ = writeln!(text, "sampling   {}", stats.sampler.in_words());
-    let _ = writeln!(text, "attention  {}", attention_line(attention, stats, known));
+    let _ = writeln!(text, "attention  {}", attention_line(attention, stats));
     if let Some((moved, dense)) = stats.kv_bytes_per_token() {
         let _ = writeln!(
             text,
@@ -65,7 +64,7 @@ pub(crate) fn summary(
         if stats.methods.iter().any(|method| *method != Method::Dense)
             && (moved.k, moved.v) == (dense.k, dense.v)
         {
-            let _ = writeln!(text, "           all steps ran dense: {}", why_dense(stats, known));
+            let _ = writeln!(text, "           all steps ran dense: {}", why_dense(stats));
         }
     }
     text.truncate(text.trim_end().len());
@@ -73,43 +72,36 @@ pub(crate) fn summary(
 }
 
 /// Why a method that may leave positions out left none out.
-fn why_dense(stats: &Stats, known: &Known) -> String {
+fn why_dense(stats: &Stats) -> String {
     let context = stats.prompt_tokens + stats.decode_steps;
-    let (dense_below, top_k) = match &stats.method {
-        Method::Sparq(config) => (config.dense_below, Some(config.top_k)),
-        Method::SparqMass(config) => (config.sparq.dense_below, Some(config.sparq.top_k)),
-        other => (0, MethodSpec::from(other).top_k),
-    };
-    match (known, top_k) {
+    let keys = MethodSpec::from(&stats.method).keys;
+    match (&stats.dense_below, keys.top_k) {
         (_, Some(top_k)) if context <= top_k => {
             format!("the method's top-k of {top_k} covers the whole context of {context} tokens")
         }
-        (Known::Found(Crossover { tokens, measured_tokens, estimated: true }), _) if context < *tokens => {
+        (Verdict::Found(Crossover { tokens, measured_tokens, estimated: true }), _) if context < *tokens => {
             format!(
                 "the context of {context} tokens is shorter than the {tokens} from which on sparq is expected \
                  to be faster here (measured up to {measured_tokens})"
             )
         }
-        (Known::Found(Crossover { tokens, .. }), _) if context < *tokens => format!(
+        (Verdict::Found(Crossover { tokens, .. }), _) if context < *tokens => format!(
             "the context of {context} tokens is shorter than the {tokens} from which on sparq is faster here"
         ),
-        _ if context < dense_below => {
-            format!("the context of {context} tokens is shorter than the {dense_below} of dense-below")
-        }
+        _ if context < dense_below(&stats.method) => format!(
+            "the context of {context} tokens is shorter than the {} of dense-below",
+            dense_below(&stats.method)
+        ),
         _ => format!("it read every position that the layers see of the context of {context} tokens"),
     }
 }
 
 /// Attention as it was asked for.
-pub(crate) fn attention_in_words(attention: &Attention) -> String {
+pub(crate) fn attention_in_words(attention: &AttentionPlan) -> String {
     match attention {
-        Attention::Dense => "dense".to_owned(),
-        Attention::Sparq(_) => "sparq".to_owned(),
-        Attention::Method(spec) => spec.to_string(),
-        Attention::DenseFirst { layers, rest } => {
-            format!("{}, {}", attention_in_words(rest), first_dense(*layers))
-        }
-        Attention::Profile(profile) => match &profile.file {
+        AttentionPlan::Method { spec, dense_layers: 0 } => spec.to_string(),
+        AttentionPlan::Method { spec, dense_layers } => format!("{spec}, {}", first_dense(*dense_layers)),
+        AttentionPlan::Profile(profile) => match &profile.file {
             Some(file) => format!("profile {}", file.display()),
             None => "profile".to_owned(),
         },
@@ -124,21 +116,20 @@ fn first_dense(layers: usize) -> String {
 }
 
 /// The methods that ran, each with the number of its layers where there are several.
-fn attention_line(attention: &Attention, stats: &Stats, known: &Known) -> String {
-    if let Attention::Profile(_) = attention {
-        return format!("{}: {}", attention_in_words(attention), grouped(&stats.methods));
-    }
+fn attention_line(attention: &AttentionPlan, stats: &Stats) -> String {
     let first = match attention {
-        Attention::DenseFirst { layers, .. } => (*layers).min(stats.methods.len()),
-        _ => 0,
+        AttentionPlan::Method { dense_layers, .. } => (*dense_layers).min(stats.methods.len()),
+        AttentionPlan::Profile(_) => {
+            return format!("{}: {}", attention_in_words(attention), grouped(&stats.methods));
+        }
     };
     let rest = &stats.methods[first..];
     // The layers that see the most may be among the dense ones.
     let Some(shown) = rest.iter().find(|method| **method == stats.method).or(rest.first()) else {
-        return method(&Method::Dense, known);
+        return method(&Method::Dense, &stats.dense_below);
     };
     let others: Vec<Method> = rest.iter().filter(|method| *method != shown).cloned().collect();
-    let mut line = method(shown, known);
+    let mut line = method(shown, &stats.dense_below);
     if !others.is_empty() {
         let count = counted(rest.len() - others.len(), "layer");
         line += &format!(" ({count}); {}", grouped(&others));
@@ -171,42 +162,26 @@ pub(crate) fn counted(count: usize, name: &str) -> String {
     format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
 
-fn method(method: &Method, known: &Known) -> String {
+/// The length below which a method attends densely.
+fn dense_below(method: &Method) -> usize {
     match method {
-        Method::Sparq(SparqConfig {
-            rank,
-            top_k,
-            local_window,
-            mean_value,
-            group_scores,
-            dense_below,
-            index,
-            choice,
-            ..
-        }) => format!(
-            "sparq, rank r = {rank}, top-k = {top_k}, local window = {local_window}, mean value {}{}{}{}{}",
-            if *mean_value { "on" } else { "off" },
-            match group_scores {
-                GroupScores::ScaledLogits => "",
-                GroupScores::Softmax => ", group scores softmax",
-            },
-            index.bits().map_or(String::new(), |bits| format!(", index int{bits}")),
-            match choice {
-                Choice::Exact => "",
-                Choice::Buckets => ", chosen from buckets",
-            },
-            match known {
-                Known::Found(Crossover { estimated: true, .. }) => {
-                    format!(", dense below {dense_below} tokens (estimated)")
-                }
-                Known::NotMeasured(why) => {
-                    format!(", dense below {dense_below} tokens (not measured: {why})")
-                }
-                Known::Stated | Known::Found(_) => format!(", dense below {dense_below} tokens"),
-            }
-        ),
-        other => MethodSpec::from(other).to_string(),
+        Method::Sparq(config) => config.dense_below,
+        Method::SparqMass(config) => config.sparq.dense_below,
+        _ => 0,
     }
+}
+
+fn method(method: &Method, verdict: &Verdict) -> String {
+    let spec = MethodSpec::from(method);
+    if spec.kind != MethodKind::Sparq {
+        return spec.to_string();
+    }
+    let how = match verdict {
+        Verdict::Found(Crossover { estimated: true, .. }) => " (estimated)".to_owned(),
+        Verdict::NotMeasured(why) => format!(" (not measured: {why})"),
+        Verdict::Stated | Verdict::Found(_) => String::new(),
+    };
+    format!("{}, dense below {} tokens{how}", spec.in_words("dense-below"), dense_below(method))
 }
 
 fn finish(finish: &Finish, limit: &TokenLimit) -> String {

@@ -197,9 +197,8 @@ fn rank_above_head_dim() {
 
 #[test]
 fn ratio_and_sampling_out_of_range() {
-    for flags in [["--compression-ratio", "0.5"], ["--temperature", "-1"], ["--top-p", "2"]] {
-        let value = format!("{}={}", flags[0], flags[1]);
-        sparq().args(["generate", "Once"]).arg(value).assert().code(1).stderr(contains("error: "));
+    for (flag, code) in [("--compression-ratio=0.5", 2), ("--temperature=-1", 1), ("--top-p=2", 1)] {
+        sparq().args(["generate", "Once", flag]).assert().code(code).stderr(contains("error: "));
     }
 }
 

@@ -9,10 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::common::sparq;
 use safetensors::SafeTensors;
 use sparq_models::{
+    attention::{CLASHES, KEYS, MethodSpec, RATIO},
     checkpoint::Checkpoint,
     config::KeyUse,
+    core::MethodKind,
     inspect::Inspection,
     models::{architectures, config_keys},
 };
@@ -104,6 +107,73 @@ fn the_library_example_of_the_readme_is_one_that_runs() {
         block.contains("TextModel::open") && example.contains(&block),
         "examples/complete.rs lacks:\n{block}"
     );
+}
+
+#[test]
+fn the_table_of_keys_is_up_to_date() {
+    let code = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let sparse = &MethodKind::ALL[1..];
+    let names = |methods: &[MethodKind]| match methods == sparse {
+        true => "all but `dense`".to_owned(),
+        false => code(&methods.iter().map(|kind| kind.name()).collect::<Vec<_>>()),
+    };
+    let vain = |option: &str| {
+        let clashes = CLASHES.iter().filter(|clash| clash.option == option);
+        let clashes: Vec<String> = clashes.map(|clash| code(clash.beside).replace(", ", " and ")).collect();
+        if clashes.is_empty() { "–".to_owned() } else { clashes.join("; ") }
+    };
+    let mut table =
+        "| key | values | meaning | methods | refused beside |\n|---|---|---|---|---|\n".to_owned();
+    let mut row = |key: &str, values: &str, doc: &str, methods: &[MethodKind], option: &str| {
+        let (methods, vain) = (names(methods), vain(option));
+        writeln!(table, "| `{key}` | {values} | {doc} | {methods} | {vain} |").unwrap();
+    };
+    let ratio = "dense elements over elements moved; 8 by default";
+    row("@RATIO", "a number of at least 1", ratio, sparse, RATIO);
+    for key in KEYS {
+        row(key.name(), &key.values(), key.doc(), key.methods(), key.name());
+    }
+    compare("methods.md", "keys", &table);
+}
+
+/// `--help` of each command that takes a method has a line for each key, as the page has a row.
+#[test]
+fn the_help_of_attention_has_every_key() {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for command in [&["generate"][..], &["chat"], &["eval"], &["bench"], &["bench", "attention"]] {
+        let output = sparq().args(command).arg("--help").output().unwrap();
+        let help = words(&String::from_utf8(output.stdout).unwrap());
+        for kind in MethodKind::ALL {
+            assert!(help.contains(kind.name()), "{kind} in {help}");
+        }
+        for key in KEYS {
+            let doc = words(&key.doc().replace('`', ""));
+            let value = if key.words().is_empty() { "N".to_owned() } else { key.words().join("|") };
+            let line = format!("- {}={value}: {doc}", key.name());
+            assert!(help.contains(&line), "{line} in {help}");
+        }
+        for shown in ["--attention <METHOD", "--profile <FILE>"] {
+            assert!(help.contains(shown) || command == ["bench", "attention"], "{shown} in {help}");
+        }
+    }
+}
+
+/// The examples of the page are notations, and it names every method.
+#[test]
+fn the_page_on_methods_names_them_all() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/methods.md")).unwrap();
+    for kind in MethodKind::ALL {
+        assert!(page.contains(&format!("| `{kind}` |")), "a row for {kind}");
+    }
+    let quoted = page.split('`').skip(1).step_by(2);
+    let is_notation = |text: &&str| {
+        let name = text.split(['@', ':']).next().unwrap_or_default();
+        text.len() > name.len() && MethodKind::ALL.iter().any(|kind| kind.name() == name)
+    };
+    let notations: Vec<&str> = quoted.filter(is_notation).collect();
+    assert!(notations.len() >= 3, "{notations:?}");
+    let wrong: Vec<_> = notations.into_iter().filter(|text| MethodSpec::parse(text).is_err()).collect();
+    assert_eq!(wrong, [""; 0]);
 }
 
 /// The folders that `fixtures/make.py` wrote, by name.

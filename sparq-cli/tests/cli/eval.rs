@@ -20,9 +20,9 @@ const RUN: &[&str] = &[
     "eval",
     "passkey",
     "multi-turn",
-    "--methods",
+    "--attention",
     "sparq",
-    "--compression",
+    "--compression-ratio",
     "2,8",
     "--lengths",
     "320",
@@ -41,8 +41,15 @@ fn finished_results_are_replaced_by_the_same_run_only() {
     let folder = TempDir::new().unwrap();
     let output = folder.path().join("r.json");
     let run = |words: &[&str]| {
-        let common =
-            ["eval", "passkey", "passkey", "--methods", "h2o,h2o,dense,dense", "--compression", "4,4"];
+        let common = [
+            "eval",
+            "passkey",
+            "passkey",
+            "--attention",
+            "h2o,h2o,dense,dense",
+            "--compression-ratio",
+            "4,4",
+        ];
         let sizes = ["--lengths", "128", "--depths", "1", "--batch", "1", "-q", "-o"];
         sparq().args(common).args(sizes).arg(&output).args(words).assert()
     };
@@ -145,7 +152,17 @@ fn every_task_without_a_file_runs() {
     let folder = TempDir::new().unwrap();
     let output = folder.path().join("results.json");
     let assert = sparq()
-        .args(["eval", "--methods", "sparq", "--compression", "4", "--lengths", "512", "--depths", "1"])
+        .args([
+            "eval",
+            "--attention",
+            "sparq",
+            "--compression-ratio",
+            "4",
+            "--lengths",
+            "512",
+            "--depths",
+            "1",
+        ])
         .args(["--limit", "1", "-o"])
         .arg(&output)
         .assert()
@@ -177,9 +194,9 @@ fn tasks_read_files() {
     sparq()
         .args([
             "eval",
-            "--methods",
+            "--attention",
             "sparq",
-            "--compression",
+            "--compression-ratio",
             "4",
             "--lengths",
             "2048",
@@ -225,8 +242,8 @@ fn bad_input_is_named() {
     fails(&["passkey", "--limit", "0"], 1, "limit is 0");
     fails(&["passkey", "--lengths", "99999"], 1, "99999");
     fails(&["passkey", "--lengths", "30"], 1, "--lengths");
-    fails(&["passkey", "--compression", "0.5"], 2, "0.5");
-    fails(&["passkey", "--methods", "magic"], 2, "magic");
+    fails(&["passkey", "--compression-ratio", "0.5"], 2, "0.5");
+    fails(&["passkey", "--attention", "magic"], 2, "magic");
     fails(&["passkey", "--limit", "many"], 2, "--limit");
     fails(&["report", "nothing.json"], 1, "nothing.json");
 }

@@ -22,7 +22,7 @@ fn share(figures: &str) -> f64 {
 #[test]
 fn every_method_writes_and_says_what_it_moved() {
     for (method, shown) in [
-        ("sparq-mass:r=16:k=12:p=0.8", "sparq-mass:r=16:k=12:l=3:mean=off:group=logits:p=0.8"),
+        ("sparq-mass:r=16:k=12:p=0.8", "sparq-mass:r=16:k=12:l=3:mean=off:p=0.8"),
         ("exact-topk:k=8", "exact-topk:k=8"),
         ("oracle-topk:k=8", "oracle-topk:k=8"),
         ("local:k=8:i=2", "local:k=8:i=2"),

@@ -150,8 +150,8 @@ fn profiles_and_results_go_where_the_path_says() {
     }
     let eval = |output: &Path| {
         let mut command = sparq();
-        command.args(["eval", "passkey", "-q", "--limit", "1", "--lengths", "300", "--methods", "local"]);
-        command.args(["--compression", "2", "-o"]).arg(output).assert()
+        command.args(["eval", "passkey", "-q", "--limit", "1", "--lengths", "300", "--attention", "local"]);
+        command.args(["--compression-ratio", "2", "-o"]).arg(output).assert()
     };
     eval(&at("new/")).code(1);
     eval(Path::new("/dev/null")).success();
@@ -238,8 +238,8 @@ fn evaluations_of_one_output_leave_each_other_alone() {
     let file = folder.path().join("r.json");
     let run = || {
         let mut command = program();
-        command.args(["eval", "passkey", "-q", "--limit", "2", "--lengths", "300", "--methods", "local"]);
-        command.args(["--compression", "2", "-o"]).arg(&file).stderr(Stdio::piped()).spawn().unwrap()
+        command.args(["eval", "passkey", "-q", "--limit", "2", "--lengths", "300", "--attention", "local"]);
+        command.args(["--compression-ratio", "2", "-o"]).arg(&file).stderr(Stdio::piped()).spawn().unwrap()
     };
     let runs: Vec<_> = (0..3).map(|_| run()).collect();
     for run in runs {
@@ -256,7 +256,17 @@ fn an_evaluation_that_could_not_begin_is_in_nobodys_way() {
     let file = folder.path().join("r.json");
     let eval = |lengths: &str| {
         let mut command = sparq();
-        command.args(["eval", "passkey", "-q", "--limit", "1", "--methods", "local", "--compression", "2"]);
+        command.args([
+            "eval",
+            "passkey",
+            "-q",
+            "--limit",
+            "1",
+            "--attention",
+            "local",
+            "--compression-ratio",
+            "2",
+        ]);
         command.args(["--lengths", lengths, "-o"]).arg(&file).assert()
     };
     eval("20").code(1);

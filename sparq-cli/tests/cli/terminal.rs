@@ -43,8 +43,8 @@ fn a_page_shows_tags_as_text() {
     let folder = TempDir::new().unwrap();
     let (results, page) = (folder.path().join("r.json"), folder.path().join("page"));
     sparq()
-        .args(["eval", "passkey", "-q", "--limit", "1", "--lengths", "300", "--methods", "local"])
-        .args(["--compression", "2", "-o"])
+        .args(["eval", "passkey", "-q", "--limit", "1", "--lengths", "300", "--attention", "local"])
+        .args(["--compression-ratio", "2", "-o"])
         .arg(&results)
         .assert()
         .success();

@@ -30,8 +30,7 @@ fn text(folder: &Path) -> String {
 }
 
 fn tune(text: &str, args: &[&str]) -> assert_cmd::assert::Assert {
-    let sizes =
-        ["--window", "190", "--steps", "24", "--windows", "2", "--ranks", "8,32", "--top-ks", "16,64"];
+    let sizes = ["--window", "190", "--steps", "24", "--windows", "2", "--rank", "8,32", "--top-k", "16,64"];
     sparq().args(["tune", "--text", text]).args(sizes).args(args).assert()
 }
 

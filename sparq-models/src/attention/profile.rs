@@ -92,7 +92,7 @@ impl Profile {
             return Err(self.in_file("`layers`".to_owned(), error));
         }
         let method = |(entry, layer): (&LayerMethod, &AttentionLayer)| match entry {
-            LayerMethod::Notation(spec) => spec.resolve(layer, seq_len, spec.name.default_compression()),
+            LayerMethod::Notation(spec) => spec.resolve(layer, seq_len),
             LayerMethod::Method(method) => {
                 method.for_layer(&layer.shape)?;
                 Ok(method.clone())

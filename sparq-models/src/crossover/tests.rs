@@ -1,6 +1,11 @@
-use sparq_core::AttentionShape;
+use sparq_core::{AttentionShape, MethodKind};
 
-use super::*;
+use super::{settle::settle_by, *};
+use crate::{
+    attention::{AttentionPlan, DenseBelow, widest},
+    checkpoint::Checkpoint,
+    text_model::TextModel,
+};
 
 const SHAPE: AttentionShape = AttentionShape { heads: 2, kv_heads: 2, head_dim: 16 };
 const MEMORY: u64 = 64 << 20;
@@ -99,4 +104,36 @@ fn large_sizes_have_a_crossover_and_too_little_memory_none() {
     let none = crossovers.find(&SHAPE.into(), &other, &Device::flex(), DType::F32, 1000).unwrap();
     assert_eq!(none, None);
     assert_eq!(crossovers.known.len(), 1, "nothing is kept that was not measured");
+}
+
+#[test]
+fn a_plan_gets_what_was_measured_for_its_sizes_and_keeps_what_it_states() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sparq-cli/demo");
+    let model = Checkpoint::open(folder).unwrap();
+    let model = TextModel::load(&model, &Device::flex(), DType::F32, &mut |_, _| ()).unwrap();
+    let spec = |text: &str| MethodSpec::parse(text).unwrap();
+    let untouched = || -> Crossovers { panic!("nothing to measure") };
+    for text in ["sparq:dense-below=300", "sparq:dense-below=0", "sparq-mass", "h2o@4", "dense"] {
+        let plan = AttentionPlan::from(spec(text));
+        assert_eq!(settle_by(untouched, &plan, &model, 100, 0).unwrap(), (plan, Verdict::Stated), "{text}");
+    }
+
+    // Sizes are those of the next power of two, 512 tokens: an entry for them is taken.
+    let layer = model.model().attention_layers()[widest(&model.model().attention_layers()).unwrap()];
+    let Method::Sparq(config) = spec("sparq@4").resolve(&layer, 512).unwrap() else { panic!("sparq") };
+    let crossover = Crossover { tokens: 4321, measured_tokens: 8192, estimated: false };
+    let mut known = Crossovers::new(None);
+    let entry = Entry { crossover, longest_tokens: 256 };
+    known.known.insert(key(&layer, &config, model.model().device(), DType::F32), entry);
+    for text in ["sparq@4", "sparq@4:dense-below=auto"] {
+        let plan = AttentionPlan::Method { spec: spec(text), dense_layers: 2 };
+        let (settled, verdict) = settle_by(|| known.clone(), &plan, &model, 300, 0).unwrap();
+        let expected = AttentionPlan::Method { spec: spec("sparq@4:dense-below=4321"), dense_layers: 2 };
+        assert_eq!((settled, verdict), (expected, Verdict::Found(crossover)), "{text}");
+    }
+    let unknown = AttentionPlan::from(MethodKind::Sparq);
+    let (settled, verdict) = settle_by(|| known, &unknown, &model, 300, 0).unwrap();
+    assert!(matches!(verdict, Verdict::NotMeasured(_)), "no memory: {verdict:?}");
+    let AttentionPlan::Method { spec, .. } = settled else { panic!("{settled:?}") };
+    assert_eq!(spec.keys.dense_below, Some(DenseBelow::Tokens(0)));
 }

@@ -132,7 +132,7 @@ impl<'a> Evaluation<'a> {
             let resolved: Result<Vec<_>> =
                 plan.lengths.iter().map(|&length| variant.record(&layers, length)).collect();
             let compression = variant.compression;
-            Ok(MethodSettings { name: variant.name(), compression, resolved: resolved? })
+            Ok(MethodSettings { name: variant.name.clone(), compression, resolved: resolved? })
         };
         let methods: Result<Vec<MethodSettings>> = all.iter().map(resolved).collect();
         let files: Result<Vec<TaskSettings>> = tasks.iter().map(Chosen::settings).collect();
@@ -313,11 +313,11 @@ fn in_batches(samples: Vec<Sample>, batch: usize) -> Vec<Vec<(usize, Sample)>> {
 
 /// A name and size that several variants have: tables could not tell them apart.
 fn twice(variants: &[Variant]) -> Option<String> {
-    let label = |variant: &Variant| (variant.name(), variant.compression);
+    let is_same = |a: &Variant, b: &Variant| a.name == b.name && a.compression == b.compression;
     let seen = |(number, variant): &(usize, &Variant)| {
-        variants[..*number].iter().any(|other| label(other) == label(variant))
+        variants[..*number].iter().any(|other| is_same(other, variant))
     };
-    variants.iter().enumerate().find(seen).map(|(_, variant)| variant.name())
+    variants.iter().enumerate().find(seen).map(|(_, variant)| variant.name.clone())
 }
 
 fn check(plan: &Plan, batch: usize, longest: usize) -> Result<()> {

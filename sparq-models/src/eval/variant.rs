@@ -2,50 +2,48 @@
 
 use std::path::Path;
 
-use sparq_core::{AttentionLayer, Method};
+use sparq_core::{AttentionLayer, Method, MethodKind};
 
 use crate::{
-    attention::{COMPRESSION, MethodName, MethodSpec, Profile},
+    attention::{AttentionPlan, MethodSpec, Profile, widest},
     error::{Error, Result},
 };
-
-/// Where the sizes of a variant come from.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Source {
-    /// One method for all layers, in the notation that was typed.
-    Method(MethodSpec),
-    /// A method for each layer, and what tables call it.
-    Profile(String, Profile),
-}
 
 /// A decode method at one size, as an evaluation runs it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Variant {
-    /// The method.
-    pub source: Source,
+    /// What tables call it: the notation without its ratio, or the name of the profile.
+    pub name: String,
+    /// The methods.
+    pub plan: AttentionPlan,
     /// Dense bytes over the method's; `None` for dense attention and for methods whose sizes are stated.
     pub compression: Option<f64>,
 }
 
 impl Variant {
+    fn new(spec: MethodSpec, compression: Option<f64>) -> Self {
+        let name = MethodSpec { compression: None, ..spec }.to_string();
+        Self { name, plan: MethodSpec { compression, ..spec }.into(), compression }
+    }
+
     /// Dense attention.
     pub fn dense() -> Self {
-        Self { source: Source::Method(MethodName::Dense.into()), compression: None }
+        Self::new(MethodKind::Dense.into(), None)
     }
 
     /// Every method at every compression; those that state a ratio or sizes of their own, and dense
     /// attention, once.
     pub fn all(specs: &[MethodSpec], compressions: &[f64]) -> Vec<Self> {
-        let sizes = |spec: &MethodSpec| match spec {
-            MethodSpec { compression: Some(ratio), .. } => vec![Some(*ratio)],
-            MethodSpec { name: MethodName::Dense, .. } | MethodSpec { top_k: Some(_), .. } => vec![None],
-            _ => compressions.iter().copied().map(Some).collect(),
+        let variants = |spec: &MethodSpec| -> Vec<Self> {
+            let is_sized = spec.kind == MethodKind::Dense || spec.keys.top_k.is_some();
+            match spec.compression {
+                None if !is_sized => {
+                    compressions.iter().map(|&ratio| Self::new(*spec, Some(ratio))).collect()
+                }
+                ratio => vec![Self::new(*spec, ratio)],
+            }
         };
-        let variant = |spec: &MethodSpec| -> Vec<Self> {
-            let source = Source::Method(spec.clone());
-            sizes(spec).into_iter().map(|compression| Self { source: source.clone(), compression }).collect()
-        };
-        specs.iter().flat_map(variant).collect()
+        specs.iter().flat_map(variants).collect()
     }
 
     /// What the profile in a file says, named after the file.
@@ -54,20 +52,12 @@ impl Variant {
     /// As [`Profile::read`].
     pub fn profile(path: &Path) -> Result<Self> {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { source: Source::Profile(name, Profile::read(path)?), compression: None })
+        Ok(Self { name, plan: AttentionPlan::Profile(Profile::read(path)?), compression: None })
     }
 
     /// Whether it is dense attention.
     pub fn is_dense(&self) -> bool {
-        matches!(&self.source, Source::Method(spec) if spec.name == MethodName::Dense)
-    }
-
-    /// The name in tables: the notation without its ratio, or that of the profile.
-    pub fn name(&self) -> String {
-        match &self.source {
-            Source::Method(spec) => MethodSpec { compression: None, ..spec.clone() }.to_string(),
-            Source::Profile(name, _) => name.clone(),
-        }
+        self.plan.is_dense()
     }
 
     /// Whether the method can move as little as is asked of it.
@@ -84,31 +74,21 @@ impl Variant {
     /// The method of each layer for contexts of `length` tokens.
     ///
     /// # Errors
-    /// [`Error::Core`] for sizes out of range, [`Error::Compression`] for a ratio out of reach,
-    /// [`Error::ProfileLayers`] for the profile of another model.
+    /// As [`AttentionPlan::methods`].
     pub fn methods(&self, layers: &[AttentionLayer], length: usize) -> Result<Vec<Method>> {
-        match &self.source {
-            Source::Method(spec) => {
-                let ratio = self.compression.unwrap_or(COMPRESSION);
-                layers.iter().map(|layer| spec.resolve(layer, length, ratio)).collect()
-            }
-            Source::Profile(_, profile) => profile.methods(layers, length),
-        }
+        self.plan.methods(layers, length)
     }
 
     /// The sizes at `length`, as results record them: the method of the widest layer, or the notation
     /// of every layer of a profile.
     pub(super) fn record(&self, layers: &[AttentionLayer], length: usize) -> Result<serde_json::Value> {
         let methods = self.methods(layers, length)?;
-        if let Source::Profile(..) = self.source {
+        if let AttentionPlan::Profile(_) = self.plan {
             let layers: Vec<String> =
                 methods.iter().map(|method| MethodSpec::from(method).to_string()).collect();
             return Ok(layers.into());
         }
-        let width = |layer: &AttentionLayer| layer.window.unwrap_or(usize::MAX);
-        let widest = layers.iter().map(width).max();
-        let widest = layers.iter().position(|layer| Some(width(layer)) == widest);
-        let method = widest.and_then(|widest| methods.get(widest));
+        let method = widest(layers).and_then(|widest| methods.get(widest));
         Ok(serde_json::to_value(method).unwrap_or_default())
     }
 }
@@ -122,7 +102,7 @@ mod tests {
         let specs = MethodSpec::parse_list("dense,sparq,h2o@4,exact-topk:k=9").unwrap();
         let variants = Variant::all(&specs, &[2.0, 8.0]);
         let labels: Vec<(String, Option<f64>)> =
-            variants.iter().map(|variant| (variant.name(), variant.compression)).collect();
+            variants.iter().map(|variant| (variant.name.clone(), variant.compression)).collect();
         let expected = [
             ("dense", None),
             ("sparq", Some(2.0)),
@@ -148,7 +128,7 @@ mod tests {
         let file = folder.path().join("tuned.json");
         std::fs::write(&file, r#"{"layers": ["dense", "sparq:r=8:k=16"]}"#).unwrap();
         let variant = Variant::profile(&file).unwrap();
-        assert_eq!((variant.name().as_str(), variant.compression), ("tuned", None));
+        assert_eq!((variant.name.as_str(), variant.compression), ("tuned", None));
         let layer = sparq_core::AttentionShape { heads: 2, kv_heads: 1, head_dim: 64 }.into();
         assert_eq!(variant.methods(&[layer, layer], 512).unwrap()[0], Method::Dense);
         assert_eq!(variant.record(&[layer, layer], 512).unwrap()[0], "dense");

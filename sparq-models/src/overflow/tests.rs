@@ -5,7 +5,7 @@ use sparq_core::{AttentionShape, Method, NewTokens};
 
 use super::*;
 use crate::{
-    attention::{Attention, MethodSpec},
+    attention::{AttentionPlan, MethodSpec},
     checkpoint::Checkpoint,
     forward,
     state::StateConfig,
@@ -85,7 +85,7 @@ fn a_step_behind_a_key_that_overflows_ends_the_run_whatever_the_method() {
         ["dense", "sparq:r=8:k=64:l=8", "local:k=64", "h2o:k=64", "quest:k=64", "double-sparsity:k=64"]
     {
         let spec: MethodSpec = spec.parse().unwrap();
-        let methods = Attention::Method(spec.clone()).methods(&layers, 64).unwrap();
+        let methods = AttentionPlan::from(spec).methods(&layers, 64).unwrap();
         let mut state = ModelState::of_methods(model.model(), &config, &methods).unwrap();
         let logits = forward::prefill_last(model.model(), &ids, &mut state).unwrap();
         forward::read_finite(logits, &state).unwrap();

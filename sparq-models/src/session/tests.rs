@@ -1,15 +1,10 @@
 use std::path::Path;
 
 use burn::tensor::{DType, Device};
+use sparq_core::MethodKind;
 
 use super::{writing::PREFILL_CHUNK, *};
-use crate::{
-    attention::{SparqOptions, SparqSize},
-    checkpoint::Checkpoint,
-    forward,
-    generate::Finish,
-    state::ModelState,
-};
+use crate::{checkpoint::Checkpoint, crossover::Verdict, forward, generate::Finish, state::ModelState};
 
 /// The small trained model that ships with the program.
 fn model() -> TextModel {
@@ -18,15 +13,16 @@ fn model() -> TextModel {
     TextModel::load(&checkpoint, &Device::flex(), DType::F32, &mut |_, _| ()).unwrap()
 }
 
-fn sparq(mean_value: bool) -> Attention {
-    Attention::Sparq(SparqOptions {
-        size: SparqSize::Explicit { rank: 16, top_k: 24 },
-        mean_value: Some(mean_value),
-        ..SparqOptions::default()
-    })
+fn dense() -> AttentionPlan {
+    MethodKind::Dense.into()
 }
 
-fn options(attention: &Attention, max_new_tokens: usize) -> GenerateOptions {
+fn sparq(mean_value: bool) -> AttentionPlan {
+    let mean = if mean_value { "on" } else { "off" };
+    format!("sparq:r=16:k=24:mean={mean}:dense-below=0").parse().unwrap()
+}
+
+fn options(attention: &AttentionPlan, max_new_tokens: usize) -> GenerateOptions {
     let attention = attention.clone();
     GenerateOptions { attention, max_new_tokens, ignore_eos: true, ..GenerateOptions::default() }
 }
@@ -52,11 +48,11 @@ fn a_second_turn_prefills_what_is_new_and_reads_as_a_fresh_run() {
     let first = model.tokenizer().encode(&FIRST.repeat(3), true).unwrap();
     let added = model.tokenizer().encode(SECOND, false).unwrap();
     let mut session = Session::new(&model, None);
-    let (answer, prefilled) = run(&mut session, &first, &options(&Attention::Dense, 20));
+    let (answer, prefilled) = run(&mut session, &first, &options(&dense(), 20));
     assert_eq!((prefilled, answer.stats.cached_tokens), (first.len(), 0));
 
     let whole = [&first[..], &answer.tokens, &added].concat();
-    let (second, prefilled) = run(&mut session, &whole, &options(&Attention::Dense, 20));
+    let (second, prefilled) = run(&mut session, &whole, &options(&dense(), 20));
     // The last token of an answer was never fed back.
     assert_eq!(prefilled, added.len() + 1);
     assert_eq!(second.stats.prefill_tokens(), added.len() + 1);
@@ -64,7 +60,7 @@ fn a_second_turn_prefills_what_is_new_and_reads_as_a_fresh_run() {
     assert_eq!((second.stats.prompt_tokens, second.stats.decode_steps), (whole.len(), 19));
     assert_eq!(second.stats.traffic.steps, 19 * 8, "one of each layer, of this run alone");
 
-    let (fresh, prefilled) = run(&mut Session::new(&model, None), &whole, &options(&Attention::Dense, 20));
+    let (fresh, prefilled) = run(&mut Session::new(&model, None), &whole, &options(&dense(), 20));
     assert_eq!(prefilled, whole.len());
     assert_eq!((second.text, second.tokens), (fresh.text, fresh.tokens));
 }
@@ -85,8 +81,8 @@ fn under_sparq_a_session_is_one_long_run() {
 
         // The same by hand: prefill, decode steps, prefill, decode steps.
         let config = StateConfig { batch: 1, max_len: 1024, dtype: DType::F32 };
-        let mut state =
-            ModelState::per_layer(model.model(), &config, |layer| attention.resolve(layer, 1024)).unwrap();
+        let methods = attention.methods(&model.model().attention_layers(), 1024).unwrap();
+        let mut state = ModelState::of_methods(model.model(), &config, &methods).unwrap();
         forward::prefill(model.model(), &first, &mut state).unwrap();
         for &id in &answer.tokens[..11] {
             forward::decode(model.model(), &[id], &mut state).unwrap();
@@ -110,7 +106,7 @@ fn an_edited_text_costs_what_follows_the_edit() {
     let model = model();
     let common = model.tokenizer().encode(&FIRST.repeat(8), true).unwrap();
     let other = model.tokenizer().encode(SECOND, false).unwrap();
-    for attention in [Attention::Dense, sparq(false), sparq(true)] {
+    for attention in [dense(), sparq(false), sparq(true)] {
         let mut session = Session::new(&model, None);
         let before = [&common[..], &other, &other].concat();
         run(&mut session, &before, &options(&attention, 0));
@@ -131,22 +127,14 @@ fn a_method_that_lacks_something_begins_anew_and_other_sizes_do_not() {
     let model = model();
     let ids = model.tokenizer().encode(&FIRST.repeat(3), true).unwrap();
     let mut session = Session::new(&model, None);
-    let cached = |session: &mut Session<'_>, attention: &Attention| {
+    let cached = |session: &mut Session<'_>, attention: &AttentionPlan| {
         run(session, &ids, &options(attention, 2)).0.stats.cached_tokens
     };
     assert_eq!(cached(&mut session, &sparq(false)), 0);
-    let wider = Attention::Sparq(SparqOptions {
-        size: SparqSize::Explicit { rank: 32, top_k: 40 },
-        mean_value: Some(false),
-        ..SparqOptions::default()
-    });
+    let wider = "sparq:r=32:k=40:mean=off:dense-below=0".parse().unwrap();
     assert_eq!(cached(&mut session, &wider), ids.len() - 1);
     assert_eq!(cached(&mut session, &sparq(true)), 0, "the mean value was not kept");
-    assert_eq!(
-        cached(&mut session, &Attention::Dense),
-        ids.len() - 1,
-        "it needs nothing but keys and values"
-    );
+    assert_eq!(cached(&mut session, &dense()), ids.len() - 1, "it needs nothing but keys and values");
     assert_eq!(cached(&mut session, &sparq(true)), 0, "the values were not summed");
     session.clear();
     assert!(session.cached_tokens().is_empty());
@@ -157,7 +145,7 @@ fn a_run_that_is_stopped_leaves_a_session_to_go_on_with() {
     let model = model();
     let ids = model.tokenizer().encode(&FIRST.repeat(60), true).unwrap();
     assert!(ids.len() > 2 * PREFILL_CHUNK);
-    let options = options(&Attention::Dense, 8);
+    let options = options(&dense(), 8);
     let mut session = Session::new(&model, None);
     let stopped = session.generate(&ids, &options, &mut |_| ControlFlow::Break(())).unwrap();
     assert_eq!((stopped.stats.finish, stopped.tokens.len()), (Finish::Cancelled, 0));
@@ -193,7 +181,7 @@ fn events(session: &mut Session<'_>, ids: &[u32], options: &GenerateOptions) -> 
 fn a_prompt_that_exactly_fits_yields_one_token() {
     let model = model();
     let ids = model.tokenizer().encode(FIRST, true).unwrap();
-    let long = options(&Attention::Dense, 9);
+    let long = options(&dense(), 9);
     for (room, expected) in [(0, 1), (1, 2), (4, 5)] {
         let mut session = Session::new(&model, Some(ids.len() + room));
         let (found, _) = run(&mut session, &ids, &long);
@@ -211,15 +199,15 @@ fn a_prompt_that_exactly_fits_yields_one_token() {
 fn limits_of_any_size_take_no_memory_beforehand_and_change_no_text() {
     let model = model();
     let ids = model.tokenizer().encode(FIRST, true).unwrap();
-    let (expected, _) = run(&mut Session::new(&model, None), &ids, &options(&Attention::Dense, 6));
+    let (expected, _) = run(&mut Session::new(&model, None), &ids, &options(&dense(), 6));
     let stop = model.tokenizer().decode(&expected.tokens[3..6]).unwrap();
-    for attention in [Attention::Dense, sparq(true)] {
+    for attention in [dense(), sparq(true)] {
         let most = GenerateOptions { stop: vec![stop.clone()], ..options(&attention, usize::MAX) };
         let mut session = Session::new(&model, Some(usize::MAX));
         let (found, _) = run(&mut session, &ids, &most);
         assert_eq!(found.stats.finish, Finish::Stop(stop.clone()));
         // Eight layers of two heads of 64 in f32: keys and values, and for SparQ a copy of the keys.
-        let tensors = if attention == Attention::Dense { 2 } else { 3 };
+        let tensors = if attention == dense() { 2 } else { 3 };
         // Memory is taken in blocks of 256 tokens.
         let capacity = (ids.len() + RESERVED_TOKENS).next_multiple_of(256);
         assert_eq!(found.stats.cache_bytes, capacity * 8 * 2 * 64 * 4 * tensors);
@@ -237,18 +225,15 @@ fn a_text_beyond_the_trained_length_says_so_once_and_goes_on() {
     let ids = &text[..longest - 2];
     let mut session = Session::new(&model, Some(longest + 20));
     // Up to the longest length, which the last new token does not enter.
-    let (found, beyond) = events(&mut session, ids, &options(&Attention::Dense, 3));
+    let (found, beyond) = events(&mut session, ids, &options(&dense(), 3));
     assert_eq!((found.tokens.len(), beyond.len()), (3, 0));
-    let (found, beyond) = events(&mut session, ids, &options(&Attention::Dense, 8));
+    let (found, beyond) = events(&mut session, ids, &options(&dense(), 8));
     assert_eq!((found.tokens.len(), beyond), (8, vec![longest]));
-    let (_, beyond) = events(&mut session, ids, &options(&Attention::Dense, 8));
+    let (_, beyond) = events(&mut session, ids, &options(&dense(), 8));
     assert_eq!(beyond.len(), 0, "once for a session");
     // Certain from the start.
-    let (_, beyond) = events(
-        &mut Session::new(&model, Some(longest + 20)),
-        &text[..longest + 1],
-        &options(&Attention::Dense, 1),
-    );
+    let (_, beyond) =
+        events(&mut Session::new(&model, Some(longest + 20)), &text[..longest + 1], &options(&dense(), 1));
     assert_eq!(beyond, [longest]);
 }
 
@@ -258,7 +243,7 @@ fn a_stop_text_that_only_the_end_completes_is_the_reason() {
     let ids = model.tokenizer().encode(FIRST, true).unwrap();
     // The first byte of an emoji alone is no text until the end makes it one.
     let byte = model.tokenizer().token_to_id("ð").unwrap();
-    let mut forced = options(&Attention::Dense, 1);
+    let mut forced = options(&dense(), 1);
     forced.sampler.rules.sequence_bias = vec![(vec![byte], 1e6)];
     let (plain, _) = run(&mut Session::new(&model, None), &ids, &forced);
     assert_eq!((plain.text.as_str(), &plain.stats.finish), ("\u{fffd}", &Finish::MaxNewTokens));
@@ -273,7 +258,7 @@ fn a_special_token_may_be_a_stop_text() {
     let model = model();
     let ids = model.tokenizer().encode(FIRST, true).unwrap();
     // The end of text is written at the third place, and passed over.
-    let mut forced = options(&Attention::Dense, 3);
+    let mut forced = options(&dense(), 3);
     forced.sampler.rules.forced_eos_token_ids = vec![1];
     let (plain, _) = run(&mut Session::new(&model, None), &ids, &forced);
     assert_eq!((plain.tokens[2], &plain.stats.finish), (1, &Finish::MaxNewTokens));
@@ -295,7 +280,7 @@ fn the_reason_of_an_end_is_told() {
     let ids = model.tokenizer().encode(FIRST, true).unwrap();
     let finish =
         |options: &GenerateOptions| run(&mut Session::new(&model, None), &ids, options).0.stats.finish;
-    let mut base = options(&Attention::Dense, 4);
+    let mut base = options(&dense(), 4);
     assert_eq!(finish(&base), Finish::MaxNewTokens);
     base.max_time = Some(std::time::Duration::ZERO);
     assert_eq!(finish(&base), Finish::MaxTime);
@@ -363,7 +348,7 @@ fn the_length_of_the_text_chooses_the_factors_of_longrope() {
         // Neither limit has a say.
         for (max_seq_len, count) in [(None, 24), (Some(prompt + 24), 24), (None, 8), (Some(256), 13)] {
             let mut session = Session::new(&model, max_seq_len);
-            let (generation, _) = run(&mut session, &ids[..prompt], &options(&Attention::Dense, count));
+            let (generation, _) = run(&mut session, &ids[..prompt], &options(&dense(), count));
             assert_eq!(generation.tokens, expected[..count], "prompt of {prompt}, {max_seq_len:?}");
             assert_eq!(generation.stats.decode_steps, count - 1);
             assert_eq!(
@@ -379,16 +364,30 @@ fn the_length_of_the_text_chooses_the_factors_of_longrope() {
 fn a_conversation_that_crosses_the_border_reads_as_fresh_runs() {
     let model = long_rope();
     let ids: Vec<u32> = (0..40).map(|i| 4 + i * 37 % 90).collect();
-    for attention in [Attention::Dense, sparq(true)] {
+    for attention in [dense(), sparq(true)] {
         let mut session = Session::new(&model, None);
         for (prompt, is_kept) in [(20, true), (30, true), (36, false), (40, true), (25, false), (28, true)] {
             let before = session.cached_tokens().len();
             let (turn, _) = run(&mut session, &ids[..prompt], &options(&attention, 3));
             assert_eq!(turn.stats.cached_tokens > 0, is_kept && before > 0, "{prompt}");
             let (fresh, _) = run(&mut Session::new(&model, None), &ids[..prompt], &options(&attention, 3));
-            if attention == Attention::Dense {
+            if attention == dense() {
                 assert_eq!(turn.tokens, fresh.tokens, "{prompt}");
             }
         }
     }
+}
+
+#[test]
+fn where_sparq_begins_is_settled_for_each_run_unless_it_is_stated() {
+    let model = model();
+    let ids = model.tokenizer().encode(FIRST, true).unwrap();
+    let verdict = |text: &str| {
+        let options = GenerateOptions { measuring_memory: 0, ..options(&text.parse().unwrap(), 2) };
+        run(&mut Session::new(&model, None), &ids, &options).0.stats.dense_below
+    };
+    assert_eq!(verdict("sparq:r=16:k=24:dense-below=0"), Verdict::Stated);
+    assert_eq!(verdict("h2o:k=24"), Verdict::Stated);
+    // Without memory there is nothing to find, unless this machine knows it already.
+    assert_ne!(verdict("sparq:r=16:k=24"), Verdict::Stated);
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Held, Session};
 use crate::{
+    crossover::Verdict,
     error::{Error, Result},
     forward,
     generate::{Finish, GenerateOptions, Generation, Stats},
@@ -50,6 +51,8 @@ pub struct Writing<'s, 'm> {
     held: Held,
     options: GenerateOptions,
     sampler: Sampler,
+    /// Where the length below which it attends densely comes from.
+    dense_below: Verdict,
     stream: Option<TokenStream<'m>>,
     stop: StopStrings,
     /// Prompt and answer.
@@ -74,6 +77,7 @@ impl<'s, 'm> Writing<'s, 'm> {
         prompt: &[u32],
         options: GenerateOptions,
         sampler: Sampler,
+        dense_below: Verdict,
         start: Instant,
     ) -> Result<Self> {
         let stream = session.model.tokenizer().stream_after(prompt)?;
@@ -84,6 +88,7 @@ impl<'s, 'm> Writing<'s, 'm> {
             held,
             options,
             sampler,
+            dense_below,
             stream: Some(stream),
             history: prompt.to_vec(),
             prompt_tokens: prompt.len(),
@@ -160,6 +165,7 @@ impl<'s, 'm> Writing<'s, 'm> {
             cache_bytes: held.state.bytes(),
             method: session.widest(held.methods()),
             methods: held.methods().to_vec(),
+            dense_below: self.dense_below,
             finish: self.finish.unwrap_or(Finish::Cancelled),
             sampler: self.options.sampler,
         };

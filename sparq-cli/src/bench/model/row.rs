@@ -12,8 +12,8 @@ use crate::{
         bandwidth::{Bandwidth, Reached},
         machine::Machine,
         median_ratio,
+        method::MethodSettings,
         record::Record,
-        sparq::SparqSettings,
     },
 };
 
@@ -42,7 +42,7 @@ pub(super) struct ModelRecord {
     pub(super) samples_ts: Vec<f64>,
     pub(super) attention: String,
     #[serde(flatten)]
-    pub(super) sparq: SparqSettings,
+    pub(super) settings: MethodSettings,
     pub(super) dtype: String,
     /// Format of the weights of linear layers.
     pub(super) weights: String,
@@ -122,7 +122,7 @@ pub(super) fn common(
         samples_ns: vec![],
         samples_ts: vec![],
         attention: String::new(),
-        sparq: SparqSettings::default(),
+        settings: MethodSettings::default(),
         dtype: dtype.name().to_owned(),
         weights: match checkpoint.weight_format() {
             WeightFormat::Dtype => dtype.name().to_owned(),
@@ -149,7 +149,7 @@ pub(super) fn decoded(record: ModelRecord, method: &Method, run: &Run, dense: Op
     let reached = run.kv_bytes.map(|(moved, _)| Reached::new(weights + moved, &token_ns, &run.reads));
     ModelRecord {
         attention: method.name().to_owned(),
-        sparq: SparqSettings::of(method),
+        settings: MethodSettings::of(method),
         kv_bytes_per_token: run.kv_bytes.map(|(moved, _)| moved),
         dense_kv_bytes_per_token: run.kv_bytes.map(|(_, dense)| dense),
         gb_per_s: reached.map(|reached| reached.gb_per_s),
@@ -186,7 +186,7 @@ impl Record for ModelRecord {
             (tokens, _) => format!("pp{tokens}"),
         };
         let depth = if self.n_depth == 0 { String::new() } else { format!(" @ d{}", self.n_depth) };
-        let attention = self.sparq.described(&self.attention);
+        let attention = self.settings.described(&self.attention);
         let or_none = |value: Option<String>| value.unwrap_or_else(|| "–".to_owned());
         vec![
             self.model_type.clone(),

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, bail};
 use signal_hook::{consts::SIGINT, flag};
 use sparq_models::{
-    attention::Attention,
+    attention::AttentionPlan,
     chat::{ChatFormat, Message, Role},
     config::GenerationConfig,
     generate::Stats,
@@ -28,7 +28,6 @@ use super::{
 };
 use crate::{
     args::{ChatArgs, ChatSettings, Settings, TokenLimit},
-    crossover::Known,
     output::{self, Progress, Sink, attention_in_words, counted, summary},
 };
 
@@ -58,9 +57,7 @@ pub(super) struct Conversation<'a> {
     /// How often the last message was answered anew.
     retries: u64,
     /// The last answer, how many tokens it might have had, and its attention as it was asked for.
-    last: Option<(Stats, TokenLimit, Attention)>,
-    /// Where the length below which it attended densely comes from.
-    known: Known,
+    last: Option<(Stats, TokenLimit, AttentionPlan)>,
     load: Duration,
     /// True while Ctrl-C ends the program; an answer clears it, and stops when it is set.
     interrupted: Arc<AtomicBool>,
@@ -96,7 +93,6 @@ impl<'a> Conversation<'a> {
             dropped: 0,
             retries: 0,
             last: None,
-            known: Known::default(),
             load,
             interrupted,
         };
@@ -269,7 +265,7 @@ impl<'a> Conversation<'a> {
         };
         let prompt = self.prompt(&self.messages)?;
         let (device, dtype) = (&self.args.model.device, self.model.dtype());
-        let figures = summary(stats, self.load, device, dtype, &self.known, limit, attention);
+        let figures = summary(stats, self.load, device, dtype, limit, attention);
         let dropped = match prompt.dropped {
             0 => String::new(),
             turns => format!("; {} dropped", oldest_turns(turns)),

@@ -1,6 +1,8 @@
+use sparq_core::MethodKind;
+
 use super::*;
 use crate::{
-    attention::{MethodName, MethodSpec},
+    attention::MethodSpec,
     eval::{
         tasks::{Maker, Plan, task},
         testing::model,
@@ -9,7 +11,7 @@ use crate::{
 
 /// All methods at a size that every one of them reaches.
 fn variants() -> Vec<Variant> {
-    let mut specs: Vec<MethodSpec> = MethodName::ALL.into_iter().map(MethodSpec::from).collect();
+    let mut specs: Vec<MethodSpec> = MethodKind::ALL.into_iter().map(MethodSpec::from).collect();
     // Keys in another form than other methods read, between them.
     specs.insert(2, MethodSpec::parse("sparq:index=int8").unwrap());
     specs.insert(3, MethodSpec::parse("sparq:index=int4").unwrap());
@@ -53,19 +55,19 @@ fn methods_on_one_prefill_answer_as_in_runs_of_their_own() {
             let found = outcome.nats_per_token;
             // A near tie between two positions may be settled otherwise in a batch.
             let allowed = 2e-3 + 0.02 * expected;
-            assert!((found - expected).abs() < allowed, "{}: {found} and alone {expected}", variant.name());
+            assert!((found - expected).abs() < allowed, "{}: {found} and alone {expected}", variant.name);
         }
     }
-    let outcome = |row: usize, name: MethodName| {
-        let at = variants.iter().position(|variant| variant.name() == name.as_str()).unwrap();
+    let outcome = |row: usize, kind: MethodKind| {
+        let at = variants.iter().position(|variant| variant.name == kind.name()).unwrap();
         &results[row].outcomes[at]
     };
-    assert_eq!((outcome(0, MethodName::Dense).kl, outcome(0, MethodName::Dense).top_1_agreement), (0.0, 1.0));
-    assert!(outcome(1, MethodName::Local).kl > 0.0);
-    let bytes = |name| outcome(0, name).kv_bytes_per_token;
-    for name in [MethodName::Sparq, MethodName::H2o, MethodName::Local, MethodName::Quest] {
-        let part = bytes(name) / bytes(MethodName::Dense);
-        assert!((0.55..0.9).contains(&part), "{name}: {part} of dense bytes for 1/1.5");
+    assert_eq!((outcome(0, MethodKind::Dense).kl, outcome(0, MethodKind::Dense).top_1_agreement), (0.0, 1.0));
+    assert!(outcome(1, MethodKind::Local).kl > 0.0);
+    let bytes = |kind| outcome(0, kind).kv_bytes_per_token;
+    for kind in [MethodKind::Sparq, MethodKind::H2o, MethodKind::Local, MethodKind::Quest] {
+        let part = bytes(kind) / bytes(MethodKind::Dense);
+        assert!((0.55..0.9).contains(&part), "{kind}: {part} of dense bytes for 1/1.5");
     }
 }
 
@@ -79,7 +81,7 @@ fn outputs_go_on_from_the_question() {
     for (sample, result) in samples.iter().zip(&results) {
         let turn = &sample.turns[0];
         let options = crate::generate::GenerateOptions {
-            attention: crate::attention::Attention::Dense,
+            attention: MethodKind::Dense.into(),
             max_new_tokens: turn.new_tokens,
             ignore_eos: true,
             ..Default::default()

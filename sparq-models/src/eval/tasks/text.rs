@@ -2,8 +2,10 @@
 
 use std::{ops::ControlFlow, path::Path};
 
+use sparq_core::MethodKind;
+
 use super::{Maker, Plan, Sample, Turn, documents};
-use crate::{attention::Attention, error::Result, generate::GenerateOptions, sampling::SamplerConfig};
+use crate::{error::Result, generate::GenerateOptions, sampling::SamplerConfig};
 
 /// Characters of prefill and of reference in the paper's WikiText task.
 const PREFILL: usize = 6000;
@@ -108,7 +110,7 @@ pub(super) fn own(maker: &Maker<'_>, _: Option<&Path>) -> Result<Vec<Sample>> {
     // their tokens.
     for (number, &length) in lengths.iter().enumerate().take(maker.plan.limit) {
         let options = GenerateOptions {
-            attention: Attention::Dense,
+            attention: MethodKind::Dense.into(),
             max_new_tokens: length.saturating_sub(START_TOKENS).max(1),
             sampler: SamplerConfig {
                 temperature: 1.0,

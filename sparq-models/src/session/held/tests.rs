@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device};
 
 use super::MARKS;
 use crate::{
-    attention::{Attention, MethodSpec},
+    attention::{DenseBelow, MethodSpec},
     checkpoint::Checkpoint,
     generate::GenerateOptions,
     session::Session,
@@ -33,11 +33,9 @@ const METHODS: [&str; 11] = [
 ];
 
 fn options(method: &str, max_new_tokens: usize) -> GenerateOptions {
-    let attention = match method {
-        "dense" => Attention::Dense,
-        _ => Attention::Method(MethodSpec::parse(method).unwrap()),
-    };
-    GenerateOptions { attention, max_new_tokens, ignore_eos: true, ..GenerateOptions::default() }
+    let mut spec = MethodSpec::parse(method).unwrap();
+    spec.keys.dense_below = Some(DenseBelow::Tokens(0)); // No measurement.
+    GenerateOptions { attention: spec.into(), max_new_tokens, ignore_eos: true, ..GenerateOptions::default() }
 }
 
 /// The answer's tokens, and how many tokens of the prompt were kept.

@@ -12,7 +12,8 @@ fn model() -> TextModel {
 }
 
 fn options(max_new_tokens: usize) -> GenerateOptions {
-    GenerateOptions { max_new_tokens, ignore_eos: true, ..GenerateOptions::default() }
+    let attention = "sparq:dense-below=0".parse().unwrap(); // No measurement.
+    GenerateOptions { attention, max_new_tokens, ignore_eos: true, ..GenerateOptions::default() }
 }
 
 fn prompt(model: &TextModel, text: &str) -> Vec<u32> {

@@ -13,9 +13,9 @@ use super::{Conversation, oldest_turns};
 use crate::{
     args::ContextFull,
     commands::chat::fit::{Fit, fit},
-    crossover::{self, Known},
     hint::Advice,
     output::{self, Progress, Sink},
+    room,
 };
 
 /// The answer could not be written: nobody reads the next one either.
@@ -189,24 +189,17 @@ impl Conversation<'_> {
         .to_owned())
     }
 
-    fn options(&mut self, max_new_tokens: usize) -> anyhow::Result<GenerateOptions> {
+    fn options(&self, max_new_tokens: usize) -> anyhow::Result<GenerateOptions> {
         let sampling = &self.settings.values.sampling;
         let mut stop = sampling.stops(&self.settings.values.stop, &self.defaults);
         stop.extend(self.format.stops());
-        let is_demo = self.args.model.is_demo();
-        let mut attention = self.settings.values.attention.resolve(is_demo)?;
-        self.known = Known::default();
-        if self.settings.values.attention.measures_crossover(is_demo) {
-            let run_len = self.session.cached_tokens().len().saturating_add(max_new_tokens);
-            let run_len = run_len.min(self.session.max_seq_len());
-            (attention, self.known) =
-                crossover::settle(attention, self.model.model(), self.model.dtype(), run_len)?;
-        }
+        let attention = self.settings.values.attention.resolve(self.args.model.is_demo())?;
         let mut sampler = sampling.resolve(&self.defaults);
         // The same seed would draw the same answer again.
         sampler.seed = sampler.seed.wrapping_add(self.retries);
         Ok(GenerateOptions {
             attention,
+            measuring_memory: room::for_measuring(self.model.model().device()),
             max_new_tokens,
             max_seq_len: None, // The session has its own.
             sampler,
