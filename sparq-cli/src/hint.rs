@@ -54,7 +54,7 @@ fn means(error: &sparq_models::Error) -> Option<&'static str> {
         Error::InFile { source, .. } => return means(source),
         Error::ProfileLayers { .. } => "`sparq tune`",
         Error::UnsupportedDtype { .. } => "--dtype",
-        Error::Overflow(overflow) if overflow.dtype == DType::F16 => "--dtype",
+        Error::Overflow(overflow) if overflow.dtype == DType::F16 => "--dtype f32",
         Error::NoTokenLeft { .. } => "--ignore-generation-config",
         Error::PromptTooLong { .. } => "--max-seq-len",
         Error::Template { .. } => "--no-chat-template, --chat-template FILE",

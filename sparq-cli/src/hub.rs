@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use sparq_models::{Error, Result};
 
-use crate::output::{self, Progress};
+#[cfg(feature = "hub")]
+use crate::output;
+use crate::output::Progress;
 
 /// The folder of a model: the path where it exists, else the folder that the cache of the hub has for
 /// this name, fetched where it must be. With `offline` nothing is fetched.

@@ -201,7 +201,7 @@ pub(crate) fn is_software(device: &burn::backend::CubeDevice) -> bool {
 #[allow(deprecated)] // NdArray and LibTorch are supported on purpose for as long as Burn ships them.
 pub fn describe(device: &Device) -> String {
     use burn::backend::DispatchDevice;
-    let name = match device.as_dispatch() {
+    let name: &str = match device.as_dispatch() {
         #[cfg(feature = "flex")]
         DispatchDevice::Flex(_) => "flex",
         #[cfg(feature = "ndarray")]

@@ -53,6 +53,11 @@
 //! - On GPUs, use an allocator that expects memory to be freed by other threads, such as mimalloc.
 //! - [`ops`] and its submodules are for backends and tests; their signatures may change in any release.
 
+// In a build without any backend nothing is dispatched: the operations are there for one of the caller's own.
+#![cfg_attr(
+    not(any(feature = "flex", feature = "ndarray", feature = "libtorch", feature = "cube")),
+    allow(unused, unreachable_code)
+)]
 // Their macros panic where a stream is full or closed.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 

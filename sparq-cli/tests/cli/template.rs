@@ -84,7 +84,5 @@ fn a_template_that_is_no_text_is_named() {
             .and(contains("hint: put a template that does without it")),
     );
     fs::write(&path, "{{ raise_exception('a\x1b[31mb') }}").unwrap();
-    chat(model.path(), &[])
-        .code(1)
-        .stderr(contains("\\u{1b}[31mb").and(contains("hint: do without a chat template")));
+    chat(model.path(), &[]).code(1).stderr(contains("\\u{1b}[31mb").and(contains("--no-chat-template")));
 }
