@@ -59,7 +59,8 @@ impl LayerCache {
         let mut renewed = match block.checked_sub(1) {
             Some(last) => {
                 let place = [one.clone(), 0..kv_heads, last..block, 0..head_dim];
-                sums.clone().slice(place).squeeze_dim::<3>(2)
+                // In memory of its own: what follows writes in place, and LibTorch's slices are views.
+                sums.clone().slice(place).squeeze_dim::<3>(2).mul_scalar(1.0)
             }
             None => Tensor::zeros([1, kv_heads, head_dim], (&self.device, DType::F32)),
         };
