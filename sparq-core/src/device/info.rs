@@ -46,6 +46,7 @@ impl Limits {
 #[cfg_attr(not(feature = "cube"), allow(unused_variables))]
 fn own_limit(device: &Device) -> Option<u64> {
     #[cfg(feature = "cube")]
+    #[allow(irrefutable_let_patterns)] // Where no other backend is compiled in.
     if let burn::backend::DispatchDevice::Cube(device) = device.as_dispatch() {
         return Some(device.client().properties().memory.max_page_size);
     }
@@ -96,6 +97,7 @@ impl DeviceInfo {
     #[allow(deprecated)] // LibTorch is supported on purpose for as long as Burn ships it.
     fn fill(&mut self, device: &Device) {
         #[cfg(feature = "cube")]
+        #[allow(irrefutable_let_patterns)] // Where no other backend is compiled in.
         if let burn::backend::DispatchDevice::Cube(device) = device.as_dispatch() {
             let client = device.client();
             let properties = client.properties();

@@ -71,11 +71,14 @@ pub type Reason = &'static str;
 /// The backend has no kernel for the operation.
 pub const NO_KERNEL: Reason = "this backend has no kernel for it";
 /// A tensor cannot be borrowed as a slice.
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "libtorch"))]
 pub(super) const NO_SLICE: Reason =
     "a tensor is not one contiguous piece of this process's memory, or of another dtype";
 /// A tensor that is to be written cannot be borrowed.
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "libtorch"))]
 pub(super) const SHARED: Reason = "a tensor that is written in place is shared, or not one contiguous piece";
 /// A storage dtype without kernels.
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "libtorch"))]
 pub(super) const STORAGE: Reason = "the kernels store f32, f16 and bf16";
 /// Queries and rows of another dtype.
 #[cfg(any(feature = "cube", feature = "libtorch"))]
