@@ -5,7 +5,7 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 use sparq_core::{
-    AppendPlan, AttentionShape, Choice, GroupScores, IndexDtype, LayerCache, NewTokens, SparqConfig,
+    AppendPlan, AttentionShape, GroupScores, LayerCache, NewTokens, SparqConfig,
     ops::{self, AttendParams, oracle},
 };
 
@@ -139,14 +139,10 @@ pub fn sparq_decode(device: &Device, row: Tolerance) {
         // Where time is short each size once, with every pair of a rule and the mean value.
         for ((rank, top_k, local_window), group_scores, mean_value) in every(5, cases) {
             let config = SparqConfig {
-                rank,
-                top_k,
                 local_window,
                 mean_value,
                 group_scores,
-                dense_below: 0,
-                index: IndexDtype::Cache,
-                choice: Choice::Exact,
+                ..SparqConfig::new(&problem.shape, rank, top_k)
             };
             sparq_agrees(&problem, &cache, config, row, device);
         }

@@ -8,7 +8,7 @@ use std::{collections::HashMap, fs, path::PathBuf};
 use burn::tensor::{DType, Device};
 use safetensors::SafeTensors;
 use serde::Deserialize;
-use sparq_core::{AttentionShape, Choice, GroupScores, IndexDtype, NewTokens, SparqConfig};
+use sparq_core::{AttentionShape, NewTokens, SparqConfig};
 
 use crate::{
     problem::{Path, Problem},
@@ -37,16 +37,11 @@ struct Case {
 
 impl Case {
     /// The authors' code counts the current token apart: one more everywhere.
-    fn sparq(&self) -> Option<SparqConfig> {
+    fn sparq(&self, shape: &AttentionShape) -> Option<SparqConfig> {
         Some(SparqConfig {
-            rank: self.rank?,
-            top_k: self.k? + 1,
             local_window: self.local_k? + 1,
             mean_value: self.reallocate_to_mean_value?,
-            group_scores: GroupScores::ScaledLogits,
-            dense_below: 0,
-            index: IndexDtype::Cache,
-            choice: Choice::Exact,
+            ..SparqConfig::new(shape, self.rank?, self.k? + 1)
         })
     }
 }
@@ -80,9 +75,11 @@ pub(crate) fn sparq_problems() -> Vec<(String, Problem, Vec<SparqConfig>)> {
         let metadata = header.metadata().as_ref().expect("metadata").clone();
         let tensors = SafeTensors::deserialize(&bytes).expect("a safetensors file");
         let cases: Vec<Case> = serde_json::from_str(&metadata["cases"]).expect("a list of cases");
-        let configs = cases.iter().filter(|case| case.method == "sparq").filter_map(Case::sparq).collect();
+        let problem = read_problem(&metadata, &tensors);
+        let of_sparq = cases.iter().filter(|case| case.method == "sparq");
+        let configs = of_sparq.filter_map(|case| case.sparq(&problem.shape)).collect();
         let name = file.file_stem().expect("a file").to_string_lossy().into_owned();
-        (name, read_problem(&metadata, &tensors), configs)
+        (name, problem, configs)
     };
     files().iter().map(read).collect()
 }
@@ -117,7 +114,7 @@ fn run_file(file: &PathBuf, path: Path, device: &Device, row: Tolerance) -> usiz
     }
     let cases: Vec<Case> = serde_json::from_str(&metadata["cases"]).expect("a list of cases");
     for case in cases.iter().filter(|case| case.method == "sparq") {
-        let config = case.sparq().expect("all fields of a SparQ case");
+        let config = case.sparq(&problem.shape).expect("all fields of a SparQ case");
         let solution = problem.sparq(path, config, row.dtype, device);
         let what = format!("{name} {} {config:?}", case.key);
         assert_close(

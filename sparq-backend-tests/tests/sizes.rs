@@ -28,14 +28,13 @@ fn sparq() -> impl Strategy<Value = SparqConfig> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     (0usize..10, any_size(), any_size(), any_size(), flags).prop_map(|(rank, top_k, local, dense, flags)| {
         SparqConfig {
-            rank,
-            top_k,
             local_window: local,
             mean_value: flags.0,
             group_scores: if flags.1 { GroupScores::Softmax } else { GroupScores::ScaledLogits },
             dense_below: dense,
             index: if flags.2 { IndexDtype::Int8 } else { IndexDtype::Cache },
             choice: if flags.3 { Choice::Buckets } else { Choice::Exact },
+            ..SparqConfig::new(&SHAPE, rank, top_k)
         }
     })
 }
