@@ -43,6 +43,39 @@ pub fn one_sequence_goes_back_to_the_bit(device: &Device, row: Tolerance) {
     assert!(cache.truncate_sequence(3, 0).is_err(), "there are three");
 }
 
+/// Memory that grew while no sum was kept has room for the sums that are kept again.
+pub fn sums_are_kept_again_in_memory_that_grew_without(device: &Device, row: Tolerance) {
+    let problem = Problem::random(SHAPE, NewTokens::all(1, WIDTH), 6);
+    let config = CacheConfig { layer: problem.layer(), batch: 1, max_len: 2 * WIDTH, dtype: row.dtype };
+    let sums = CacheExtras { k_index: true, mean_value: true, ..CacheExtras::default() };
+    let mut cache = LayerCache::new(&config, sums, device).expect("a valid cache");
+    let rows = |values: &[f32]| problem.rows(values, device);
+    let append = |cache: &mut LayerCache, first: usize, count: usize| {
+        let plan = cache.plan(&NewTokens::all(1, count)).expect("it fits");
+        let [k, v] = [&problem.k, &problem.v].map(|values| rows(values).narrow(2, first, count));
+        cache.append(k, v, &plan).expect("shapes fit");
+    };
+    for held in [0, 40] {
+        if held > 0 {
+            append(&mut cache, 0, held);
+        }
+        let mark = cache.mark();
+        cache.rewind(&mark, CacheExtras::default()).expect("nothing is asked for");
+        append(&mut cache, held, WIDTH - held);
+        cache.rewind(&mark, sums).expect("the sums were kept up to here");
+        append(&mut cache, held, WIDTH - held);
+        cache.truncate_sequence(0, 520).expect("it is there");
+        let fresh = filled(
+            &Problem { tokens: NewTokens::ragged(WIDTH, &[520]).expect("within"), ..problem.clone() },
+            90,
+            row,
+            device,
+        );
+        assert_eq!(bits(&cache), bits(&fresh), "marked at {held}");
+        cache.truncate_sequence(0, 0).expect("it is there");
+    }
+}
+
 /// A cache that holds the problem's tokens, appended in chunks.
 fn filled(problem: &Problem, chunk: usize, row: Tolerance, device: &Device) -> LayerCache {
     let config =

@@ -140,6 +140,7 @@ checks! {
         quantized::sparq_decode
         overflow::what_does_not_fit_is_stored_as_nan
         rollback::one_sequence_goes_back_to_the_bit
+        rollback::sums_are_kept_again_in_memory_that_grew_without
         streams::repeated_runs_give_the_same_result
         layout::views_of_other_tensors
         layout::a_cache_grows_without_changing_its_contents

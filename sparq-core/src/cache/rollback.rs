@@ -102,6 +102,10 @@ impl LayerCache {
         self.lens.clone_from(&mark.lens);
         self.v_sum = own(&mark.v_sum);
         self.extras = extras;
+        if self.capacity > 0 {
+            // The memory may have grown while no sum was kept.
+            self.grow_sums(self.capacity);
+        }
         if extras.k_index && !self.holds_index(extras.index) {
             return self.make_index();
         }

@@ -73,18 +73,19 @@ impl LayerCache {
         Ok(())
     }
 
-    /// Takes memory for the sums of `capacity` positions.
+    /// Takes memory for the sums of `capacity` positions, where there is too little.
     pub(super) fn grow_sums(&mut self, capacity: usize) {
         let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
         let options = (&self.device, DType::F32);
-        let batch = self.config.batch;
+        let (batch, blocks) = (self.config.batch, capacity.div_ceil(BLOCK));
         if self.v_sum.is_none() {
             self.v_sum = Some(Tensor::zeros([batch, kv_heads, head_dim], options));
         }
-        if !self.extras.mean_value {
+        let held = self.block_sums.as_ref().map_or(0, |sums| sums.dims()[2]);
+        if !self.extras.mean_value || held >= blocks {
             return;
         }
-        let new = Tensor::zeros([batch, kv_heads, capacity.div_ceil(BLOCK), head_dim], options);
+        let new = Tensor::zeros([batch, kv_heads, blocks, head_dim], options);
         self.block_sums = Some(match self.block_sums.take() {
             Some(old) => {
                 let place = old.dims().map(|size| 0..size);
