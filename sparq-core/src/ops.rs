@@ -7,10 +7,14 @@
 //! Queries and outputs are f32; cache and weights keep their storage dtype.
 
 mod append_in_parts;
+mod check;
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "libtorch"))]
 mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
+#[allow(deprecated)] // NdArray and LibTorch are supported on purpose for as long as Burn ships them.
+#[allow(clippy::too_many_arguments)] // The tensors of a cache, one by one: the dispatch takes no others.
+mod dispatch;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(all(feature = "cube", feature = "fusion"))]
@@ -26,202 +30,15 @@ pub mod ran;
 mod tch;
 
 use burn::{
-    backend::{
-        Backend, Dispatch, TensorMetadata, backend_extension,
-        tensor::{FloatTensor, IntTensor},
-    },
-    tensor::{DType, Int, Tensor},
+    backend::Dispatch,
+    tensor::{Int, Tensor},
 };
 
-use crate::{
-    cache::CacheConfig,
-    error::{Error, Result},
-    index::QuantizedIndex,
-    spans::AppendPlan,
-    weight::QuantizedWeight,
-};
-use ran::Op;
-
-pub use params::{AttendParams, SparqParams};
-
-#[allow(deprecated)] // NdArray and LibTorch are supported on purpose for as long as Burn ships them.
-#[allow(clippy::too_many_arguments)] // The tensors of a cache, one by one: the dispatch takes no others.
-mod dispatch {
-    use super::*;
-
-    /// SparQ's operations on a backend. See [`oracle`] for what each one computes.
-    ///
-    /// `#[fusion(…)]` says what comes out of an operation before it has run: under the feature
-    /// `fusion` it goes into the backend's queue as one opaque operation.
-    #[backend_extension(
-        Flex: cfg(feature = "flex"),
-        NdArray: cfg(feature = "ndarray"),
-        Cube: cfg(feature = "cube"),
-        LibTorch: cfg(feature = "libtorch"),
-        Fusion: cfg(all(feature = "cube", feature = "fusion"))
-    )]
-    pub trait SparqOps: Backend {
-        /// Writes the real rows of `rows: [batch, kv_heads, width, head_dim]` into
-        /// `cache: [batch, kv_heads, capacity, head_dim]`.
-        #[fusion(dtype = cache, shape = cache)]
-        fn append_rows(
-            cache: FloatTensor<Self>,
-            rows: FloatTensor<Self>,
-            plan: AppendPlan,
-        ) -> FloatTensor<Self> {
-            definition::<Self>(Op::AppendRows, &rows);
-            oracle::append_rows::<Self>(cache, rows, &plan)
-        }
-
-        /// Writes the real rows of `rows: [batch, kv_heads, width, head_dim]` as columns into
-        /// `index: [batch, kv_heads, head_dim, capacity]`.
-        #[fusion(dtype = index, shape = index)]
-        fn append_columns(
-            index: FloatTensor<Self>,
-            rows: FloatTensor<Self>,
-            plan: AppendPlan,
-        ) -> FloatTensor<Self> {
-            definition::<Self>(Op::AppendColumns, &rows);
-            oracle::append_columns::<Self>(index, rows, &plan)
-        }
-
-        /// Adds the real rows of `rows: [batch, kv_heads, width, head_dim]` to
-        /// `sum: [batch, kv_heads, head_dim]` (f32), by kernels one after another.
-        #[fusion(dtype = sum, shape = sum)]
-        fn accumulate(
-            sum: FloatTensor<Self>,
-            rows: FloatTensor<Self>,
-            plan: AppendPlan,
-        ) -> FloatTensor<Self> {
-            definition::<Self>(Op::Accumulate, &rows);
-            oracle::accumulate::<Self>(sum, rows, &plan)
-        }
-
-        /// [`SparqOps::append_rows`] on keys and on values, together.
-        #[fusion(meta = fusion::appended)]
-        fn append(
-            k: FloatTensor<Self>,
-            v: FloatTensor<Self>,
-            k_rows: FloatTensor<Self>,
-            v_rows: FloatTensor<Self>,
-            plan: AppendPlan,
-        ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-            append_in_parts::append::<Self>([k, v], [k_rows, v_rows], plan)
-        }
-
-        /// [`SparqOps::append`], and [`SparqOps::append_columns`] on the transposed keys, and where
-        /// `mean_value` is set [`SparqOps::accumulate`] of the values as they are stored, together.
-        #[fusion(meta = fusion::appended_with_index)]
-        fn append_with_index(
-            k: FloatTensor<Self>,
-            v: FloatTensor<Self>,
-            k_index: FloatTensor<Self>,
-            v_sum: FloatTensor<Self>,
-            k_rows: FloatTensor<Self>,
-            v_rows: FloatTensor<Self>,
-            plan: AppendPlan,
-            mean_value: bool,
-        ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-            append_in_parts::append_with_index::<Self>(
-                [k, v, k_index, v_sum],
-                [k_rows, v_rows],
-                plan,
-                mean_value,
-            )
-        }
-
-        /// Causal attention of any number of new tokens over the cache that already holds them: output and
-        /// log-sum-exp.
-        #[fusion(meta = fusion::attended)]
-        fn prefill(
-            q: FloatTensor<Self>,
-            k: FloatTensor<Self>,
-            v: FloatTensor<Self>,
-            params: AttendParams,
-        ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-            definition::<Self>(Op::Prefill, &q);
-            oracle::attend::<Self>(q, k, v, &params)
-        }
-
-        /// The same for 1 to [`MOST_QUERIES`] queries per sequence: it reads the cache once.
-        #[fusion(meta = fusion::attended)]
-        fn decode_dense(
-            q: FloatTensor<Self>,
-            k: FloatTensor<Self>,
-            v: FloatTensor<Self>,
-            params: AttendParams,
-        ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-            definition::<Self>(Op::DecodeDense, &q);
-            oracle::attend::<Self>(q, k, v, &params)
-        }
-
-        /// SparQ attention of one query per sequence: output, positions and masses.
-        #[fusion(meta = fusion::sparq_outputs)]
-        fn decode_sparq(
-            q: FloatTensor<Self>,
-            k: FloatTensor<Self>,
-            k_index: FloatTensor<Self>,
-            v: FloatTensor<Self>,
-            v_sum: FloatTensor<Self>,
-            params: SparqParams,
-        ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
-            definition::<Self>(Op::DecodeSparq, &q);
-            oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &params)
-        }
-
-        /// Quantises the blocks of transposed keys that new rows of `k` lie in.
-        #[fusion(meta = fusion::quantized_index)]
-        fn append_quantized(
-            words: IntTensor<Self>,
-            scales: FloatTensor<Self>,
-            k: FloatTensor<Self>,
-            plan: AppendPlan,
-        ) -> (IntTensor<Self>, FloatTensor<Self>) {
-            definition::<Self>(Op::AppendQuantized, &k);
-            oracle::append_quantized::<Self>(words, scales, k, &plan)
-        }
-
-        /// SparQ attention whose first step reads transposed keys in few bits.
-        #[fusion(meta = fusion::quantized_outputs)]
-        fn decode_sparq_quantized(
-            q: FloatTensor<Self>,
-            k: FloatTensor<Self>,
-            words: IntTensor<Self>,
-            scales: FloatTensor<Self>,
-            v: FloatTensor<Self>,
-            v_sum: FloatTensor<Self>,
-            params: SparqParams,
-        ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
-            definition::<Self>(Op::DecodeSparqQuantized, &q);
-            oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &params)
-        }
-
-        /// `x · weightᵀ` for `x: [tokens, in]` (f32) and a weight of eight bits.
-        #[fusion(meta = fusion::linear_quantized_output)]
-        fn linear_quantized(
-            x: FloatTensor<Self>,
-            words: IntTensor<Self>,
-            scales: FloatTensor<Self>,
-        ) -> FloatTensor<Self> {
-            definition::<Self>(Op::LinearQuantized, &x);
-            oracle::linear_quantized::<Self>(x, words, scales)
-        }
-
-        /// `x · weightᵀ` for `x: [tokens, in]` (f32) and `weight: [out, in]` in its storage dtype.
-        #[fusion(meta = fusion::linear_output)]
-        fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-            definition::<Self>(Op::Linear, &x);
-            oracle::linear::<Self>(x, weight)
-        }
-    }
-}
-
+use crate::{error::Result, index::QuantizedIndex, spans::AppendPlan, weight::QuantizedWeight};
+pub(crate) use check::check_queries;
+use check::{check_attend, check_sparq};
 pub use dispatch::SparqOps;
-
-/// Counts an operation that the backend of `beside` leaves to its definition.
-fn definition<B: Backend>(op: Op, beside: &FloatTensor<B>) {
-    ran::note::<B>(op, &beside.device(), ran::By::Definition(ran::NO_KERNEL));
-}
+pub use params::{AttendParams, SparqParams};
 
 /// Writes the real rows of `rows: [batch, kv_heads, width, head_dim]` into
 /// `cache: [batch, kv_heads, capacity, head_dim]`, in place when `cache` is the only handle.
@@ -424,53 +241,4 @@ pub fn sum_in_memory(values: &[f32]) -> f32 {
     return cpu::sum(values);
     #[cfg(not(any(feature = "flex", feature = "ndarray", feature = "libtorch")))]
     return values.iter().sum();
-}
-
-/// Checks queries `[batch, heads, width, head_dim]` against the layer of a cache.
-pub(crate) fn check_queries(q: &Tensor<4>, config: &CacheConfig, width: usize) -> Result<()> {
-    let shape = config.layer.shape;
-    check_shape("q", "[batch, heads, width, head_dim]", q, [config.batch, shape.heads, width, shape.head_dim])
-}
-
-/// Checks the tensors of an attention operation: nothing else may reach a kernel or its definition.
-fn check_attend(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, params: &AttendParams) -> Result<()> {
-    if q.dtype() != DType::F32 {
-        return Err(Error::QueryDtype { found: q.dtype() });
-    }
-    let [_, heads, _, head_dim] = q.dims();
-    let (batch, width) = (params.queries.as_slice().len(), params.queries.width());
-    check_shape("q", "[batch, heads, width, head_dim]", q, [batch, heads, width, head_dim])?;
-    let [_, kv_heads, capacity, _] = k.dims();
-    let cached = [batch, kv_heads, capacity, head_dim];
-    let axes = "[batch, kv_heads, capacity, head_dim]";
-    check_shape("k", axes, k, cached)?;
-    check_shape("v", axes, v, cached)?;
-    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-        return check_shape("k", axes, k, [batch, heads, capacity, head_dim]);
-    }
-    let longest = params.queries.lens_after().into_iter().max().unwrap_or(0);
-    match longest > capacity {
-        true => Err(Error::CacheFull { needed: longest, max: capacity }),
-        false => Ok(()),
-    }
-}
-
-fn check_sparq(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, params: &SparqParams) -> Result<()> {
-    check_attend(q, k, v, &params.attend)?;
-    let [batch, heads, _, head_dim] = q.dims();
-    check_shape("q", "[batch, heads, 1, head_dim]", q, [batch, heads, 1, head_dim])
-}
-
-fn check_shape(
-    tensor: &'static str,
-    axes: &'static str,
-    found: &Tensor<4>,
-    expected: [usize; 4],
-) -> Result<()> {
-    match found.dims() == expected {
-        true => Ok(()),
-        false => {
-            Err(Error::Shape { tensor, axes, found: found.dims().to_vec(), expected: expected.to_vec() })
-        }
-    }
 }

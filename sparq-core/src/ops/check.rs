@@ -1,0 +1,58 @@
+//! What is checked at the door: nothing else may reach a kernel or its definition.
+
+use burn::tensor::{DType, Tensor};
+
+use super::{AttendParams, SparqParams};
+use crate::{
+    cache::CacheConfig,
+    error::{Error, Result},
+};
+
+/// Checks queries `[batch, heads, width, head_dim]` against the layer of a cache.
+pub(crate) fn check_queries(q: &Tensor<4>, config: &CacheConfig, width: usize) -> Result<()> {
+    let shape = config.layer.shape;
+    check_shape("q", "[batch, heads, width, head_dim]", q, [config.batch, shape.heads, width, shape.head_dim])
+}
+
+/// Checks the tensors of an attention operation: nothing else may reach a kernel or its definition.
+pub(super) fn check_attend(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, params: &AttendParams) -> Result<()> {
+    if q.dtype() != DType::F32 {
+        return Err(Error::QueryDtype { found: q.dtype() });
+    }
+    let [_, heads, _, head_dim] = q.dims();
+    let (batch, width) = (params.queries.as_slice().len(), params.queries.width());
+    check_shape("q", "[batch, heads, width, head_dim]", q, [batch, heads, width, head_dim])?;
+    let [_, kv_heads, capacity, _] = k.dims();
+    let cached = [batch, kv_heads, capacity, head_dim];
+    let axes = "[batch, kv_heads, capacity, head_dim]";
+    check_shape("k", axes, k, cached)?;
+    check_shape("v", axes, v, cached)?;
+    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+        return check_shape("k", axes, k, [batch, heads, capacity, head_dim]);
+    }
+    let longest = params.queries.lens_after().into_iter().max().unwrap_or(0);
+    match longest > capacity {
+        true => Err(Error::CacheFull { needed: longest, max: capacity }),
+        false => Ok(()),
+    }
+}
+
+pub(super) fn check_sparq(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, params: &SparqParams) -> Result<()> {
+    check_attend(q, k, v, &params.attend)?;
+    let [batch, heads, _, head_dim] = q.dims();
+    check_shape("q", "[batch, heads, 1, head_dim]", q, [batch, heads, 1, head_dim])
+}
+
+fn check_shape(
+    tensor: &'static str,
+    axes: &'static str,
+    found: &Tensor<4>,
+    expected: [usize; 4],
+) -> Result<()> {
+    match found.dims() == expected {
+        true => Ok(()),
+        false => {
+            Err(Error::Shape { tensor, axes, found: found.dims().to_vec(), expected: expected.to_vec() })
+        }
+    }
+}
