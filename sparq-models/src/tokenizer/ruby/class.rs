@@ -1,6 +1,10 @@
 //! Classes of characters.
 
-use super::{DEPTH, Escape, Flags, Read, Reader, Set, WORD, WORD_ALONE, keeps_escape};
+use super::{
+    DEPTH, Flags, Read, Reader,
+    escape::{Escape, keeps_escape},
+    set::{Set, WORD, WORD_ALONE},
+};
 
 /// Sets by the names that POSIX gives them, in a class. `\p{…}` knows them too.
 const POSIX: [(&str, &str); 14] = [
