@@ -133,11 +133,6 @@ pub fn ran() -> Vec<Ran> {
     RAN.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|entry| entry.ran.clone()).collect()
 }
 
-/// What has run as its definition, for whatever reason.
-pub fn fallbacks() -> Vec<Ran> {
-    ran().into_iter().filter(|ran| ran.by != By::Kernel).collect()
-}
-
 /// Begins to count anew.
 pub fn reset() {
     RAN.lock().unwrap_or_else(PoisonError::into_inner).clear();

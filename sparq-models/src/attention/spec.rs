@@ -64,14 +64,6 @@ impl MethodSpec {
         Self::read(text).map_err(|reason| Error::MethodSpec { text: text.into(), reason })
     }
 
-    /// Reads several, separated by commas.
-    ///
-    /// # Errors
-    /// As [`MethodSpec::parse`]; [`Error::MethodSpec`] for an empty list.
-    pub fn parse_list(text: &str) -> Result<Vec<Self>> {
-        text.split(',').map(Self::parse).collect()
-    }
-
     /// The notation with a key more, or with the ratio for [`RATIO`]. What it clashes with is not checked.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ mod stem;
 
 use serde::{Deserialize, Serialize};
 
-pub use answers::{normalise, repetition_length, starts_with_answer, string_match_all, string_match_part};
+pub use answers::{normalise, repetition_length, starts_with_answer, string_match_all};
 pub(crate) use likelihood::best;
 pub use likelihood::{Divergence, bits_per_character, log_softmax, perplexity};
 pub use rouge::rouge_l;

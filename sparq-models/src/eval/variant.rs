@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn methods_without_a_size_run_at_every_compression() {
-        let specs = MethodSpec::parse_list("dense,sparq,h2o@4,exact-topk:k=9").unwrap();
+        let specs =
+            ["dense", "sparq", "h2o@4", "exact-topk:k=9"].map(|text| MethodSpec::parse(text).unwrap());
         let variants = Variant::all(&specs, &[2.0, 8.0]);
         let labels: Vec<(String, Option<f64>)> =
             variants.iter().map(|variant| (variant.name.clone(), variant.compression)).collect();

@@ -34,12 +34,6 @@ pub fn string_match_all(output: &str, references: &[String]) -> f64 {
     }
 }
 
-/// RULER's `string_match_part`: 1 where any of the references occurs in the output, in any case.
-pub fn string_match_part(output: &str, references: &[String]) -> f64 {
-    let output = output.to_lowercase();
-    f64::from(u8::from(references.iter().any(|reference| output.contains(&reference.to_lowercase()))))
-}
-
 /// Characters that `output` and `reference` share before the first difference, white space in front
 /// left out (the paper's repetition task). An output that ends early counts as far as it goes.
 pub fn repetition_length(output: &str, reference: &str) -> usize {
@@ -79,8 +73,6 @@ mod tests {
         assert_eq!(string_match_all("1234567", &references), 0.5);
         assert_eq!(string_match_all("none", &references), 0.0);
         assert_eq!(string_match_all("none", &[]), 0.0);
-        assert_eq!(string_match_part("alphabet", &references), 1.0);
-        assert_eq!(string_match_part("123456", &references), 0.0);
     }
 
     #[test]
