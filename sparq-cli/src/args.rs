@@ -217,11 +217,4 @@ fn within(range: impl RangeBounds<u64>) -> RangedU64ValueParser<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_definition_is_consistent() {
-        super::Cli::command().debug_assert();
-    }
-}
+mod tests;

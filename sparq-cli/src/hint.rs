@@ -79,7 +79,7 @@ fn means_of_core(error: &sparq_core::Error) -> Option<&'static str> {
     use sparq_core::Error;
     Some(match error {
         Error::CacheFull { .. } => "--max-seq-len",
-        Error::UnsupportedIndex { .. } => "without --k-index and `index=`; --device",
+        Error::UnsupportedIndex { .. } => "without `index=` in --attention; --device",
         Error::UnsupportedDtype { .. } => "--dtype, --device",
         Error::TooLarge { .. } => "--dtype f16, --max-seq-len, --device; `sparq doctor` lists limits",
         Error::Device { .. } => "`sparq doctor` lists devices",
