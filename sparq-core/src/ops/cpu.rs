@@ -20,6 +20,7 @@ mod simd;
 mod sparq;
 mod split;
 mod sum;
+mod tiles;
 mod top_k;
 
 pub(super) use append::{Codes, accumulate, append_columns, append_quantized, append_rows};

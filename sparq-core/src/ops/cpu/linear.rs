@@ -1,4 +1,5 @@
-//! A linear layer for few tokens: a matrix-vector product that reads each weight once.
+//! A linear layer, for few tokens a matrix-vector product that reads each weight once. A token's outputs are the
+//! same bits whether it comes alone or beside others: both products add up in the same order.
 
 use std::cell::RefCell;
 
@@ -7,19 +8,15 @@ use rayon::prelude::*;
 use super::{
     Element,
     attend::pad_rows,
-    element::widen,
-    matmul::{Matrix, matmul},
     rows::dots,
     simd::{I8_UNIT, LANES, Lanes, Simd, with_simd},
     split::PARALLEL_ABOVE,
+    tiles::product,
 };
 
-/// Up to this many tokens the product is bound by reading the weights; above, a real matrix
-/// product is faster.
+/// Up to this many tokens the product is bound by reading the weights; above, tiles of a matrix product
+/// are faster.
 const FEW_TOKENS: usize = 4;
-
-/// Rows of weights that a matrix product takes at a time, in f32.
-const PANEL: usize = 64;
 
 /// Weights per task: enough to pay for handing the task out.
 const TASK_WEIGHTS: usize = 1 << 17;
@@ -35,8 +32,6 @@ const AHEAD: usize = 16 << 10;
 const PAGE: usize = 4 << 10;
 
 thread_local! {
-    /// Weights in f32.
-    static PANELS: RefCell<Vec<f32>> = RefCell::default();
     /// The tokens, filled up to whole vectors.
     static TOKENS: RefCell<Vec<Lanes>> = RefCell::default();
 }
@@ -45,7 +40,7 @@ thread_local! {
 pub(in crate::ops) fn linear<E: Element>(x: &[f32], weight: &[E], inputs: usize) -> Vec<f32> {
     let (tokens, outputs) = (x.len() / inputs, weight.len() / inputs);
     if tokens > FEW_TOKENS {
-        return many_tokens(x, weight, inputs);
+        return transpose(&product(x, weight, inputs), outputs, tokens);
     }
     let mut padded = TOKENS.take();
     pad_rows(x, inputs, 1.0, &mut padded);
@@ -83,23 +78,6 @@ pub(in crate::ops) fn linear_quantized(x: &[f32], words: &[i32], scales: &[f32],
         y.iter_mut().zip(scales).for_each(|(y, scale)| *y *= scale * I8_UNIT);
     }
     y
-}
-
-/// The same for many tokens: a matrix product for each panel of weights, which is converted once.
-fn many_tokens<E: Element>(x: &[f32], weight: &[E], inputs: usize) -> Vec<f32> {
-    let (tokens, outputs) = (x.len() / inputs, weight.len() / inputs);
-    let tokens_matrix = Matrix::new(x, tokens, inputs, inputs).transposed();
-    // `[outputs, tokens]`: each panel writes its own rows.
-    let mut transposed = vec![0.0; outputs * tokens];
-    let panel = |(out, weight): (&mut [f32], &[E])| {
-        PANELS.with_borrow_mut(|wide| {
-            let rows = weight.len() / inputs;
-            let weight = with_simd!(s => widen(s, weight, wide));
-            matmul(out, tokens, false, Matrix::new(weight, rows, inputs, inputs), tokens_matrix);
-        });
-    };
-    transposed.par_chunks_mut(PANEL * tokens).zip(weight.par_chunks(PANEL * inputs)).for_each(panel);
-    transpose(&transposed, outputs, tokens)
 }
 
 /// `[rows, columns]` to `[columns, rows]`, in squares that fit the cache.
@@ -160,17 +138,46 @@ mod tests {
         assert_eq!(linear(&x, &weight, 2), [1.0, 2.0, 10.0, 20.0, 22.0, 44.0]);
     }
 
-    #[test]
-    fn many_tokens_are_as_good_as_few() {
-        let (tokens, inputs, outputs) = (37, 50, 130);
+    /// The outputs of a token, to the bit, for any number of tokens beside it.
+    fn is_alike<E: Element>(inputs: usize, outputs: usize) {
         let numbers = |count: usize, seed: f32| (0..count).map(move |i| ((i as f32 + 1.0) * seed).sin());
-        let x: Vec<f32> = numbers(tokens * inputs, 0.7).collect();
-        let weight: Vec<half::bf16> = numbers(outputs * inputs, 1.9).map(half::bf16::from_f32).collect();
-        let together = linear(&x, &weight, inputs);
-        for (x, together) in x.chunks(inputs).zip(together.chunks(outputs)) {
-            for (y, expected) in together.iter().zip(linear(x, &weight, inputs)) {
-                assert!((y - expected).abs() < 1e-4, "{y}, expected {expected}");
+        let weight: Vec<E> = numbers(outputs * inputs, 1.9).map(E::narrow).collect();
+        for tokens in [2, 3, 4, 5, 6, 7, 8, 9, 37, 130] {
+            let x: Vec<f32> = numbers(tokens * inputs, 0.7).collect();
+            let together = linear(&x, &weight, inputs);
+            for (t, (x, together)) in x.chunks(inputs).zip(together.chunks(outputs)).enumerate() {
+                let alone = linear(x, &weight, inputs);
+                let differs = alone.iter().zip(together).position(|(a, b)| a.to_bits() != b.to_bits());
+                assert_eq!(differs, None, "token {t} of {tokens}, {outputs} × {inputs}");
+                let exact = |row: &[E]| row.iter().zip(x).map(|(w, x)| w.wide() * x).sum::<f32>();
+                for (y, row) in together.iter().zip(weight.chunks(inputs)) {
+                    assert!((y - exact(row)).abs() <= 1e-4 * exact(row).abs().max(1.0));
+                }
             }
+        }
+    }
+
+    #[test]
+    fn a_token_is_the_same_beside_others() {
+        for (inputs, outputs) in [(50, 131), (16, 5), (7, 33), (1100, 35)] {
+            is_alike::<f32>(inputs, outputs);
+            is_alike::<half::f16>(inputs, outputs);
+            is_alike::<half::bf16>(inputs, outputs);
+        }
+    }
+
+    #[test]
+    fn a_token_is_the_same_beside_others_under_codes() {
+        let (inputs, outputs) = (70, 45);
+        let code = |i: usize| (i * 37 % 255) as u8 as i8;
+        let words: Vec<i32> = (0..outputs * 18)
+            .map(|i| i32::from_le_bytes([0, 1, 2, 3].map(|j| code(4 * i + j) as u8)))
+            .collect();
+        let scales: Vec<f32> = (0..outputs).map(|i| 1e-3 * (i + 1) as f32).collect();
+        let x: Vec<f32> = (0..37 * inputs).map(|i| (i as f32 * 0.7).sin()).collect();
+        let together = linear_quantized(&x, &words, &scales, inputs);
+        for (x, together) in x.chunks(inputs).zip(together.chunks(outputs)) {
+            assert_eq!(linear_quantized(x, &words, &scales, inputs), together);
         }
     }
 }

@@ -42,6 +42,15 @@ pub(in crate::ops) trait Simd: Copy + Send + Sync {
     /// Whether there are registers for two dozen vectors, where others have room for eight or so.
     const ROOMY: bool = false;
 
+    /// One register, which holds a part of a vector.
+    type Part: Copy;
+
+    /// Values of a part in memory.
+    type Values: bytemuck::Pod;
+
+    /// Whether there are registers for 24 parts and what is multiplied, where others have room for 12.
+    const MANY_PARTS: bool = false;
+
     /// Runs `f` compiled for this level. What `f` calls must be `#[inline(always)]` to take part.
     fn run<R>(self, f: impl FnOnce() -> R) -> R;
 
@@ -61,6 +70,11 @@ pub(in crate::ops) trait Simd: Copy + Send + Sync {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a · b + c`
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    fn load_part(self, x: &Self::Values) -> Self::Part;
+    fn store_part(self, v: Self::Part, to: &mut Self::Values);
+    fn zero_part(self) -> Self::Part;
+    /// [`Simd::mul_add`] of parts: the same operation for each value.
+    fn mul_add_part(self, a: Self::Part, b: Self::Part, c: Self::Part) -> Self::Part;
     /// The larger one; not a number where `b` is none. Where only `a` is none, levels differ.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The smaller one, as [`Simd::max`].
@@ -76,7 +90,7 @@ pub(in crate::ops) trait Simd: Copy + Send + Sync {
     fn choose(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// Sum of the lanes.
     fn sum(self, v: Self::V) -> f32;
-    /// Sums of the lanes of four vectors.
+    /// Sums of the lanes of four vectors, each of the bits that [`Simd::sum`] gives.
     #[inline(always)]
     fn sum4(self, v: [Self::V; 4]) -> [f32; 4] {
         [self.sum(v[0]), self.sum(v[1]), self.sum(v[2]), self.sum(v[3])]

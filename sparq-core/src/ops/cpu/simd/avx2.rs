@@ -45,6 +45,8 @@ fn on_avx2<R>(f: impl FnOnce() -> R) -> R {
 
 impl Simd for Avx2 {
     type V = [__m256; 2];
+    type Part = __m256;
+    type Values = [f32; LANES / 2];
 
     #[inline(always)]
     fn run<R>(self, f: impl FnOnce() -> R) -> R {
@@ -162,6 +164,30 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn load_part(self, x: &Self::Values) -> Self::Part {
+        // SAFETY: the processor has AVX, and 8 values may be read at `x`.
+        unsafe { _mm256_loadu_ps(x.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store_part(self, v: Self::Part, to: &mut Self::Values) {
+        // SAFETY: the processor has AVX, and 8 values may be written at `to`.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
+    }
+
+    #[inline(always)]
+    fn zero_part(self) -> Self::Part {
+        // SAFETY: the processor has AVX.
+        unsafe { _mm256_setzero_ps() }
+    }
+
+    #[inline(always)]
+    fn mul_add_part(self, a: Self::Part, b: Self::Part, c: Self::Part) -> Self::Part {
+        // SAFETY: the processor has FMA; the instruction works on registers alone.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
         halves!(_mm256_max_ps, a, b)
     }
@@ -217,10 +243,11 @@ impl Simd for Avx2 {
     fn sum(self, v: Self::V) -> f32 {
         // SAFETY: the processor has AVX; the instructions work on registers alone.
         unsafe {
-            let v = _mm256_add_ps(v[0], v[1]);
-            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
-            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
-            _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+            // In the order of `sum4`: pairs, fours, halves.
+            let v = self.folded(v);
+            let v = _mm256_hadd_ps(v, v);
+            let v = _mm256_hadd_ps(v, v);
+            _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v)))
         }
     }
 

@@ -29,6 +29,10 @@ macro_rules! register {
 
 impl Simd for Neon {
     type V = [float32x4_t; 4];
+    type Part = float32x4_t;
+    type Values = [f32; LANES / 4];
+
+    const MANY_PARTS: bool = true;
 
     #[inline(always)]
     fn run<R>(self, f: impl FnOnce() -> R) -> R {
@@ -106,6 +110,28 @@ impl Simd for Neon {
     #[inline(always)]
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         from_fn(|i| register!(vfmaq_f32(c[i], a[i], b[i])))
+    }
+
+    #[inline(always)]
+    fn load_part(self, x: &Self::Values) -> Self::Part {
+        // SAFETY: NEON is part of the architecture, and four values may be read at `x`.
+        unsafe { vld1q_f32(x.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store_part(self, v: Self::Part, to: &mut Self::Values) {
+        // SAFETY: NEON is part of the architecture, and four values may be written at `to`.
+        unsafe { vst1q_f32(to.as_mut_ptr(), v) }
+    }
+
+    #[inline(always)]
+    fn zero_part(self) -> Self::Part {
+        register!(vdupq_n_f32(0.0))
+    }
+
+    #[inline(always)]
+    fn mul_add_part(self, a: Self::Part, b: Self::Part, c: Self::Part) -> Self::Part {
+        register!(vfmaq_f32(c, a, b))
     }
 
     #[inline(always)]

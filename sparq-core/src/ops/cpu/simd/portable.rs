@@ -12,6 +12,8 @@ pub(in super::super) struct Portable;
 
 impl Simd for Portable {
     type V = Lanes;
+    type Part = [f32; LANES / 4];
+    type Values = [f32; LANES / 4];
 
     #[inline(always)]
     fn run<R>(self, f: impl FnOnce() -> R) -> R {
@@ -71,6 +73,26 @@ impl Simd for Portable {
     #[inline(always)]
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         // Not `f32::mul_add`, which is a function call where there is no such instruction.
+        from_fn(|i| a[i] * b[i] + c[i])
+    }
+
+    #[inline(always)]
+    fn load_part(self, x: &Self::Values) -> Self::Part {
+        *x
+    }
+
+    #[inline(always)]
+    fn store_part(self, v: Self::Part, to: &mut Self::Values) {
+        *to = v;
+    }
+
+    #[inline(always)]
+    fn zero_part(self) -> Self::Part {
+        Self::Part::default()
+    }
+
+    #[inline(always)]
+    fn mul_add_part(self, a: Self::Part, b: Self::Part, c: Self::Part) -> Self::Part {
         from_fn(|i| a[i] * b[i] + c[i])
     }
 

@@ -34,6 +34,12 @@ fn stored<S: Simd>(s: S, v: S::V) -> Lanes {
     lanes
 }
 
+fn stored_part<S: Simd>(s: S, v: S::Part) -> S::Values {
+    let mut values = bytemuck::Zeroable::zeroed();
+    s.store_part(v, &mut values);
+    values
+}
+
 fn numbers(seed: f32) -> Lanes {
     std::array::from_fn(|i| ((i as f32 + 1.0) * seed).sin() * 3.0)
 }
@@ -54,7 +60,17 @@ fn arithmetic<S: Simd>(s: S) {
     assert!((s.sum(x) - a.iter().sum::<f32>()).abs() < 1e-5);
     for (sum, v) in s.sum4([x, y, z, s.splat(0.5)]).into_iter().zip([a, b, c, [0.5; LANES]]) {
         assert!((sum - v.iter().sum::<f32>()).abs() < 1e-5);
+        assert_eq!(sum, s.sum(s.load(&v)), "one order of additions");
     }
+    let mut parts = [0.0; LANES];
+    let to = bytemuck::cast_slice_mut::<f32, S::Values>(&mut parts);
+    let [a_parts, b_parts, c_parts] = [&a, &b, &c].map(|v| bytemuck::cast_slice::<f32, S::Values>(v));
+    for (i, to) in to.iter_mut().enumerate() {
+        let [x, y, z] = [a_parts, b_parts, c_parts].map(|parts| s.load_part(&parts[i]));
+        s.store_part(s.mul_add_part(x, y, z), to);
+    }
+    assert_eq!(parts, stored(s, s.mul_add(x, y, z)), "parts as whole vectors");
+    assert!(bytemuck::bytes_of(&stored_part(s, s.zero_part())).iter().all(|&byte| byte == 0));
     assert_eq!(s.largest(x), a.into_iter().fold(f32::MIN, f32::max));
     let above = (0..LANES).filter(|&i| a[i] > b[i]).fold(0, |bits, i| bits | 1 << i);
     assert_eq!(s.greater(x, y), above);
