@@ -70,7 +70,6 @@ pub mod layer;
 pub mod method;
 pub mod ops;
 pub mod spans;
-pub mod threads;
 pub mod transfer;
 pub mod weight;
 

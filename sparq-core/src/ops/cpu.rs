@@ -23,6 +23,9 @@ mod sum;
 mod tiles;
 mod top_k;
 
+#[cfg(test)]
+mod tests;
+
 pub(super) use append::{Codes, accumulate, append_columns, append_quantized, append_rows};
 pub(super) use dense::decode_dense;
 pub(super) use element::Element;

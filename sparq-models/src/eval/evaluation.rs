@@ -11,7 +11,6 @@ use std::{
 };
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use sparq_core::threads::keep_heads_whole;
 
 use super::{
     EvalError, Variant,
@@ -256,11 +255,8 @@ impl<'a> Evaluation<'a> {
             for pool in &pools {
                 let (worker, sender) = (&worker, sender.clone());
                 scope.spawn(move || {
-                    pool.install(|| {
-                        // Results depend neither on the number of jobs nor on that of threads.
-                        keep_heads_whole();
-                        worker(sender);
-                    });
+                    // Results depend neither on the number of jobs nor on that of threads.
+                    pool.install(|| worker(sender));
                 });
             }
             drop(sender);

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::{
     Element, Sizes,
     attend::{KeyValues, Partial, attend},
-    split::Split,
+    split::{is_parallel, part_of, parts},
 };
 use crate::ops::AttendParams;
 
@@ -31,9 +31,9 @@ pub(in crate::ops) fn decode_dense<E: Element>(
     let per_group = sizes.group * sizes.head_dim;
     let per_head = sizes.capacity * sizes.head_dim;
     let heads = q.len() / per_group;
-    let split = Split::new(heads, spans.max_len(), 2 * sizes.head_dim);
+    let chunks = spans.as_slice().iter().map(|&span| parts(span)).max().unwrap_or(1);
     let part = |(task, partial): (usize, &mut Partial)| {
-        let (head, chunk) = split.of_task(task);
+        let (head, chunk) = (task / chunks, task % chunks);
         let span = spans.as_slice()[head / sizes.kv_heads];
         let of_head = head * per_head..(head + 1) * per_head;
         let kv = KeyValues {
@@ -44,21 +44,22 @@ pub(in crate::ops) fn decode_dense<E: Element>(
             scale: params.scale,
         };
         let q = &q[head * per_group..][..per_group];
-        let positions = split.part_of(span, chunk);
-        attend(q, &kv, positions, partial);
+        attend(q, &kv, part_of(span, chunk), partial);
     };
     // Taken out while others work: a thread that waits for them may be given another decode step.
-    let mut parts = PARTS.take();
-    parts.resize_with(parts.len().max(split.tasks()), Partial::default);
-    match split.is_parallel {
-        true => parts[..split.tasks()].par_iter_mut().enumerate().for_each(part),
-        false => parts[..split.tasks()].iter_mut().enumerate().for_each(part),
+    let mut partials = PARTS.take();
+    let tasks = heads * chunks;
+    partials.resize_with(partials.len().max(tasks), Partial::default);
+    match is_parallel(heads, spans.max_len(), 2 * sizes.head_dim) {
+        true => partials[..tasks].par_iter_mut().enumerate().for_each(part),
+        false => partials[..tasks].iter_mut().enumerate().for_each(part),
     }
     let heads = output.chunks_exact_mut(per_group).zip(log_sums.chunks_exact_mut(sizes.group));
     for (head, (out, log_sums)) in heads.enumerate() {
-        let of_head = parts[split.tasks_of(head)].iter();
+        let count = parts(spans.as_slice()[head / sizes.kv_heads]);
+        let of_head = partials[head * chunks..][..count].iter();
         Partial::merge(of_head, sizes.head_dim, out, |head, log_sum| log_sums[head] = log_sum);
     }
-    PARTS.set(parts);
+    PARTS.set(partials);
     (output, log_sums)
 }

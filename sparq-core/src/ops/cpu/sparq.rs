@@ -52,13 +52,25 @@ struct Worker {
     query: Query,
     part: [Part; 1],
     chosen: Vec<u32>,
+    attended: Vec<Partial>,
 }
+
+/// Parts of heads that several threads work on, and what was chosen and attended to in each head.
+#[derive(Debug, Default)]
+struct Shared {
+    parts: Vec<Part>,
+    chosen: Vec<Vec<u32>>,
+    attended: Vec<Partial>,
+}
+
+/// Chosen positions that are attended to together, before the sums over them are merged: as many in each case, so
+/// that the bits depend on what was chosen alone.
+const PIECE: usize = 512;
 
 thread_local! {
     static WORKER: RefCell<Worker> = RefCell::default();
-    /// Parts of heads that several threads work on, and what was chosen in each head, kept by the
-    /// thread that asks.
-    static PARTS: RefCell<(Vec<Part>, Vec<Vec<u32>>)> = RefCell::default();
+    /// Kept by the thread that asks.
+    static SHARED: RefCell<Shared> = RefCell::default();
 }
 
 /// See [`crate::ops::decode_sparq`].
@@ -86,7 +98,7 @@ pub(in crate::ops) fn decode_sparq<E: Element, I: Index>(
         return result;
     }
     let head = |(head, ((out, positions), masses)): (usize, HeadOutput<'_>)| {
-        WORKER.with_borrow_mut(|Worker { query, part, chosen }| {
+        WORKER.with_borrow_mut(|Worker { query, part, chosen, attended }| {
             scoring.score(head, 0, query, &mut part[0]);
             scoring.normalise(part);
             if scoring.sums_probabilities() {
@@ -94,8 +106,12 @@ pub(in crate::ops) fn decode_sparq<E: Element, I: Index>(
             }
             scoring.choose(head, part, chosen, positions, masses);
             let kv = key_values(x, params, sizes, head);
-            attend(scoring.q(head), &kv, &chosen[..], &mut part[0].attended);
-            finish(x, &scoring, head, part, masses, out);
+            let pieces = chosen.len().div_ceil(PIECE);
+            attended.resize_with(attended.len().max(pieces), Partial::default);
+            for (chosen, attended) in chosen.chunks(PIECE).zip(&mut *attended) {
+                attend(scoring.q(head), &kv, chosen, attended);
+            }
+            finish(x, &scoring, head, part, &attended[..pieces], masses, out);
         });
     };
     let SparqOutput { output, positions, masses, .. } = &mut result;
@@ -126,9 +142,12 @@ fn in_parts<E: Element, I: Index>(
     let SparqOutput { output, positions, kept, masses } = result;
     let (kept, per_group) = (*kept, sizes.group * sizes.head_dim);
     let heads = output.len() / per_group;
-    let (mut parts, mut chosen) = PARTS.take();
+    let mut shared = SHARED.take();
+    let Shared { parts, chosen, attended } = &mut shared;
+    let pieces = kept.div_ceil(PIECE);
     parts.resize_with(parts.len().max(split.tasks()), Part::default);
     chosen.resize_with(chosen.len().max(heads), Vec::default);
+    attended.resize_with(attended.len().max(heads * pieces), Partial::default);
     let tasks = &mut parts[..split.tasks()];
 
     tasks.par_iter_mut().enumerate().for_each(|(task, part)| {
@@ -148,19 +167,19 @@ fn in_parts<E: Element, I: Index>(
         let masses = &mut masses[head * per_group..][..per_group];
         scoring.choose(head, parts, &mut chosen[head], positions, masses);
     }
-    tasks.par_iter_mut().enumerate().for_each(|(task, part)| {
-        let (head, chunk) = split.of_task(task);
-        let chosen = &chosen[head];
-        let share = |chunk| chosen.len() * chunk / split.chunks;
-        let chosen = &chosen[share(chunk)..share(chunk + 1)];
-        attend(scoring.q(head), &key_values(x, params, sizes, head), chosen, &mut part.attended);
+    attended[..heads * pieces].par_iter_mut().enumerate().for_each(|(task, attended)| {
+        let (head, piece) = (task / pieces, task % pieces);
+        if let Some(chosen) = chosen[head].chunks(PIECE).nth(piece) {
+            attend(scoring.q(head), &key_values(x, params, sizes, head), chosen, attended);
+        }
     });
     for (head, out) in output.chunks_exact_mut(per_group).enumerate() {
         let per_group = sizes.group * MASSES;
         let masses = &mut masses[head * per_group..][..per_group];
-        finish(x, scoring, head, &tasks[split.tasks_of(head)], masses, out);
+        let attended = &attended[head * pieces..][..chosen[head].len().div_ceil(PIECE)];
+        finish(x, scoring, head, &tasks[split.tasks_of(head)], attended, masses, out);
     }
-    PARTS.set((parts, chosen));
+    SHARED.set(shared);
 }
 
 fn key_values<'a, E: Element, I>(
@@ -180,12 +199,13 @@ fn key_values<'a, E: Element, I>(
     }
 }
 
-/// The output of a head: what its parts attended to, its log-sum-exp, and step 3.
+/// The output of a head: what was attended to, its log-sum-exp, and step 3.
 fn finish<E: Element, I: Index>(
     x: &SparqSlices<'_, E, I>,
     scoring: &Scoring<'_, I>,
     head: usize,
     parts: &[Part],
+    attended: &[Partial],
     masses: &mut [f32],
     out: &mut [f32],
 ) {
@@ -196,8 +216,7 @@ fn finish<E: Element, I: Index>(
         masses.fill(f32::NAN);
         return;
     }
-    let attended = parts.iter().map(|part| &part.attended);
-    Partial::merge(attended, head_dim, out, |head, log_sum| masses[head * MASSES + 2] = log_sum);
+    Partial::merge(attended.iter(), head_dim, out, |head, log_sum| masses[head * MASSES + 2] = log_sum);
     let span = scoring.span(head);
     // The sum is over all values: it says nothing about those that a window leaves.
     if !scoring.params.config.mean_value || span.start > 0 {

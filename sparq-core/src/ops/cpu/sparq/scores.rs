@@ -7,15 +7,15 @@ use super::super::{
     simd::{LANES, Lanes, Simd},
 };
 
-/// Logits of each query head over a part of the positions, with their running log-sum-exp.
+/// Logits of each query head over a part of the positions, with the log-sum-exp of each of its units.
 #[derive(Debug, Default)]
 pub(super) struct Logits {
     /// `[group, positions]`, each head filled up to whole vectors with minus infinity.
     values: Vec<Lanes>,
     /// Vectors per head.
     stride: usize,
-    maxima: Vec<f32>,
-    sums: Vec<f32>,
+    /// `[units, group]`: the largest logit, and the sum of weights relative to it.
+    units: Vec<(f32, f32)>,
     /// `ln Σ exp(logit)` over all positions of the sequence.
     log_sums: Vec<f32>,
 }
@@ -26,10 +26,7 @@ impl Logits {
         self.stride = len.div_ceil(LANES);
         self.values.clear();
         self.values.resize(group * self.stride, [0.0; LANES]);
-        self.maxima.clear();
-        self.maxima.resize(group, f32::NEG_INFINITY);
-        self.sums.clear();
-        self.sums.resize(group, 0.0);
+        self.units.clear();
         self.log_sums.resize(group, 0.0);
     }
 
@@ -45,17 +42,17 @@ impl Logits {
         let first = first / LANES;
         for (j, sum) in sums[..count.div_ceil(LANES)].iter_mut().enumerate() {
             let mut v = s.load(&self.values[first + j]);
-            for head in 1..self.maxima.len() {
+            for head in 1..self.log_sums.len() {
                 v = s.add(v, s.load(&self.values[head * self.stride + first + j]));
             }
             s.store(v, sum);
         }
     }
 
-    /// Caps the logits of a block that starts at `first` and adds those in `live` to the log-sum-exp.
+    /// Caps the logits of a unit, which starts at `first`, and adds up the weights of those in `live`.
     #[inline(always)]
     pub(super) fn seal<S: Simd>(&mut self, s: S, first: usize, live: Range<usize>, softcap: Option<f32>) {
-        for head in 0..self.maxima.len() {
+        for head in 0..self.log_sums.len() {
             let values = &mut self.values[head * self.stride + first / LANES..][..live.end.div_ceil(LANES)];
             if let Some(cap) = softcap {
                 soft_cap(s, values, cap);
@@ -63,13 +60,15 @@ impl Logits {
             let flat = values.as_flattened_mut();
             flat[..live.start].fill(f32::NEG_INFINITY);
             flat[live.end..].fill(f32::NEG_INFINITY);
-            log_sum_exp::<S, false>(s, values, &mut self.maxima[head], &mut self.sums[head]);
+            let (mut maximum, mut sum) = (f32::NEG_INFINITY, 0.0);
+            log_sum_exp::<S, false>(s, values, &mut maximum, &mut sum);
+            self.units.push((maximum, sum));
         }
     }
 
-    /// Largest logit of a head, and its sum of weights relative to that.
-    pub(super) fn of_head(&self, head: usize) -> (f32, f32) {
-        (self.maxima[head], self.sums[head])
+    /// Largest logit of a head in each unit, and its sum of weights relative to that.
+    pub(super) fn of_head(&self, head: usize) -> impl Iterator<Item = (f32, f32)> {
+        self.units.iter().skip(head).step_by(self.log_sums.len()).copied()
     }
 
     /// `ln Σ exp(logit)` of a head, as it was set.

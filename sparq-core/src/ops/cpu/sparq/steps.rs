@@ -7,11 +7,10 @@ use crate::{
         SparqParams,
         cpu::{
             Sizes,
-            attend::Partial,
             index::{BLOCK, Index, Place},
             query::Query,
             simd::{LANES, Lanes, Simd, with_simd},
-            split::Split,
+            split::{Split, UNIT},
             top_k::TopK,
         },
         oracle::{MASKED, scale_beyond_usual},
@@ -26,7 +25,6 @@ pub(super) struct Part {
     /// Scores of a block, summed over the group.
     scores: Vec<Lanes>,
     top: TopK,
-    pub(super) attended: Partial,
 }
 
 impl Part {
@@ -75,7 +73,7 @@ impl<I: Index> Scoring<'_, I> {
 
     /// Positions of a part.
     fn range(&self, span: Span, chunk: usize) -> Range {
-        let (start, end) = self.split.part_of(span, chunk);
+        let (start, end) = self.split.run_of(span, chunk);
         Range { base: start - start % I::ALIGN, start, end }
     }
 
@@ -120,8 +118,11 @@ impl<I: Index> Scoring<'_, I> {
         query.prepare(self.q(head), self.sizes.head_dim, config.rank, factor, per_head);
         let Query { components, weights, .. } = &*query;
         part.scores.resize(BLOCK / LANES, [0.0; LANES]);
-        for first in (base..end).step_by(BLOCK) {
-            let count = BLOCK.min(end - first);
+        let mut next = base;
+        while next < end {
+            // Blocks end where units do, whatever the first one begins with.
+            let (first, count) = (next, (BLOCK - next % BLOCK).min(end - next));
+            next += count;
             let lead = start.saturating_sub(first);
             let place = Place { head, first, count, sizes: self.sizes };
             if per_head {
@@ -130,7 +131,13 @@ impl<I: Index> Scoring<'_, I> {
                 if !self.sums_probabilities() {
                     part.logits.sum(s, first - base, count, &mut part.scores);
                 }
-                part.logits.seal(s, first - base, lead..count, self.params.attend.softcap);
+                let mut unit = first;
+                while unit < next {
+                    let len = (UNIT - unit % UNIT).min(next - unit);
+                    let live = start.saturating_sub(unit).min(len)..len;
+                    part.logits.seal(s, unit - base, live, self.params.attend.softcap);
+                    unit += len;
+                }
             } else {
                 part.scores[..count.div_ceil(LANES)].fill([0.0; LANES]);
                 let scores = &mut part.scores[..];
@@ -148,7 +155,7 @@ impl<I: Index> Scoring<'_, I> {
             return;
         }
         for head in 0..self.sizes.group {
-            let heads = || parts.iter().map(|part| part.logits.of_head(head));
+            let heads = || parts.iter().flat_map(|part| part.logits.of_head(head));
             let maximum = heads().map(|(maximum, _)| maximum).fold(f32::NEG_INFINITY, f32::max);
             let share =
                 |(of_part, sum): (f32, f32)| if sum == 0.0 { 0.0 } else { sum * (of_part - maximum).exp() };
@@ -211,7 +218,7 @@ impl<I: Index> Scoring<'_, I> {
             rest = later;
             for (head, masses) in masses.chunks_exact_mut(MASSES).enumerate() {
                 let probability = |&position: &u32| part.logits.probability(head, position as usize - base);
-                masses[0] += here.iter().map(probability).sum::<f32>();
+                masses[0] = here.iter().map(probability).fold(masses[0], |sum, x| sum + x);
             }
         }
     }
