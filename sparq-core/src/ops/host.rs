@@ -119,21 +119,42 @@ pub(super) fn accumulate<B: Host>(
 /// Output and log-sum-exp.
 type AttendTensors<B> = (FloatTensor<B>, FloatTensor<B>);
 
-/// See [`super::prefill`].
+/// See [`super::decode_dense`].
+pub(super) fn decode_dense<B: Host>(
+    q: FloatTensor<B>,
+    k: &FloatTensor<B>,
+    v: &FloatTensor<B>,
+    params: &AttendParams,
+) -> Result<AttendTensors<B>, Reason> {
+    let is_step = params.queries.width() == 1;
+    attend::<B>(q, k, v, params, is_step)
+}
+
+/// See [`super::prefill`]. A column that comes alone takes the kernel of many, and so gets their bits.
 pub(super) fn prefill<B: Host>(
     q: FloatTensor<B>,
     k: &FloatTensor<B>,
     v: &FloatTensor<B>,
     params: &AttendParams,
 ) -> Result<AttendTensors<B>, Reason> {
+    attend::<B>(q, k, v, params, false)
+}
+
+fn attend<B: Host>(
+    q: FloatTensor<B>,
+    k: &FloatTensor<B>,
+    v: &FloatTensor<B>,
+    params: &AttendParams,
+    is_step: bool,
+) -> Result<AttendTensors<B>, Reason> {
     let shape @ [batch, heads, width, _] = q.shape().dims();
     let sizes = Sizes::new(shape, k.shape().dims());
     let q = B::contiguous(q);
     let (output, log_sums) = with_element!(k.dtype(), E => {
         let (q, k, v) = (slice::<B, f32>(&q)?, slice::<B, E>(k)?, slice::<B, E>(v)?);
-        Ok(match width {
-            1 => cpu::decode_dense(q, k, v, params, sizes),
-            _ => cpu::prefill(q, k, v, params, sizes),
+        Ok(match is_step {
+            true => cpu::decode_dense(q, k, v, params, sizes),
+            false => cpu::prefill(q, k, v, params, sizes),
         })
     })?;
     Ok((floats::<B>(output, q.shape(), &q), floats::<B>(log_sums, Shape::new([batch, heads, width]), &q)))

@@ -122,7 +122,7 @@ impl SparqOps for LibTorch {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let device = q.device();
         let done = cuda_or(cuda::decode_dense(&q, &k, &v, &params), || {
-            host::prefill::<Self>(q.clone(), &k, &v, &params)
+            host::decode_dense::<Self>(q.clone(), &k, &v, &params)
         });
         kernel_or!(DecodeDense on device, done, output => output, oracle::attend::<Self>(q, k, v, &params))
     }

@@ -89,26 +89,6 @@ impl Element for bf16 {
     }
 }
 
-/// `values` as f32: themselves where they are, else converted into `buffer`.
-#[inline(always)]
-pub(super) fn widen<'a, S: Simd, E: Element>(s: S, values: &'a [E], buffer: &'a mut Vec<f32>) -> &'a [f32] {
-    if let Ok(values) = bytemuck::try_cast_slice::<E, f32>(values)
-        && size_of::<E>() == size_of::<f32>()
-    {
-        return values;
-    }
-    buffer.resize(values.len(), 0.0);
-    let (from, rest) = values.as_chunks::<LANES>();
-    let (to, to_rest) = buffer.as_chunks_mut::<LANES>();
-    for (to, from) in to.iter_mut().zip(from) {
-        s.store(E::load(s, from), to);
-    }
-    for (to, from) in to_rest.iter_mut().zip(rest) {
-        *to = from.wide();
-    }
-    buffer
-}
-
 /// Codes of eight bits. Sixteen of them are loaded over [`I8_UNIT`]: who multiplies by them scales the sum.
 impl Element for i8 {
     #[inline(always)]

@@ -1,5 +1,8 @@
 //! Causal attention of a prompt over slices: tiles of queries and keys, with the running maximum and sum
 //! of each query (online softmax), so that memory does not grow with the square of the length.
+//!
+//! A query's output is the same bits whatever other queries come with it: tiles of keys begin at multiples of
+//! their size, and a product adds up in one order for any number of rows.
 
 use std::cell::RefCell;
 
@@ -8,8 +11,7 @@ use rayon::prelude::*;
 use super::{
     Element, Sizes,
     attend::{log_sum_exp, soft_cap},
-    element::widen,
-    matmul::{Matrix, matmul},
+    products::{Rows, add_products, pack_columns, pack_rows},
     simd::{LANES, Lanes, Simd, with_simd},
 };
 use crate::{
@@ -28,13 +30,14 @@ const KEYS: usize = 256;
 struct Tile {
     /// `[queries, head_dim]`, scaled.
     q: Vec<f32>,
-    /// `[KEYS, head_dim]` each, in f32.
-    k: Vec<f32>,
-    v: Vec<f32>,
+    /// `[KEYS, head_dim]`, transposed.
+    k: Vec<Lanes>,
+    /// `[KEYS, head_dim]`, each row filled up to whole vectors.
+    v: Vec<Lanes>,
     /// `[queries, KEYS]`
     logits: Vec<Lanes>,
-    /// `[queries, head_dim]`
-    out: Vec<f32>,
+    /// `[queries, head_dim]`, each row filled up to whole vectors.
+    out: Vec<Lanes>,
     maxima: Vec<f32>,
     sums: Vec<f32>,
     spans: Vec<Span>,
@@ -136,19 +139,25 @@ impl<E: Element> Problem<'_, E> {
             let from = ((head * group + g) * width + first) * head_dim;
             q.extend(self.q[from..from + count * head_dim].iter().map(|x| x * self.params.scale));
         }
-        reset(sums_of_values, rows * head_dim, 0.0);
+        let stride = head_dim.div_ceil(LANES);
+        reset(sums_of_values, rows * stride, [0.0; LANES]);
         reset(maxima, rows, f32::NEG_INFINITY);
         reset(sums, rows, 0.0);
-        logits.resize(rows * KEYS / LANES, [0.0; LANES]);
 
-        for key in (start..end).step_by(KEYS) {
+        for key in (start - start % KEYS..end).step_by(KEYS) {
             let keys = KEYS.min(end - key);
+            // Keys of the tile that no query sees are zero, not what lies there.
+            let unseen = start.saturating_sub(key);
             let at = (head * capacity + key) * head_dim;
-            let keys_of = at..at + keys * head_dim;
-            let k = Matrix::new(widen(s, &self.k[keys_of.clone()], k), keys, head_dim, head_dim);
-            let v = Matrix::new(widen(s, &self.v[keys_of], v), keys, head_dim, head_dim);
-            let queries = Matrix::new(q, rows, head_dim, head_dim);
-            matmul(logits.as_flattened_mut(), KEYS, false, queries, k.transposed());
+            let seen = at + unseen * head_dim..at + keys * head_dim;
+            reset(k, KEYS / LANES * head_dim, [0.0; LANES]);
+            pack_columns(s, &self.k[seen.clone()], head_dim, unseen, k);
+            reset(v, KEYS * stride, [0.0; LANES]);
+            pack_rows(s, &self.v[seen], head_dim, &mut v[unseen..], KEYS);
+            reset(logits, rows * KEYS / LANES, [0.0; LANES]);
+            let queries = Rows { values: q, stride: head_dim, depth: head_dim };
+            let k = &k[..keys.div_ceil(LANES) * head_dim];
+            add_products(s, queries, (k, head_dim), logits, KEYS / LANES);
             for row in 0..rows {
                 let logits = &mut logits[row * (KEYS / LANES)..][..KEYS / LANES];
                 if let Some(cap) = self.params.softcap {
@@ -166,14 +175,15 @@ impl<E: Element> Problem<'_, E> {
                 log_sum_exp::<S, true>(s, logits, &mut maxima[row], &mut sums[row]);
                 let shrink = (before - maxima[row]).exp();
                 if shrink < 1.0 {
-                    let out = &mut sums_of_values[row * head_dim..(row + 1) * head_dim];
-                    out.iter_mut().for_each(|x| *x *= shrink);
+                    for x in &mut sums_of_values[row * stride..(row + 1) * stride] {
+                        s.store(s.mul(s.load(x), s.splat(shrink)), x);
+                    }
                 }
             }
-            let weights = Matrix::new(logits.as_flattened(), rows, keys, KEYS);
-            matmul(sums_of_values, head_dim, true, weights, v);
+            let weights = Rows { values: logits.as_flattened(), stride: KEYS, depth: keys };
+            add_products(s, weights, (v, KEYS), sums_of_values, stride);
         }
-        for (row, from) in sums_of_values.chunks_exact(head_dim).enumerate() {
+        for (row, from) in sums_of_values.chunks_exact(stride).enumerate() {
             let to = row / count * self.columns + row % count;
             // Where all scores are minus infinity the sum is zero, and nothing is a number.
             let (share, log_sum) = match spans[row % count].is_empty() {
@@ -182,12 +192,12 @@ impl<E: Element> Problem<'_, E> {
             };
             log_sums[to] = log_sum;
             let to = to * head_dim;
-            out[to..to + head_dim].iter_mut().zip(from).for_each(|(y, x)| *y = x * share);
+            out[to..to + head_dim].iter_mut().zip(from.as_flattened()).for_each(|(y, x)| *y = x * share);
         }
     }
 }
 
-fn reset(values: &mut Vec<f32>, len: usize, value: f32) {
+fn reset<T: Copy>(values: &mut Vec<T>, len: usize, value: T) {
     values.clear();
     values.resize(len, value);
 }

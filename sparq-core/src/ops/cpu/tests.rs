@@ -140,3 +140,54 @@ fn a_sparq_step_is_the_same_beside_others() {
         });
     }
 }
+
+fn check_prefill<E: Element>(window: Option<usize>) {
+    let batch = Batch::<E>::new(&[601, 37, 300], 2, window);
+    let group = batch.sizes.group;
+    // `[batch, heads, width, …]`: the rows of a sequence's tokens, those of all heads one after the other.
+    let rows = |values: &[f32], b: usize, width: usize, t: usize, per_row: usize| {
+        let head = |h: usize| &values[((b * KV_HEADS * group + h) * width + t) * per_row..][..per_row];
+        (0..KV_HEADS * group).flat_map(head).copied().collect::<Vec<_>>()
+    };
+    let width = 601;
+    let q: Vec<f32> = numbers(3 * KV_HEADS * group * width * HEAD_DIM, 0.3);
+    let (together, log_sums) = prefill(&q, &batch.k, &batch.v, &batch.params(&batch.lens), batch.sizes);
+    for b in 0..3 {
+        for chunk in [1, 3, 7, 200, 601] {
+            let mut alone = batch.alone(b);
+            let len = alone.lens[0];
+            // The last tokens, in some chunks: those before them would take long.
+            let mut first = if chunk < 200 { len - len.min(3 * chunk) } else { 0 };
+            while first < len {
+                let count = chunk.min(len - first);
+                alone.lens[0] = first + count;
+                let q: Vec<f32> = (0..KV_HEADS * group)
+                    .flat_map(|h| {
+                        &q[((b * KV_HEADS * group + h) * width + first) * HEAD_DIM..][..count * HEAD_DIM]
+                    })
+                    .copied()
+                    .collect();
+                let (output, sums) = prefill(&q, &alone.k, &alone.v, &alone.params(&[count]), alone.sizes);
+                for t in 0..count {
+                    let expected = rows(&together, b, width, first + t, HEAD_DIM);
+                    assert_eq!(
+                        rows(&output, 0, count, t, HEAD_DIM),
+                        expected,
+                        "token {} of {b}, by {chunk}",
+                        first + t
+                    );
+                    assert_eq!(rows(&sums, 0, count, t, 1), rows(&log_sums, b, width, first + t, 1));
+                }
+                first += count;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_prompt_is_the_same_in_any_chunks() {
+    for window in [None, Some(5), Some(290)] {
+        check_prefill::<f32>(window);
+        check_prefill::<f16>(window);
+    }
+}

@@ -50,7 +50,7 @@ macro_rules! appends_and_decodes {
             v: FloatTensor<Self>,
             params: AttendParams,
         ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-            let (device, done) = (q.device(), host::prefill::<Self>(q.clone(), &k, &v, &params));
+            let (device, done) = (q.device(), host::decode_dense::<Self>(q.clone(), &k, &v, &params));
             kernel_or!(DecodeDense on device, done, output => output, oracle::attend::<Self>(q, k, v, &params))
         }
 
