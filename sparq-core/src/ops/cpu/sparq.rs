@@ -13,7 +13,7 @@ use super::{
     attend::{KeyValues, Partial, attend},
     index::Index,
     query::Query,
-    split::Split,
+    split::{self, Split},
 };
 use crate::ops::SparqParams;
 use steps::{Part, Scoring};
@@ -105,11 +105,10 @@ pub(in crate::ops) fn decode_sparq<E: Element, I: Index>(
                 scoring.score_probabilities(head, 0, &mut part[0]);
             }
             scoring.choose(head, part, chosen, positions, masses);
-            let kv = key_values(x, params, sizes, head);
-            let pieces = chosen.len().div_ceil(PIECE);
+            let pieces = pieces(&scoring, head, chosen);
             attended.resize_with(attended.len().max(pieces), Partial::default);
-            for (chosen, attended) in chosen.chunks(PIECE).zip(&mut *attended) {
-                attend(scoring.q(head), &kv, chosen, attended);
+            for (piece, attended) in attended[..pieces].iter_mut().enumerate() {
+                attend_piece(x, &scoring, head, chosen, piece, attended);
             }
             finish(x, &scoring, head, part, &attended[..pieces], masses, out);
         });
@@ -138,16 +137,16 @@ fn in_parts<E: Element, I: Index>(
     scoring: &Scoring<'_, I>,
     result: &mut SparqOutput,
 ) {
-    let Scoring { params, sizes, split, .. } = *scoring;
+    let Scoring { sizes, split, .. } = *scoring;
     let SparqOutput { output, positions, kept, masses } = result;
     let (kept, per_group) = (*kept, sizes.group * sizes.head_dim);
     let heads = output.len() / per_group;
     let mut shared = SHARED.take();
     let Shared { parts, chosen, attended } = &mut shared;
-    let pieces = kept.div_ceil(PIECE);
+    let most = kept.div_ceil(PIECE);
     parts.resize_with(parts.len().max(split.tasks()), Part::default);
     chosen.resize_with(chosen.len().max(heads), Vec::default);
-    attended.resize_with(attended.len().max(heads * pieces), Partial::default);
+    attended.resize_with(attended.len().max(heads * most), Partial::default);
     let tasks = &mut parts[..split.tasks()];
 
     tasks.par_iter_mut().enumerate().for_each(|(task, part)| {
@@ -167,19 +166,43 @@ fn in_parts<E: Element, I: Index>(
         let masses = &mut masses[head * per_group..][..per_group];
         scoring.choose(head, parts, &mut chosen[head], positions, masses);
     }
-    attended[..heads * pieces].par_iter_mut().enumerate().for_each(|(task, attended)| {
-        let (head, piece) = (task / pieces, task % pieces);
-        if let Some(chosen) = chosen[head].chunks(PIECE).nth(piece) {
-            attend(scoring.q(head), &key_values(x, params, sizes, head), chosen, attended);
-        }
+    attended[..heads * most].par_iter_mut().enumerate().for_each(|(task, attended)| {
+        let (head, piece) = (task / most, task % most);
+        attend_piece(x, scoring, head, &chosen[head], piece, attended);
     });
     for (head, out) in output.chunks_exact_mut(per_group).enumerate() {
         let per_group = sizes.group * MASSES;
         let masses = &mut masses[head * per_group..][..per_group];
-        let attended = &attended[head * pieces..][..chosen[head].len().div_ceil(PIECE)];
+        let attended = &attended[head * most..][..pieces(scoring, head, &chosen[head])];
         finish(x, scoring, head, &tasks[split.tasks_of(head)], attended, masses, out);
     }
     SHARED.set(shared);
+}
+
+/// Pieces that a head's positions are attended to in. Where none is left out they are those of a dense step: it
+/// makes no difference which of the two is asked.
+fn pieces<I: Index>(scoring: &Scoring<'_, I>, head: usize, chosen: &[u32]) -> usize {
+    match scoring.keeps_all(head) {
+        true => split::parts(scoring.span(head)),
+        false => chosen.len().div_ceil(PIECE),
+    }
+}
+
+/// Attends to one of the pieces; nothing happens where there are fewer.
+fn attend_piece<E: Element, I: Index>(
+    x: &SparqSlices<'_, E, I>,
+    scoring: &Scoring<'_, I>,
+    head: usize,
+    chosen: &[u32],
+    piece: usize,
+    partial: &mut Partial,
+) {
+    let kv = key_values(x, scoring.params, scoring.sizes, head);
+    if scoring.keeps_all(head) {
+        attend(scoring.q(head), &kv, split::part_of(scoring.span(head), piece), partial);
+    } else if let Some(chosen) = chosen.chunks(PIECE).nth(piece) {
+        attend(scoring.q(head), &kv, chosen, partial);
+    }
 }
 
 fn key_values<'a, E: Element, I>(
@@ -218,8 +241,9 @@ fn finish<E: Element, I: Index>(
     }
     Partial::merge(attended.iter(), head_dim, out, |head, log_sum| masses[head * MASSES + 2] = log_sum);
     let span = scoring.span(head);
-    // The sum is over all values: it says nothing about those that a window leaves.
-    if !scoring.params.config.mean_value || span.start > 0 {
+    // The sum is over all values: it says nothing about those that a window leaves, and stands for none where all
+    // are read.
+    if !scoring.params.config.mean_value || span.start > 0 || scoring.keeps_all(head) {
         return;
     }
     let v_sum = &x.v_sum[head * head_dim..][..head_dim];

@@ -141,6 +141,20 @@ fn a_sparq_step_is_the_same_beside_others() {
     }
 }
 
+#[test]
+fn a_sequence_that_is_kept_whole_is_attended_to_densely() {
+    let batch = Batch::<f16>::new(&[1500, 2700], 2, None);
+    let (q, per_query) = (numbers(2 * batch.of_query(), 0.3), batch.of_query());
+    let shape = AttentionShape { heads: 2 * KV_HEADS, kv_heads: KV_HEADS, head_dim: HEAD_DIM };
+    let config = SparqConfig { mean_value: true, ..SparqConfig::new(&shape, 8, 1500) };
+    let dense = batch.decode(&q);
+    on_threads(|| {
+        let (sparq, _) = batch.sparq(&q, config);
+        assert_eq!(sparq[..per_query], dense[..per_query]);
+        assert_ne!(sparq[per_query..][..per_query], dense[per_query..][..per_query]);
+    });
+}
+
 fn check_prefill<E: Element>(window: Option<usize>) {
     let batch = Batch::<E>::new(&[601, 37, 300], 2, window);
     let group = batch.sizes.group;

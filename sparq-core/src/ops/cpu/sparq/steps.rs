@@ -81,6 +81,11 @@ impl<I: Index> Scoring<'_, I> {
         self.spans.as_slice()[head / self.sizes.kv_heads]
     }
 
+    /// Whether no position of a head's sequence is left out.
+    pub(super) fn keeps_all(&self, head: usize) -> bool {
+        self.span(head).len() <= self.params.config.top_k
+    }
+
     pub(super) fn q(&self, head: usize) -> &[f32] {
         let per_group = self.sizes.group * self.sizes.head_dim;
         &self.q[head * per_group..][..per_group]
