@@ -15,6 +15,7 @@ pub(in crate::ops) use crate::{
 };
 
 /// What a backend without other kernels takes.
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 macro_rules! appends_and_decodes {
     () => {
         fn append_rows(
@@ -67,6 +68,7 @@ macro_rules! appends_and_decodes {
         }
     };
 }
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(in crate::ops) use appends_and_decodes;
 
 /// What all of them take.
