@@ -240,7 +240,7 @@ impl Family {
     /// An empty state for all tokens of the reference.
     fn state(&self, method: &Method) -> Result<ModelState, String> {
         let config = StateConfig { batch: 1, max_len: self.ids.len(), dtype: DType::F32 };
-        ModelState::new(self.model.as_ref(), &config, method).map_err(text)
+        ModelState::uniform(self.model.as_ref(), &config, method).map_err(text)
     }
 }
 

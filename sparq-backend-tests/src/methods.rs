@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use sparq_core::{
-    AttentionLayer, AttentionShape, CacheConfig, DoubleSparsityConfig, Error, GroupScores, H2oConfig,
-    IndexDtype, LayerState, LocalConfig, Method, NewTokens, QuestConfig, SparqConfig, SparqMassConfig,
-    TopkConfig, Transfer, device::require_index, transfer,
+    AttentionLayer, AttentionShape, CacheConfig, DecodedBatch, DecodedGroup, DoubleSparsityConfig, Error,
+    GroupScores, H2oConfig, IndexDtype, LayerState, LocalConfig, Method, NewTokens, QuestConfig, Selection,
+    Sequences, SparqConfig, SparqMassConfig, TopkConfig, Transfer, device::require_index, transfer,
 };
 
 use crate::{
@@ -82,20 +82,52 @@ pub(crate) struct Step {
 /// One decode step over the keys and values of a problem, without a prefill that a method could watch.
 fn one_step(problem: &Problem, method: &Method, device: &Device) -> Step {
     let cache = problem.cache(DType::F32, device);
-    let mut method = method.for_layer(&problem.shape).expect("a valid configuration");
-    let decoded = method.decode(problem.queries(device), &cache).expect("a step");
+    let methods = cache.lens().iter().map(|_| method.for_layer(&problem.shape).expect("a valid configuration"));
+    let mut sequences = Sequences::new(methods.collect());
+    let queries = cache.attend_params(1).queries;
+    let decoded = sequences.attend(problem.queries(device), &cache, &queries).expect("a step");
     read(decoded, cache.lens(), problem.layer())
 }
 
-fn read(decoded: sparq_core::Decoded, lens: &[usize], layer: AttentionLayer) -> Step {
+/// What the groups of a batch report, by sequence.
+fn read(decoded: DecodedBatch, lens: &[usize], layer: AttentionLayer) -> Step {
+    let (transfer, dense) = (decoded.transfer(), decoded.groups.iter().all(|group| group.selection.is_none()));
+    let mut by_row: Vec<Option<Step>> = lens.iter().map(|_| None).collect();
+    let AttentionShape { heads, kv_heads, .. } = layer.shape;
+    for DecodedGroup { rows, selection, .. } in decoded.groups {
+        let of_rows: Vec<usize> = rows.iter().map(|&row| lens[row]).collect();
+        let step = read_group(selection, &of_rows, layer);
+        for (i, row) in rows.into_iter().enumerate() {
+            let of_heads = |all: &[f32]| all[i * heads..(i + 1) * heads].to_vec();
+            by_row[row] = Some(Step {
+                output: vec![],
+                positions: step.positions[i * kv_heads..(i + 1) * kv_heads].to_vec(),
+                weight: of_heads(&step.weight),
+                mass: step.mass.as_deref().map(of_heads),
+                transfer,
+                dense,
+            });
+        }
+    }
+    let join = |mut all: Step, step: Step| {
+        all.positions.extend(step.positions);
+        all.weight.extend(step.weight);
+        all.mass = all.mass.zip(step.mass).map(|(all, mass)| [all, mass].concat());
+        all
+    };
+    let steps = by_row.into_iter().map(|step| step.expect("each sequence is in a group"));
+    Step { output: floats(decoded.output), ..steps.reduce(join).expect("a sequence") }
+}
+
+fn read_group(selection: Option<Selection>, lens: &[usize], layer: AttentionLayer) -> Step {
     let AttentionShape { heads, kv_heads, .. } = layer.shape;
     let start = |len: usize| layer.window.map_or(0, |window| len.saturating_sub(window));
     let everything = || -> Vec<Vec<usize>> {
         lens.iter().flat_map(|&len| (0..kv_heads).map(move |_| (start(len)..len).collect())).collect()
     };
     let ones = vec![1.0; lens.len() * heads];
-    let (positions, weight, mass, dense) = match decoded.selection {
-        None => (everything(), ones.clone(), Some(ones), true),
+    let (positions, weight, mass) = match selection {
+        None => (everything(), ones.clone(), Some(ones)),
         Some(selection) => {
             let [_, _, kept] = selection.positions.dims();
             let mass = selection.retained_mass().map(floats);
@@ -108,10 +140,10 @@ fn read(decoded: sparq_core::Decoded, lens: &[usize], layer: AttentionLayer) -> 
             let weights = selection.weights.map(floats);
             let sums =
                 weights.map_or(ones, |weights| weights.chunks(kept).map(|row| row.iter().sum()).collect());
-            (positions.chunks(kept).map(live).collect(), sums, mass, false)
+            (positions.chunks(kept).map(live).collect(), sums, mass)
         }
     };
-    Step { output: floats(decoded.output), positions, weight, mass, transfer: decoded.transfer, dense }
+    Step { output: vec![], positions, weight, mass, transfer: Transfer::default(), dense: false }
 }
 
 /// A text: a left-padded batch of prompts, and tokens to decode behind them.

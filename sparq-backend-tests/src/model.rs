@@ -119,7 +119,7 @@ pub fn a_ragged_model_batch_equals_one_by_one(device: &Device) {
     let token = |b: usize, t: usize| ((b * 31 + t * 7) % vocab) as u32;
     let state = |batch| {
         let config = StateConfig { batch, max_len: width + steps, dtype: DType::F32 };
-        ModelState::new(model.as_ref(), &config, &method).expect("a valid state")
+        ModelState::uniform(model.as_ref(), &config, &method).expect("a valid state")
     };
 
     let mut together = state(3);
@@ -170,7 +170,7 @@ pub fn greedy_tokens_with_sparq(device: &Device) {
     let shape = model.attention_layers()[0].shape;
     let method = Method::Sparq(SparqConfig { mean_value: true, ..SparqConfig::new(&shape, 8, 12) });
     let config = StateConfig { batch: 1, max_len: 40 + GREEDY.len(), dtype: DType::F32 };
-    let mut state = ModelState::new(model.as_ref(), &config, &method).expect("a valid state");
+    let mut state = ModelState::uniform(model.as_ref(), &config, &method).expect("a valid state");
     let prompt: Vec<u32> = (0..40).map(|t| (t * t * 7 % vocab) as u32).collect();
     let mut logits = forward::prefill_last(model.as_ref(), &prompt, &mut state).expect("it fits");
     let mut tokens = vec![];

@@ -60,9 +60,9 @@ pub fn sums_are_kept_again_in_memory_that_grew_without(device: &Device, row: Tol
             append(&mut cache, 0, held);
         }
         let mark = cache.mark();
-        cache.rewind(&mark, CacheExtras::default()).expect("nothing is asked for");
+        cache.rewind(&mark, &[]).expect("nothing is asked for");
         append(&mut cache, held, WIDTH - held);
-        cache.rewind(&mark, sums).expect("the sums were kept up to here");
+        cache.rewind(&mark, &[sums]).expect("the sums were kept up to here");
         append(&mut cache, held, WIDTH - held);
         cache.truncate_sequence(0, 520).expect("it is there");
         let fresh = filled(

@@ -129,7 +129,7 @@ fn logits(folder: &Path, table: &Table, device: &Device) -> Result<Vec<f32>, Str
     let model = load_model(&checkpoint, device, DType::F32, &mut |_, _| {}).map_err(text)?;
     let ids: Vec<u32> = (0..table.tokens as u32).map(|i| (3 + i) % 61).collect();
     let config = StateConfig { batch: 1, max_len: ids.len(), dtype: DType::F32 };
-    let mut state = ModelState::new(model.as_ref(), &config, &Method::Dense).map_err(text)?;
+    let mut state = ModelState::uniform(model.as_ref(), &config, &Method::Dense).map_err(text)?;
     let new = NewTokens::all(1, ids.len());
     let logits = forward::prefill_logits(model.as_ref(), &ids, &new, &mut state).map_err(text)?;
     let logits = forward::read(logits).map_err(text)?;

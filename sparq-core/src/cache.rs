@@ -2,6 +2,8 @@
 
 mod memory;
 mod rollback;
+mod sequence;
+mod slots;
 mod sums;
 
 use burn::tensor::{DType, Device, Tensor};
@@ -12,10 +14,12 @@ use crate::{
     error::{Error, Result},
     index::{IndexDtype, QuantizedIndex},
     ops::{self, AttendParams},
-    spans::{Append, AppendPlan, NewTokens, Spans},
+    spans::{Append, AppendPlan, NewTokens, Place, Spans},
 };
+use sums::BlockSums;
 
 pub use rollback::CacheMark;
+pub use sequence::CachedSequence;
 
 /// Positions that a cache grows by at least, and of which the sum of values is kept apart.
 const BLOCK: usize = 256;
@@ -25,7 +29,7 @@ const BLOCK: usize = 256;
 pub struct CacheConfig {
     /// The layer that the cache belongs to.
     pub layer: AttentionLayer,
-    /// Sequences in the batch.
+    /// Slots: the most sequences at a time.
     pub batch: usize,
     /// The most tokens that any sequence may hold.
     pub max_len: usize,
@@ -44,25 +48,73 @@ pub struct CacheExtras {
     pub mean_value: bool,
 }
 
+/// All that the methods of a cache's sequences ask for together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Kept {
+    /// The transposed keys as the keys are.
+    plain: bool,
+    /// The transposed keys as codes of so many bits.
+    codes: Option<usize>,
+    mean_value: bool,
+}
+
+impl Kept {
+    fn of(extras: &[CacheExtras], device: &Device) -> Result<Self> {
+        let mut kept = Self::default();
+        for extras in extras {
+            kept.mean_value |= extras.mean_value;
+            if !extras.k_index {
+                continue;
+            }
+            crate::device::require_index(device, extras.index)?;
+            match (extras.index.bits(), kept.codes) {
+                (None, _) => kept.plain = true,
+                (Some(bits), Some(others)) if bits != others => {
+                    return Err(Error::InvalidConfig {
+                        field: "index",
+                        value: format!("int{bits}"),
+                        reason: format!("another sequence of the cache reads int{others}"),
+                    });
+                }
+                (codes, _) => kept.codes = codes,
+            }
+        }
+        Ok(kept)
+    }
+
+    /// The forms of the transposed keys.
+    fn forms(self) -> impl Iterator<Item = IndexDtype> {
+        let codes = [IndexDtype::Int8, IndexDtype::Int4].into_iter();
+        let codes = codes.filter(move |form| self.codes.is_some() && form.bits() == self.codes);
+        self.plain.then_some(IndexDtype::Cache).into_iter().chain(codes)
+    }
+}
+
 /// Keys and values of one layer, with the copies that sparse methods read.
 ///
-/// Memory grows in blocks up to [`CacheConfig::max_len`], at least by half of what is there, so
+/// A cache has slots, each for one sequence. Every sequence has a length and memory of its own; it may come, go
+/// back, leave and be copied without the others.
+///
+/// Memory grows in blocks up to [`CacheConfig::max_len`], at least by half of what a sequence has, so
 /// that appending a token costs `O(d)` on average, whatever the length. Padding is never stored.
 /// A layer with a sliding window keeps all positions and reads those in its window.
 ///
-/// | tensor | axes |
+/// | tensor | axes where all slots have the same room |
 /// |---|---|
 /// | `k`, `v` | `[batch, kv_heads, capacity, head_dim]` |
 /// | `k_index` | `[batch, kv_heads, head_dim, capacity]`, or codes: [`QuantizedIndex`] |
-/// | `v_sum` | `[batch, kv_heads, head_dim]`, f32; what it was at the end of each block is kept too |
+/// | `v_sum` | `[batch, kv_heads, head_dim]`, f32 |
+///
+/// Slots of different size lie one after another, as [`Place`] says; [`LayerCache::sequence`] gives the tensors
+/// of one of them.
 #[derive(Debug)]
 pub struct LayerCache {
     config: CacheConfig,
-    extras: CacheExtras,
+    kept: Kept,
     device: Device,
     limits: Limits,
-    capacity: usize,
     lens: Vec<usize>,
+    places: Vec<Place>,
     // One owner each: an append takes the tensor out, writes in place and puts it back. A second
     // handle that is alive at that moment would turn the write into a copy of the whole buffer.
     k: Option<Tensor<4>>,
@@ -70,8 +122,7 @@ pub struct LayerCache {
     k_index: Option<Tensor<4>>,
     quantized: Option<QuantizedIndex>,
     v_sum: Option<Tensor<3>>,
-    /// `[batch, kv_heads, blocks, head_dim]`: what `v_sum` was where a block of positions was complete.
-    block_sums: Option<Tensor<4>>,
+    sums: Vec<BlockSums>,
 }
 
 impl LayerCache {
@@ -83,9 +134,7 @@ impl LayerCache {
     pub fn new(config: &CacheConfig, extras: CacheExtras, device: &Device) -> Result<Self> {
         config.layer.validate()?;
         crate::device::require_dtype(device, config.dtype)?;
-        if extras.k_index {
-            crate::device::require_index(device, extras.index)?;
-        }
+        let kept = Kept::of(&[extras], device)?;
         for (field, value) in [("batch", config.batch), ("max_len", config.max_len)] {
             if value == 0 {
                 return Err(Error::InvalidConfig {
@@ -101,17 +150,17 @@ impl LayerCache {
         limits.check("the queries", &[config.batch, heads, head_dim], DType::F32)?;
         Ok(Self {
             config: *config,
-            extras,
+            kept,
             device: device.clone(),
             limits,
-            capacity: 0,
             lens: vec![0; config.batch],
+            places: vec![Place::default(); config.batch],
             k: None,
             v: None,
             k_index: None,
             quantized: None,
             v_sum: None,
-            block_sums: None,
+            sums: vec![BlockSums::default(); config.batch],
         })
     }
 
@@ -125,11 +174,6 @@ impl LayerCache {
         &self.lens
     }
 
-    /// Positions that fit without growing.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
     /// Live positions: those that the next query sees. The layer's window leaves the last ones.
     pub fn spans(&self) -> Spans {
         Spans::from_lens(&self.lens, self.config.layer.window)
@@ -138,15 +182,19 @@ impl LayerCache {
     /// What queries of the last `width` tokens of each sequence need, of all that it holds where it holds
     /// fewer: they are in the first columns then.
     pub fn attend_params(&self, width: usize) -> AttendParams {
-        let valid = self.lens.iter().map(|&len| Append {
-            skip: 0,
-            take: len.min(width),
-            at: len.saturating_sub(width),
-        });
-        AttendParams::new(AppendPlan::of(width, valid), &self.config.layer)
+        let append = |(slot, &len): (usize, &usize)| {
+            let take = len.min(width);
+            Append { slot, skip: 0, take, at: len - take }
+        };
+        self.attend_params_of(&AppendPlan::of(width, self.lens.iter().enumerate().map(append)))
     }
 
-    /// Keys `[batch, kv_heads, capacity, head_dim]`.
+    /// What queries of the tokens of a plan need, once they are in the cache.
+    pub fn attend_params_of(&self, plan: &AppendPlan) -> AttendParams {
+        AttendParams::new(self.located(plan), &self.config.layer)
+    }
+
+    /// Keys of all slots, `[batch, kv_heads, capacity, head_dim]` where they have the same room.
     ///
     /// # Errors
     /// [`Error::MissingInCache`] before the first append.
@@ -154,7 +202,7 @@ impl LayerCache {
         handle(&self.k, "a cached token")
     }
 
-    /// Values `[batch, kv_heads, capacity, head_dim]`.
+    /// Values of all slots, as the keys.
     ///
     /// # Errors
     /// [`Error::MissingInCache`] before the first append.
@@ -162,7 +210,7 @@ impl LayerCache {
         handle(&self.v, "a cached token")
     }
 
-    /// Transposed keys `[batch, kv_heads, head_dim, capacity]`.
+    /// Transposed keys of all slots, `[batch, kv_heads, head_dim, capacity]` where they have the same room.
     ///
     /// # Errors
     /// [`Error::MissingInCache`] where [`CacheExtras::k_index`] is off or the copy is stored as codes,
@@ -181,7 +229,7 @@ impl LayerCache {
     }
 
     /// Sum of all values of each sequence as they are stored, whatever the window, added one after another:
-    /// `[batch, kv_heads, head_dim]`, f32. All zero where [`CacheExtras::mean_value`] is off.
+    /// `[batch, kv_heads, head_dim]`, f32. All zero before [`CacheExtras::mean_value`] is asked for.
     ///
     /// # Errors
     /// [`Error::MissingInCache`] before the first append.
@@ -192,16 +240,9 @@ impl LayerCache {
     /// Plans an append of `new` tokens behind what is there.
     ///
     /// # Errors
-    /// [`Error::Shape`] for another batch size, [`Error::CacheFull`] past the maximum.
+    /// [`Error::Slot`] for a slot that is not there, [`Error::CacheFull`] past the maximum.
     pub fn plan(&self, new: &NewTokens) -> Result<AppendPlan> {
-        if new.batch() != self.config.batch {
-            return Err(Error::Shape {
-                tensor: "new tokens",
-                axes: "[batch]",
-                found: vec![new.batch()],
-                expected: vec![self.config.batch],
-            });
-        }
+        new.slots().iter().try_for_each(|&slot| self.check_slot(slot))?;
         let plan = AppendPlan::new(new, &self.lens);
         let needed = plan.lens_after().into_iter().max().unwrap_or(0);
         if needed > self.config.max_len {
@@ -210,14 +251,15 @@ impl LayerCache {
         Ok(plan)
     }
 
-    /// Appends the real rows of `k` and `v`, both `[batch, kv_heads, width, head_dim]`, in place.
+    /// Appends the real rows of `k` and `v`, both `[batch, kv_heads, width, head_dim]` with the sequences of the
+    /// plan, in place.
     ///
     /// # Errors
-    /// [`Error::Shape`] for rows that do not fit the plan or the cache, [`Error::CacheFull`] past
-    /// the maximum.
+    /// [`Error::Shape`] for rows that do not fit the plan or the cache, [`Error::MissingInCache`] for a plan
+    /// that does not begin where a sequence ends, [`Error::CacheFull`] past the maximum.
     pub fn append(&mut self, k: Tensor<4>, v: Tensor<4>, plan: &AppendPlan) -> Result<()> {
         let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
-        let expected = [self.config.batch, kv_heads, plan.width(), head_dim];
+        let expected = [plan.as_slice().len(), kv_heads, plan.width(), head_dim];
         for (tensor, rows) in [("k", &k), ("v", &v)] {
             if rows.dims() != expected {
                 return Err(Error::Shape {
@@ -228,15 +270,18 @@ impl LayerCache {
                 });
             }
         }
-        let lens = plan.lens_after();
-        let needed = lens.iter().copied().max().unwrap_or(0);
-        if needed > self.capacity || self.k.is_none() {
-            let roomy = needed.max(1).max(self.capacity + self.capacity / 2).min(self.config.max_len);
-            // Near the limit of the device only what is needed.
-            self.reserve(roomy).or_else(|_| self.reserve(needed.max(1)))?;
+        let mut lens = self.lens.clone();
+        for append in plan.as_slice() {
+            self.check_slot(append.slot)?;
+            if append.at != lens[append.slot] {
+                return Err(Error::MissingInCache { missing: "the tokens that the plan appends behind" });
+            }
+            lens[append.slot] += append.take;
         }
-        let apart = self.extras.mean_value && (Self::completes_block(plan) || self.k_index.is_none());
-        let mean_value = self.extras.mean_value && !apart;
+        self.make_room(|slot| lens[slot])?;
+        let plan = &self.located(plan);
+        let apart = self.kept.mean_value && (Self::completes_block(plan) || self.k_index.is_none());
+        let mean_value = self.kept.mean_value && !apart;
         if apart {
             self.add_values(&v, plan);
         }
@@ -260,6 +305,9 @@ impl LayerCache {
             self.quantized = Some(ops::append_quantized(index, k, plan));
         }
         self.lens = lens;
+        if self.kept.mean_value {
+            plan.as_slice().iter().for_each(|append| self.sums[append.slot].covered = self.lens[append.slot]);
+        }
         Ok(())
     }
 }

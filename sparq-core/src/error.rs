@@ -50,6 +50,14 @@ pub enum Error {
         /// Name of the method.
         method: &'static str,
     },
+    /// A slot that a cache does not have.
+    #[error("there is no slot {slot}: the cache has {slots}, counted from 0")]
+    Slot {
+        /// The slot that was asked for.
+        slot: usize,
+        /// Slots of the cache.
+        slots: usize,
+    },
     /// A decode step asks for something that the cache does not keep.
     #[error("the cache does not hold {missing}")]
     MissingInCache {

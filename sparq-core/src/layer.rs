@@ -1,28 +1,33 @@
-//! Cache and decode method of one layer, together.
+//! Cache and decode methods of one layer, together.
 
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::{
-    cache::{CacheConfig, CacheMark, LayerCache},
+    cache::{CacheConfig, CacheExtras, CacheMark, LayerCache},
     error::{Error, Result},
-    method::{DecodeMethod, Decoded, Method, dense_transfer},
-    ops::{self, AttendParams, MOST_QUERIES},
+    method::{DecodeMethod, Method},
+    ops,
+    sequences::{DecodedBatch, Sequences},
     spans::{AppendPlan, NewTokens},
-    transfer::{Traffic, Transfer},
+    transfer::Traffic,
 };
 
-/// What one attention layer remembers between calls: its cache, its method, its traffic.
+/// What one attention layer remembers between calls: its cache, and for each sequence in it a method and its
+/// traffic.
 #[derive(Debug)]
 pub struct LayerState {
     cache: LayerCache,
-    method: Box<dyn DecodeMethod>,
-    traffic: Traffic,
+    sequences: Sequences,
 }
 
 /// A point that a layer can go back to, as often as wanted: see [`LayerState::go_back`].
 #[derive(Debug)]
-pub struct LayerMark {
-    cache: CacheMark,
+pub struct LayerMark(Vec<SequenceMark>);
+
+/// A point that one sequence can go back to, as often as wanted: see [`LayerState::restore`].
+#[derive(Debug)]
+pub struct SequenceMark {
+    len: usize,
     method: Box<dyn DecodeMethod>,
 }
 
@@ -33,19 +38,22 @@ impl LayerState {
     /// [`crate::Error`] for sizes or hyper-parameters out of range, or a dtype that the device
     /// does not support.
     pub fn new(config: &CacheConfig, method: &Method, device: &Device) -> Result<Self> {
-        Self::with_method(config, method.for_layer(&config.layer.shape)?, device)
+        Self::with_methods(config, |_| method.for_layer(&config.layer.shape), device)
     }
 
-    /// An empty state that runs a method of the caller's own.
+    /// An empty state that runs methods of the caller's own: `method` makes that of each slot.
     ///
     /// # Errors
-    /// As [`LayerState::new`].
-    pub fn with_method(config: &CacheConfig, method: Box<dyn DecodeMethod>, device: &Device) -> Result<Self> {
-        Ok(Self {
-            cache: LayerCache::new(config, method.cache_extras(), device)?,
-            method,
-            traffic: Traffic::default(),
-        })
+    /// Those of `method`, and as [`LayerState::new`].
+    pub fn with_methods(
+        config: &CacheConfig,
+        method: impl FnMut(usize) -> Result<Box<dyn DecodeMethod>>,
+        device: &Device,
+    ) -> Result<Self> {
+        let sequences = Sequences::new((0..config.batch).map(method).collect::<Result<_>>()?);
+        let mut cache = LayerCache::new(config, CacheExtras::default(), device)?;
+        cache.keep(&sequences.extras())?;
+        Ok(Self { cache, sequences })
     }
 
     /// The cache.
@@ -53,9 +61,9 @@ impl LayerState {
         &self.cache
     }
 
-    /// The method, as it is now.
-    pub fn method(&self) -> &dyn DecodeMethod {
-        self.method.as_ref()
+    /// The methods, and what they moved.
+    pub fn sequences(&self) -> &Sequences {
+        &self.sequences
     }
 
     /// Makes room for `len` tokens per sequence, so that decode steps up to there do not grow it.
@@ -66,97 +74,166 @@ impl LayerState {
         self.cache.reserve(len)
     }
 
-    /// Forgets what each sequence holds from position `len` on; the method goes back as well.
+    /// Forgets what each sequence holds from position `len` on; the methods go back as well.
     ///
     /// # Errors
-    /// [`Error::CannotGoBack`] where the method remembers more than the cached tokens; the state is of
-    /// no use then. A [`LayerState::mark`] serves such methods.
+    /// As [`LayerState::truncate_sequence`].
     pub fn truncate(&mut self, len: usize) -> Result<()> {
-        if self.cache.lens().iter().all(|&held| held <= len) {
-            return Ok(());
-        }
-        self.cache.truncate(len)?;
-        self.method.truncate(&self.cache)
+        (0..self.cache.lens().len()).try_for_each(|slot| self.truncate_sequence(slot, len))
     }
 
-    /// Forgets what one sequence holds from position `len` on, all of it for 0; the method goes back as well.
+    /// Forgets what one sequence holds from position `len` on, all of it for 0; its method goes back as well.
     ///
     /// # Errors
-    /// As [`LayerState::truncate`], and [`Error::Shape`] for a sequence that is not there.
-    pub fn truncate_sequence(&mut self, sequence: usize, len: usize) -> Result<()> {
-        if self.cache.lens().get(sequence).is_some_and(|&held| held <= len) {
+    /// [`Error::CannotGoBack`] where the method remembers more than the cached tokens; the sequence is of
+    /// no use then. A mark ([`LayerState::snapshot`]) serves such methods. [`Error::Slot`] for a slot that is not
+    /// there.
+    pub fn truncate_sequence(&mut self, slot: usize, len: usize) -> Result<()> {
+        if self.cache.sequence(slot)?.len() <= len {
             return Ok(());
         }
-        self.cache.truncate_sequence(sequence, len)?;
-        self.method.truncate(&self.cache)
+        self.cache.truncate_sequence(slot, len)?;
+        self.sequences.method_mut(slot)?.truncate(&self.cache.sequence(slot)?)
     }
 
-    /// The point that cache and method are at; `None` where the method cannot be copied. What the cache
-    /// holds is not copied: a mark is good for as long as the tokens before it stay.
-    pub fn mark(&self) -> Option<LayerMark> {
-        Some(LayerMark { cache: self.cache.mark(), method: self.method.fork()? })
+    /// Forgets what one slot holds, its traffic too, and lets others have its memory. Its method stays, and
+    /// begins anew.
+    ///
+    /// # Errors
+    /// As [`LayerState::truncate_sequence`].
+    pub fn release(&mut self, slot: usize) -> Result<()> {
+        self.truncate_sequence(slot, 0)?;
+        self.sequences.reset_traffic_of(slot);
+        self.cache.release(slot)
     }
 
-    /// Goes back to a mark of this layer: cache and method are as they were, to the bit. Traffic counts
+    /// Makes slot `to` hold the first `len` tokens of slot `from` and decode with its method, in the place of
+    /// what it held and how it decoded.
+    ///
+    /// # Errors
+    /// As [`LayerCache::copy`], and [`Error::CannotGoBack`] where the method of `from` cannot be copied, or
+    /// cannot be brought to fewer tokens; nothing is changed then.
+    pub fn copy(&mut self, from: usize, to: usize, len: usize) -> Result<()> {
+        let method = self.sequences.method(from)?;
+        let mut copy = method.fork().ok_or(Error::CannotGoBack { method: method.name() })?;
+        let held = self.cache.sequence(from)?.len();
+        // One that cannot go back by itself says so.
+        if len < held && len > 0 {
+            copy.truncate(&self.cache.sequence(from)?)?;
+        }
+        self.cache.copy(from, to, len)?;
+        if len < held {
+            copy.truncate(&self.cache.sequence(to)?)?;
+        }
+        self.set(to, copy)
+    }
+
+    /// The point that one sequence is at; `None` where its method cannot be copied. What the cache holds is not
+    /// copied: a mark is good for as long as the tokens before it stay.
+    ///
+    /// # Errors
+    /// [`Error::Slot`] for a slot that is not there.
+    pub fn snapshot(&self, slot: usize) -> Result<Option<SequenceMark>> {
+        let len = self.cache.sequence(slot)?.len();
+        Ok(self.sequences.method(slot)?.fork().map(|method| SequenceMark { len, method }))
+    }
+
+    /// Brings one sequence back to a mark of it: cache and method are as they were, to the bit. Traffic counts
     /// on.
     ///
     /// # Errors
-    /// Those of [`LayerCache::rewind`].
-    pub fn go_back(&mut self, mark: &LayerMark) -> Result<()> {
+    /// [`Error::MissingInCache`] where tokens before the mark are gone, and as [`LayerCache::keep`].
+    pub fn restore(&mut self, slot: usize, mark: &SequenceMark) -> Result<()> {
         let method = mark.method.fork().ok_or(Error::CannotGoBack { method: mark.method.name() })?;
-        self.cache.rewind(&mark.cache, method.cache_extras())?;
-        self.method = method;
-        Ok(())
+        if self.cache.sequence(slot)?.len() < mark.len {
+            return Err(Error::MissingInCache { missing: "tokens before the mark" });
+        }
+        self.cache.truncate_sequence(slot, mark.len)?;
+        self.set(slot, method)
     }
 
-    /// Decodes with `method` from now on. The method that ran so far goes on where it is the same and
-    /// differs in sizes. `false`, and nothing is changed, where the cache does not keep what the method
-    /// needs and cannot make it of what it keeps, or where the method had to watch the prefill.
+    /// The point that all sequences are at; `None` where a method cannot be copied.
+    pub fn mark(&self) -> Option<LayerMark> {
+        let marks = (0..self.cache.lens().len()).map(|slot| self.snapshot(slot).ok().flatten());
+        Some(LayerMark(marks.collect::<Option<_>>()?))
+    }
+
+    /// Goes back to a mark of this layer.
     ///
     /// # Errors
-    /// [`crate::Error::InvalidConfig`] for hyper-parameters that do not fit the layer.
+    /// As [`LayerState::restore`].
+    pub fn go_back(&mut self, mark: &LayerMark) -> Result<()> {
+        mark.0.iter().enumerate().try_for_each(|(slot, mark)| self.restore(slot, mark))
+    }
+
+    /// Decodes all sequences with `method` from now on: [`LayerState::set_method_of`] for each of them.
+    ///
+    /// # Errors
+    /// As [`LayerState::set_method_of`].
     pub fn set_method(&mut self, method: &Method) -> Result<bool> {
-        let next = match self.method.resume(method) {
-            Some(next) => next,
-            None if method.watches_prefill() && self.cache.lens().iter().any(|&len| len > 0) => {
+        for slot in 0..self.cache.lens().len() {
+            if !self.set_method_of(slot, method)? {
                 return Ok(false);
             }
-            None => method.for_layer(&self.cache.config().layer.shape)?,
-        };
-        let extras = next.cache_extras();
-        if extras != self.method.cache_extras() && self.cache.rewind(&self.cache.mark(), extras).is_err() {
-            return Ok(false);
         }
         self.cache.drop_copies();
-        self.method = next;
         Ok(true)
     }
 
-    /// Goes back to a mark of this layer's cache, decodes with `method` from there on and counts
-    /// transfers anew; returns the method that ran so far. So methods can be compared on one prefill.
-    ///
-    /// `method` is taken as it is: one that watches the prefill must have watched this one.
+    /// Decodes one sequence with `method` from now on. The method that ran so far goes on where it is the same and
+    /// differs in sizes. `false`, and nothing is changed, where the method had to watch the prefill.
     ///
     /// # Errors
-    /// As [`LayerCache::rewind`]; nothing is changed then.
+    /// [`crate::Error::InvalidConfig`] for hyper-parameters that do not fit the layer, [`Error::Slot`] for a slot
+    /// that is not there, and as [`LayerCache::keep`].
+    pub fn set_method_of(&mut self, slot: usize, method: &Method) -> Result<bool> {
+        let next = match self.sequences.method(slot)?.resume(method) {
+            Some(next) => next,
+            None if method.watches_prefill() && !self.cache.sequence(slot)?.is_empty() => return Ok(false),
+            None => method.for_layer(&self.cache.config().layer.shape)?,
+        };
+        self.set(slot, next)?;
+        Ok(true)
+    }
+
+    /// Gives a slot a method as it is, and keeps in the cache what it needs.
+    fn set(&mut self, slot: usize, method: Box<dyn DecodeMethod>) -> Result<()> {
+        let before = self.sequences.replace(slot, method)?;
+        self.cache.keep(&self.sequences.extras()).or_else(|error| {
+            self.sequences.replace(slot, before)?;
+            self.cache.keep(&self.sequences.extras())?;
+            Err(error)
+        })
+    }
+
+    /// Goes back to a mark of this layer's cache, decodes with `methods`, one for each slot, from there on and
+    /// counts transfers anew; returns the methods that ran so far. So methods can be compared on one prefill.
+    ///
+    /// The methods are taken as they are: one that watches the prefill must have watched this one.
+    ///
+    /// # Errors
+    /// As [`LayerCache::rewind`], and [`Error::Slot`] for another number of methods than slots.
     pub fn restart(
         &mut self,
         mark: &CacheMark,
-        method: Box<dyn DecodeMethod>,
-    ) -> Result<Box<dyn DecodeMethod>> {
-        self.cache.rewind(mark, method.cache_extras())?;
-        self.traffic = Traffic::default();
-        Ok(std::mem::replace(&mut self.method, method))
+        methods: Vec<Box<dyn DecodeMethod>>,
+    ) -> Result<Vec<Box<dyn DecodeMethod>>> {
+        if methods.len() != self.cache.lens().len() {
+            return Err(Error::Slot { slot: methods.len(), slots: self.cache.lens().len() });
+        }
+        let next = Sequences::new(methods);
+        self.cache.rewind(mark, &next.extras())?;
+        Ok(std::mem::replace(&mut self.sequences, next).into_methods())
     }
 
-    /// Transfers of all decode steps so far.
+    /// Transfers of all decode steps so far, of all sequences.
     pub fn traffic(&self) -> Traffic {
-        self.traffic
+        self.sequences.traffic()
     }
 
     /// Begins to count transfers anew.
     pub fn reset_traffic(&mut self) {
-        self.traffic = Traffic::default();
+        (0..self.cache.lens().len()).for_each(|slot| self.sequences.reset_traffic_of(slot));
     }
 
     /// Appends the new tokens and attends to everything before them that the layer's window leaves,
@@ -190,10 +267,10 @@ impl LayerState {
         plan: &AppendPlan,
     ) -> Result<Tensor<4>> {
         let [q, k, v] = [q, k, v].map(|x| x.cast(DType::F32));
-        ops::check_queries(&q, self.cache.config(), plan.width())?;
+        ops::check_queries(&q, self.cache.config().layer.shape, [plan.as_slice().len(), plan.width()])?;
         self.cache.append(k, v, plan)?;
-        self.method.observe_prefill(&q, &self.cache, plan)?;
-        let params = AttendParams::new(plan.clone(), &self.cache.config().layer);
+        self.sequences.observe_prefill(&q, &self.cache, plan)?;
+        let params = self.cache.attend_params_of(plan);
         Ok(ops::prefill(q, self.cache.k()?, self.cache.v()?, params)?.output)
     }
 
@@ -206,12 +283,12 @@ impl LayerState {
     /// [`crate::Error::Shape`] and [`crate::Error::CacheFull`].
     pub fn append(&mut self, q: &Tensor<4>, k: Tensor<4>, v: Tensor<4>, new: &NewTokens) -> Result<()> {
         let plan = self.cache.plan(new)?;
-        ops::check_queries(q, self.cache.config(), plan.width())?;
+        ops::check_queries(q, self.cache.config().layer.shape, [plan.as_slice().len(), plan.width()])?;
         self.cache.append(k, v, &plan)?;
-        self.method.observe_prefill(q, &self.cache, &plan)
+        self.sequences.observe_prefill(q, &self.cache, &plan)
     }
 
-    /// Appends one token per sequence, or as many as `q` has, and attends with the layer's method: each token
+    /// Appends one token per sequence, or as many as `q` has, and attends with the sequences' methods: each token
     /// sees those before it and itself, as in steps of one token each.
     ///
     /// `q: [batch, heads, width, head_dim]`, `k`, `v: [batch, kv_heads, width, head_dim]`; returns
@@ -225,8 +302,8 @@ impl LayerState {
         Ok(self.decode_planned(q, k, v, &plan)?.output)
     }
 
-    /// [`LayerState::decode`] with a plan that is shared between layers, and all that the method
-    /// reports.
+    /// [`LayerState::decode`] with a plan that is shared between layers and names any of the sequences, and all
+    /// that the methods report. Sequences without a new token stay as they are.
     ///
     /// # Errors
     /// As [`LayerState::decode`].
@@ -236,31 +313,20 @@ impl LayerState {
         k: Tensor<4>,
         v: Tensor<4>,
         plan: &AppendPlan,
-    ) -> Result<Decoded> {
+    ) -> Result<DecodedBatch> {
         let [q, k, v] = [q, k, v].map(|x| x.cast(DType::F32));
-        let width = plan.width();
-        ops::check_queries(&q, self.cache.config(), width)?;
-        let longest = plan.lens_after().into_iter().max().unwrap_or(0);
-        // Columns of padding would shift the queries against the last tokens.
-        let whole = plan.as_slice().iter().all(|append| append.take == width);
-        if width == 1 || (width <= MOST_QUERIES && whole && self.method.takes_several(longest)) {
+        ops::check_queries(&q, self.cache.config().layer.shape, [plan.as_slice().len(), plan.width()])?;
+        if self.sequences.take_together(plan, self.cache.config().layer.window) {
             self.cache.append(k, v, plan)?;
-            let mut decoded = self.method.decode(q, &self.cache)?;
-            let mut dense = dense_transfer(&self.cache);
-            for transfer in [&mut decoded.transfer, &mut dense] {
-                transfer.append = transfer.append.times(width);
-            }
-            self.traffic.record(decoded.transfer, dense);
-            return Ok(decoded);
+            return self.sequences.attend(q, &self.cache, plan);
         }
-        let (mut outputs, mut selection, mut transfer) = (vec![], None, Transfer::default());
-        for t in 0..width {
+        let (mut outputs, mut groups) = (vec![], vec![]);
+        for t in 0..plan.width() {
             let [q, k, v] = [&q, &k, &v].map(|x| x.clone().narrow(2, t, 1));
             let decoded = self.decode_planned(q, k, v, &plan.column(t))?;
             outputs.push(decoded.output);
-            selection = decoded.selection;
-            transfer += decoded.transfer;
+            groups.extend(decoded.groups);
         }
-        Ok(Decoded { output: Tensor::cat(outputs, 2), selection, transfer })
+        Ok(DecodedBatch { output: Tensor::cat(outputs, 2), groups })
     }
 }

@@ -69,6 +69,7 @@ pub mod index;
 pub mod layer;
 pub mod method;
 pub mod ops;
+pub mod sequences;
 pub mod spans;
 pub mod transfer;
 pub mod weight;
@@ -76,14 +77,15 @@ pub mod weight;
 /// The release of Burn that this crate is built with: its tensors and devices are those of the public functions.
 pub use burn;
 
-pub use cache::{CacheConfig, LayerCache};
+pub use cache::{CacheConfig, CachedSequence, LayerCache};
 pub use config::{AttentionLayer, AttentionShape, Choice, GroupScores, SparqConfig};
 pub use error::{Error, Result};
 pub use index::IndexDtype;
-pub use layer::{LayerMark, LayerState};
+pub use layer::{LayerMark, LayerState, SequenceMark};
 pub use method::{
-    DecodeMethod, Decoded, DoubleSparsityConfig, H2oConfig, LocalConfig, Method, MethodKind, QuestConfig,
-    Selection, SparqMassConfig, TopkConfig,
+    DecodeMethod, Decoded, DoubleSparsityConfig, H2oConfig, LocalConfig, Method, MethodKind, Operation,
+    PromptChunk, QuestConfig, Selection, SparqMassConfig, TopkConfig,
 };
-pub use spans::{AppendPlan, NewTokens, Span, Spans};
+pub use sequences::{DecodedBatch, DecodedGroup, Sequences};
+pub use spans::{AppendPlan, NewTokens, Place, Span, Spans};
 pub use transfer::{Traffic, Transfer};

@@ -7,6 +7,7 @@ mod h2o;
 mod kind;
 mod local;
 mod mass_meter;
+mod operation;
 mod parts;
 mod quest;
 mod sparq;
@@ -17,7 +18,7 @@ use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cache::{CacheExtras, LayerCache},
+    cache::{CacheExtras, CachedSequence},
     config::{AttentionShape, SparqConfig},
     error::{Error, Result},
     spans::AppendPlan,
@@ -30,6 +31,7 @@ pub use h2o::{H2o, H2oConfig};
 pub use kind::MethodKind;
 pub use local::{Local, LocalConfig};
 pub use mass_meter::{MassMeter, RetainedMass};
+pub use operation::Operation;
 pub use quest::{Quest, QuestConfig};
 pub use sparq::Sparq;
 pub use sparq_mass::{SparqMass, SparqMassConfig};
@@ -38,29 +40,29 @@ pub use topk::{Topk, TopkConfig};
 /// What a sparse method picked in one step.
 #[derive(Debug, Clone)]
 pub struct Selection {
-    /// Positions that were read, in no particular order: `[batch, kv_heads, kept]`. Sequences with
+    /// Positions that were read, in no particular order: `[rows, kv_heads, kept]`. Sequences with
     /// fewer live positions fill up with -1.
     pub positions: Tensor<3, Int>,
-    /// What the method says of each head, `[batch, heads, n]`: first its estimate of the attention mass that
+    /// What the method says of each head, `[rows, heads, n]`: first its estimate of the attention mass that
     /// those positions hold (α), from SparQ the log-sum-exps of [`crate::ops::SparqAttended::masses`] too.
     /// `None` where the method computes none.
     pub masses: Option<Tensor<3>>,
-    /// The weight that each position got, `[batch, heads, kept]` in the order of the positions, 0 for
+    /// The weight that each position got, `[rows, heads, kept]` in the order of the positions, 0 for
     /// fillers; `None` where the method's kernel does not hand them out.
     pub weights: Option<Tensor<3>>,
 }
 
 impl Selection {
-    /// α, `[batch, heads]`, where the method computes it.
+    /// α, `[rows, heads]`, where the method computes it.
     pub fn retained_mass(&self) -> Option<Tensor<2>> {
         self.masses.as_ref().map(|masses| masses.clone().narrow(2, 0, 1).squeeze_dim(2))
     }
 }
 
-/// Result of one decode step in one layer.
+/// Result of one decode step of one sequence in one layer.
 #[derive(Debug, Clone)]
 pub struct Decoded {
-    /// Attention output `[batch, heads, width, head_dim]`, f32.
+    /// Attention output `[1, heads, width, head_dim]`, f32.
     pub output: Tensor<4>,
     /// What was picked for the last query; `None` where the step read everything.
     pub selection: Option<Selection>,
@@ -68,10 +70,11 @@ pub struct Decoded {
     pub transfer: Transfer,
 }
 
-/// A way to attend in decode steps. One value serves one layer and may keep state between steps.
+/// A way to attend in decode steps. One value serves one sequence in one layer and may keep state between
+/// steps.
 ///
-/// A method sees the query and its layer's cache, never the model. The cache already holds the
-/// current token when [`DecodeMethod::decode`] is called.
+/// A method sees the query and its sequence in the layer's cache, never the model nor other sequences. The
+/// cache already holds the current token when [`DecodeMethod::decode`] is called.
 pub trait DecodeMethod: std::fmt::Debug + Send {
     /// Name in reports: `dense`, `sparq`, ….
     fn name(&self) -> &'static str;
@@ -81,27 +84,26 @@ pub trait DecodeMethod: std::fmt::Debug + Send {
         CacheExtras::default()
     }
 
-    /// Called after each chunk of a dense prefill, with the chunk's queries
-    /// `[batch, heads, width, head_dim]`: methods that score tokens by past attention start here.
+    /// Called after each chunk of a dense prefill: methods that score tokens by past attention start here.
     ///
     /// # Errors
     /// Whatever keeps the method from observing the chunk.
-    fn observe_prefill(&mut self, _q: &Tensor<4>, _cache: &LayerCache, _plan: &AppendPlan) -> Result<()> {
+    fn observe_prefill(&mut self, _chunk: &PromptChunk<'_>, _sequence: &CachedSequence<'_>) -> Result<()> {
         Ok(())
     }
 
-    /// Called after the cache was cut back to fewer tokens: the method must be as if the tokens that
+    /// Called after the sequence was cut back to fewer tokens: the method must be as if the tokens that
     /// are gone had never been there. A method that remembers nothing but the cached tokens returns
     /// `Ok`; others are brought back by a copy ([`DecodeMethod::fork`]) alone.
     ///
     /// # Errors
     /// [`Error::CannotGoBack`], unless the method says otherwise.
-    fn truncate(&mut self, _cache: &LayerCache) -> Result<()> {
+    fn truncate(&mut self, _sequence: &CachedSequence<'_>) -> Result<()> {
         Err(Error::CannotGoBack { method: self.name() })
     }
 
-    /// A copy of the method as it is now, to go back to ([`crate::LayerState::mark`]). `None`, unless
-    /// the method says otherwise: it cannot be copied.
+    /// A copy of the method as it is now, to go back to ([`crate::LayerState::mark`]) or for another sequence.
+    /// `None`, unless the method says otherwise: it cannot be copied.
     fn fork(&self) -> Option<Box<dyn DecodeMethod>> {
         None
     }
@@ -113,19 +115,40 @@ pub trait DecodeMethod: std::fmt::Debug + Send {
         None
     }
 
-    /// Whether [`DecodeMethod::decode`] takes several queries per sequence where the longest sequence then
-    /// holds `longest` tokens: it reads everything for each of them. Methods that do not are given one after
-    /// another, each with a cache that ends at its token.
-    fn takes_several(&self, _longest: usize) -> bool {
-        false
+    /// The operation that a step is where `live` positions are, if it is one: sequences that ask for the same
+    /// are decoded together then, and [`DecodeMethod::decode`] is not called.
+    fn operation(&self, _live: usize) -> Option<Operation> {
+        None
     }
 
-    /// Attends with one query per sequence, `q: [batch, heads, 1, head_dim]` in f32; with up to
-    /// [`crate::ops::MOST_QUERIES`] where [`DecodeMethod::takes_several`] says so, those of the last tokens.
+    /// Attends with the query of the last token, `q: [1, heads, 1, head_dim]` in f32.
     ///
     /// # Errors
     /// [`crate::Error`] for shapes that do not fit the cache or parts that it does not keep.
-    fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded>;
+    fn decode(&mut self, q: Tensor<4>, sequence: &CachedSequence<'_>) -> Result<Decoded>;
+}
+
+/// A chunk of a prompt, as a method sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct PromptChunk<'a> {
+    pub(crate) q: &'a Tensor<4>,
+    pub(crate) plan: &'a AppendPlan,
+    pub(crate) row: usize,
+}
+
+impl PromptChunk<'_> {
+    /// Queries of the chunk, `[1, heads, width, head_dim]` in f32.
+    pub fn queries(&self) -> Tensor<4> {
+        match self.plan.as_slice().len() {
+            1 => self.q.clone(),
+            _ => self.q.clone().narrow(0, self.row, 1),
+        }
+    }
+
+    /// Where its tokens went, as those of slot 0.
+    pub fn plan(&self) -> AppendPlan {
+        self.plan.alone(self.row)
+    }
 }
 
 /// Which decode method to run, as plain data: one value makes the method of every layer.

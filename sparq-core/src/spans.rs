@@ -3,14 +3,32 @@
 //! The cache never holds padding: each sequence's tokens lie at positions `0..len`. A left-padded
 //! or ragged batch of new tokens says which of its rows are real ([`NewTokens`]); with the lengths
 //! of the cache that becomes an [`AppendPlan`], which travels as data into the kernels.
+//!
+//! A batch holds any of the sequences of a cache, in any order. Each has a slot there, and [`Append`] and
+//! [`Span`] name it; where its memory lies within the tensors of the cache is its [`Place`].
 
 use std::{ops::Range, sync::Arc};
 
 use crate::error::{Error, Result};
 
+/// Where the memory of a sequence lies within the tensors of a cache.
+///
+/// These hold `kv_heads · head_dim` elements per position, those of a sequence together: its keys
+/// `[kv_heads, capacity, head_dim]` begin at element `first · kv_heads · head_dim`, and so do its
+/// transposed keys `[kv_heads, head_dim, capacity]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Positions in the tensors before it.
+    pub first: usize,
+    /// Positions that it holds.
+    pub capacity: usize,
+}
+
 /// Live positions `start..end` of one sequence in the cache's position axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
+    /// The sequence's slot.
+    pub slot: usize,
     /// First live position; above 0 under a sliding window.
     pub start: usize,
     /// One past the last live position.
@@ -34,10 +52,16 @@ impl Span {
 pub struct Spans(Arc<[Span]>);
 
 impl Spans {
-    /// Spans `0..len`, of which only the last `window` positions stay live where one is given.
+    /// Spans `0..len` of the slots in order, of which only the last `window` positions stay live where one is
+    /// given.
     pub fn from_lens(lens: &[usize], window: Option<usize>) -> Self {
-        let span = |&end: &usize| Span { start: window.map_or(0, |window| end.saturating_sub(window)), end };
-        Self(lens.iter().map(span).collect())
+        Self::of(lens.iter().copied().enumerate(), window)
+    }
+
+    /// The same for slots and their lengths.
+    pub(crate) fn of(lens: impl Iterator<Item = (usize, usize)>, window: Option<usize>) -> Self {
+        let start = |end: usize| window.map_or(0, |window| end.saturating_sub(window));
+        Self(lens.map(|(slot, end)| Span { slot, start: start(end), end }).collect())
     }
 
     /// The spans, one per sequence.
@@ -58,21 +82,22 @@ impl Spans {
     /// True when every position below [`Spans::max_end`] is live in every sequence.
     pub fn is_full(&self) -> bool {
         let end = self.max_end();
-        self.0.iter().all(|span| *span == Span { start: 0, end })
+        self.0.iter().all(|span| span.start == 0 && span.end == end)
     }
 }
 
-/// A batch of new tokens `[batch, width]` and which columns of each row are real.
+/// A batch of new tokens `[batch, width]`, the slot of each row, and which of its columns are real.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTokens {
     width: usize,
+    slots: Vec<usize>,
     valid: Vec<Range<usize>>,
 }
 
 impl NewTokens {
     /// Every token is real.
     pub fn all(batch: usize, width: usize) -> Self {
-        Self { width, valid: vec![0..width; batch] }
+        Self { width, slots: (0..batch).collect(), valid: vec![0..width; batch] }
     }
 
     /// The first `padding[b]` tokens of sequence `b` are padding.
@@ -93,7 +118,7 @@ impl NewTokens {
 
     fn new(width: usize, valid: Vec<Range<usize>>) -> Result<Self> {
         match valid.iter().find(|range| range.start > range.end || range.end > width) {
-            None => Ok(Self { width, valid }),
+            None => Ok(Self { width, slots: (0..valid.len()).collect(), valid }),
             Some(range) => Err(Error::InvalidConfig {
                 field: "new tokens",
                 value: format!("{range:?}"),
@@ -102,9 +127,31 @@ impl NewTokens {
         }
     }
 
+    /// The same tokens for other sequences: row `b` belongs to slot `slots[b]`. Without this, rows belong to
+    /// the slots in order.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for another number of slots than rows, or a slot twice.
+    pub fn in_slots(self, slots: &[usize]) -> Result<Self> {
+        let is_twice = |(i, slot): (usize, &usize)| slots[..i].contains(slot);
+        if slots.len() != self.valid.len() || slots.iter().enumerate().any(is_twice) {
+            return Err(Error::InvalidConfig {
+                field: "slots",
+                value: format!("{slots:?}"),
+                reason: format!("each of the {} rows must have a slot of its own", self.valid.len()),
+            });
+        }
+        Ok(Self { slots: slots.to_vec(), ..self })
+    }
+
     /// Number of sequences.
     pub fn batch(&self) -> usize {
         self.valid.len()
+    }
+
+    /// The slot of each sequence.
+    pub fn slots(&self) -> &[usize] {
+        &self.slots
     }
 
     /// Number of columns, padding included.
@@ -125,13 +172,15 @@ impl NewTokens {
             let end = range.end.clamp(start, last) - start;
             begin..end
         };
-        Self { width, valid: self.valid.iter().map(clip).collect() }
+        Self { width, slots: self.slots.clone(), valid: self.valid.iter().map(clip).collect() }
     }
 }
 
 /// Where the real rows of one sequence go: rows `skip..skip + take` to positions `at..at + take`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Append {
+    /// The sequence's slot.
+    pub slot: usize,
     /// Rows of padding before the first real one.
     pub skip: usize,
     /// Number of real rows.
@@ -145,19 +194,71 @@ pub struct Append {
 pub struct AppendPlan {
     width: usize,
     appends: Arc<[Append]>,
+    /// Of each append; the slots lie one after another with the same capacity where there are none.
+    places: Option<Arc<[Place]>>,
 }
 
 impl AppendPlan {
-    /// Places `new` behind the `lens[b]` tokens that each sequence holds.
+    /// Places `new` behind the `lens[slot]` tokens that each slot holds; a slot without a length is empty.
     pub fn new(new: &NewTokens, lens: &[usize]) -> Self {
-        let place =
-            |(range, &at): (&Range<usize>, &usize)| Append { skip: range.start, take: range.len(), at };
-        Self { width: new.width, appends: new.valid.iter().zip(lens).map(place).collect() }
+        let place = |(range, &slot): (&Range<usize>, &usize)| Append {
+            slot,
+            skip: range.start,
+            take: range.len(),
+            at: lens.get(slot).copied().unwrap_or(0),
+        };
+        Self::of(new.width, new.valid.iter().zip(&new.slots).map(place))
     }
 
     /// Rows of `width` columns that are placed as told.
     pub(crate) fn of(width: usize, appends: impl Iterator<Item = Append>) -> Self {
-        Self { width, appends: appends.collect() }
+        Self { width, appends: appends.collect(), places: None }
+    }
+
+    /// Slot `slot` without new tokens.
+    pub(crate) fn of_slot(slot: usize) -> Self {
+        Self::of(0, std::iter::once(Append { slot, skip: 0, take: 0, at: 0 }))
+    }
+
+    /// The same appends in memory where slot `s` lies at `places[s]`, for tensors of any layout.
+    pub(crate) fn located(&self, places: &[Place]) -> Self {
+        let of_slot = |append: &Append| places.get(append.slot).copied().unwrap_or_default();
+        Self { places: Some(self.appends.iter().map(of_slot).collect()), ..self.clone() }
+    }
+
+    /// The same where appends are changed, in their order.
+    fn with(&self, width: usize, change: impl Fn(&Append) -> Append) -> Self {
+        Self { width, appends: self.appends.iter().map(change).collect(), places: self.places.clone() }
+    }
+
+    /// Where the memory of sequence `b` lies, in tensors of `capacity` positions per slot if nothing else is
+    /// said.
+    pub(crate) fn place(&self, b: usize, capacity: usize) -> Place {
+        match &self.places {
+            Some(places) => places[b],
+            None => Place { first: self.appends[b].slot * capacity, capacity },
+        }
+    }
+
+    /// Whether the sequences are those of a tensor `[batch, kv_heads, capacity, head_dim]`, in its order.
+    pub(crate) fn is_rectangle(&self, batch: usize) -> bool {
+        self.places.is_none()
+            && self.appends.len() == batch
+            && self.appends.iter().enumerate().all(|(b, append)| append.slot == b)
+    }
+
+    /// Sequences `rows` alone, in this order.
+    pub(crate) fn rows(&self, rows: &[usize]) -> Self {
+        Self {
+            width: self.width,
+            appends: rows.iter().map(|&b| self.appends[b]).collect(),
+            places: self.places.as_ref().map(|places| rows.iter().map(|&b| places[b]).collect()),
+        }
+    }
+
+    /// Sequence `b` alone, as that of slot 0 in tensors of its own.
+    pub(crate) fn alone(&self, b: usize) -> Self {
+        Self::of(self.width, std::iter::once(Append { slot: 0, ..self.appends[b] }))
     }
 
     /// The appends, one per sequence.
@@ -175,9 +276,10 @@ impl AppendPlan {
         let place = |append: &Append| {
             let real = t >= append.skip && t < append.skip + append.take;
             let before = t.saturating_sub(append.skip).min(append.take);
-            Append { skip: usize::from(!real), take: usize::from(real), at: append.at + before }
+            let (skip, take) = (usize::from(!real), usize::from(real));
+            Append { slot: append.slot, skip, take, at: append.at + before }
         };
-        Self { width: 1, appends: self.appends.iter().map(place).collect() }
+        self.with(1, place)
     }
 
     /// The rows that go to the positions `range`, in their columns.
@@ -185,15 +287,17 @@ impl AppendPlan {
         let part = |append: &Append| {
             let end = append.at.saturating_add(append.take).min(range.end);
             let at = append.at.max(range.start).min(end.max(append.at));
-            Append { skip: append.skip + (at - append.at), take: end.saturating_sub(at), at }
+            let (skip, take) = (append.skip + (at - append.at), end.saturating_sub(at));
+            Append { slot: append.slot, skip, take, at }
         };
-        Self { width: self.width, appends: self.appends.iter().map(part).collect() }
+        self.with(self.width, part)
     }
 
     /// The one append that all sequences share, if they do: then whole-batch ops apply.
     pub fn uniform(&self) -> Option<Append> {
         let first = *self.appends.first()?;
-        self.appends.iter().all(|append| *append == first).then_some(first)
+        let is_same = |append: &Append| Append { slot: first.slot, ..*append } == first;
+        self.appends.iter().all(is_same).then_some(first)
     }
 
     /// Lengths of the sequences after the append; the largest number where a sum is beyond it.
@@ -209,7 +313,13 @@ impl AppendPlan {
             true => 0,
             false => append.at + t - append.skip + 1,
         };
-        Span { start: window.map_or(0, |window| end.saturating_sub(window)), end }
+        Span { slot: append.slot, start: window.map_or(0, |window| end.saturating_sub(window)), end }
+    }
+
+    /// Positions that the last real column of each sequence sees.
+    pub(crate) fn spans(&self, window: Option<usize>) -> Spans {
+        let end = |append: &Append| (append.slot, append.at.saturating_add(append.take));
+        Spans::of(self.appends.iter().map(end), window)
     }
 
     /// Rotary position of each column `[batch, width]`, row-major. Padding gets position 0.
@@ -269,8 +379,27 @@ mod tests {
     #[test]
     fn a_window_moves_the_start() {
         let spans = Spans::from_lens(&[3, 9], Some(4));
-        assert_eq!(spans.as_slice(), [Span { start: 0, end: 3 }, Span { start: 5, end: 9 }]);
+        assert_eq!(
+            spans.as_slice(),
+            [Span { slot: 0, start: 0, end: 3 }, Span { slot: 1, start: 5, end: 9 }]
+        );
         assert_eq!((spans.max_end(), spans.max_len(), spans.is_full()), (9, 4, false));
+    }
+
+    #[test]
+    fn a_batch_holds_any_slots_in_any_order() {
+        let new = NewTokens::ragged(2, &[2, 1]).unwrap().in_slots(&[3, 1]).unwrap();
+        let plan = AppendPlan::new(&new, &[10, 11, 12, 13]);
+        assert_eq!((plan.lens_after(), plan.is_rectangle(2)), (vec![15, 12], false));
+        assert_eq!(plan.place(0, 64), Place { first: 192, capacity: 64 });
+        let places = [(0, 5), (5, 20), (25, 20), (45, 40)].map(|(first, capacity)| Place { first, capacity });
+        let located = plan.located(&places);
+        assert_eq!([located.place(0, 64), located.column(0).place(1, 64)], [places[3], places[1]]);
+        let alone = located.rows(&[1]).alone(0);
+        assert!(alone.is_rectangle(1) && alone.as_slice()[0].at == 11);
+        for slots in [&[0][..], &[1, 1]] {
+            assert!(NewTokens::all(2, 1).in_slots(slots).is_err());
+        }
     }
 
     #[test]

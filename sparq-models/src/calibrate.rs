@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{DType, Tensor};
 use sparq_core::{
-    AppendPlan, DecodeMethod, Decoded, LayerCache, Method,
+    CachedSequence, DecodeMethod, Decoded, Method, PromptChunk,
     method::{ChannelStatistics, Dense},
 };
 
@@ -40,7 +40,7 @@ pub fn label_channels(
     let total = windows.len();
     for (index, ids) in windows.enumerate() {
         let config = StateConfig { batch: 1, max_len: ids.len(), dtype };
-        let mut state = ModelState::with_methods(model, &config, |layer, _| {
+        let mut state = ModelState::with_methods(model, &config, |layer, _, _| {
             Ok(Box::new(Watch { statistics: statistics[layer].clone() }))
         })?;
         state.expect(ids.len());
@@ -82,14 +82,13 @@ impl DecodeMethod for Watch {
 
     fn observe_prefill(
         &mut self,
-        q: &Tensor<4>,
-        cache: &LayerCache,
-        plan: &AppendPlan,
+        chunk: &PromptChunk<'_>,
+        sequence: &CachedSequence<'_>,
     ) -> sparq_core::Result<()> {
-        self.statistics.lock().unwrap_or_else(PoisonError::into_inner).observe(q, cache, plan)
+        self.statistics.lock().unwrap_or_else(PoisonError::into_inner).observe(chunk, sequence)
     }
 
-    fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> sparq_core::Result<Decoded> {
-        Dense.decode(q, cache)
+    fn decode(&mut self, q: Tensor<4>, sequence: &CachedSequence<'_>) -> sparq_core::Result<Decoded> {
+        Dense.decode(q, sequence)
     }
 }

@@ -34,54 +34,42 @@ pub struct ModelState {
 pub struct StateMark(Vec<LayerMark>);
 
 impl ModelState {
-    /// An empty state for `model`, decoding with `method` in every layer.
-    ///
-    /// # Errors
-    /// [`crate::Error::Core`] for hyper-parameters that do not fit the model.
-    pub fn new(model: &dyn CausalModel, config: &StateConfig, method: &Method) -> Result<Self> {
-        Self::per_layer(model, config, |_| Ok(method.clone()))
-    }
-
-    /// An empty state for `model`, decoding each layer with the method that `method` gives it.
-    ///
-    /// # Errors
-    /// Those of `method`, and [`crate::Error::Core`] for hyper-parameters that do not fit the model.
-    pub fn per_layer(
-        model: &dyn CausalModel,
-        config: &StateConfig,
-        method: impl Fn(&AttentionLayer) -> Result<Method>,
-    ) -> Result<Self> {
-        Self::with_methods(model, config, |_, layer| Ok(method(layer)?.for_layer(&layer.shape)?))
-    }
-
     /// An empty state for `model`, decoding with one method for each layer, as
     /// [`crate::attention::AttentionPlan::methods`] gives them.
     ///
     /// # Errors
     /// [`crate::Error::ProfileLayers`] for another number of methods than layers,
     /// [`crate::Error::Core`] for hyper-parameters that do not fit the model.
-    pub fn of_methods(model: &dyn CausalModel, config: &StateConfig, methods: &[Method]) -> Result<Self> {
+    pub fn new(model: &dyn CausalModel, config: &StateConfig, methods: &[Method]) -> Result<Self> {
         let layers = model.attention_layers().len();
         if methods.len() != layers {
             return Err(crate::Error::ProfileLayers { profile: methods.len(), model: layers });
         }
-        Self::with_methods(model, config, |index, layer| Ok(methods[index].for_layer(&layer.shape)?))
+        Self::with_methods(model, config, |index, _, layer| Ok(methods[index].for_layer(&layer.shape)?))
     }
 
-    /// An empty state for `model`, decoding each layer with a method of the caller's own, made from the
-    /// layer's index and shape.
+    /// An empty state for `model`, decoding with `method` in every layer.
+    ///
+    /// # Errors
+    /// [`crate::Error::Core`] for hyper-parameters that do not fit the model.
+    pub fn uniform(model: &dyn CausalModel, config: &StateConfig, method: &Method) -> Result<Self> {
+        Self::with_methods(model, config, |_, _, layer| Ok(method.for_layer(&layer.shape)?))
+    }
+
+    /// An empty state for `model`, decoding with methods of the caller's own, each made from the layer's index, the
+    /// slot of the sequence and the layer's shape.
     ///
     /// # Errors
     /// Those of `method`, and [`crate::Error::Core`] for hyper-parameters that do not fit the model.
     pub fn with_methods(
         model: &dyn CausalModel,
         config: &StateConfig,
-        mut method: impl FnMut(usize, &AttentionLayer) -> Result<Box<dyn DecodeMethod>>,
+        mut method: impl FnMut(usize, usize, &AttentionLayer) -> sparq_core::Result<Box<dyn DecodeMethod>>,
     ) -> Result<Self> {
         let StateConfig { batch, max_len, dtype } = *config;
         let state = |(index, layer): (usize, AttentionLayer)| {
             let config = CacheConfig { layer, batch, max_len, dtype };
-            Ok(LayerState::with_method(&config, method(index, &layer)?, model.device())?)
+            Ok(LayerState::with_methods(&config, |slot| method(index, slot, &layer), model.device())?)
         };
         let layers: Result<_> = model.attention_layers().into_iter().enumerate().map(state).collect();
         Ok(Self { layers: layers?, max_len, text_len: 0, earlier: Traffic::default() })
@@ -129,7 +117,7 @@ impl ModelState {
     /// Forgets everything, whatever the methods; transfers so far still count.
     ///
     /// # Errors
-    /// As [`ModelState::of_methods`].
+    /// As [`ModelState::new`].
     pub fn begin_again(&mut self, model: &dyn CausalModel, methods: &[Method]) -> Result<()> {
         self.earlier = self.traffic();
         for (layer, method) in self.layers.iter_mut().zip(methods) {

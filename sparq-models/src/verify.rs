@@ -151,7 +151,7 @@ fn method(name: &str, shape: &AttentionShape) -> Option<Method> {
 /// Logits of positions P − 1 … P + N − 1 in one pass.
 fn uncached(model: &dyn CausalModel, dtype: DType, reference: &Reference) -> Result<Vec<f32>> {
     let len = reference.ids.len();
-    let mut state = ModelState::new(model, &StateConfig { batch: 1, max_len: len, dtype }, &Method::Dense)?;
+    let mut state = ModelState::uniform(model, &StateConfig { batch: 1, max_len: len, dtype }, &Method::Dense)?;
     let logits = forward::prefill_logits(model, &reference.ids, &NewTokens::all(1, len), &mut state)?;
     let first = reference.prefill - 1;
     forward::read(logits.narrow(0, first, len - first))
@@ -167,13 +167,13 @@ fn cached(
 ) -> Result<(Vec<f32>, usize)> {
     let (prompt, rest) = reference.ids.split_at(reference.prefill);
     let config = StateConfig { batch: 1, max_len: reference.ids.len(), dtype };
-    let mut state = ModelState::new(model, &config, method)?;
+    let mut state = ModelState::uniform(model, &config, method)?;
     let ties = Arc::new(AtomicUsize::new(0));
     if let Method::Sparq(sparq) = method {
         for layer in state.layers_mut() {
             let cache = *layer.cache().config();
-            let settling = TiesAsPytorch::new(*sparq, cache.layer.shape, &ties)?;
-            *layer = LayerState::with_method(&cache, Box::new(settling), model.device())?;
+            let settling = |_| Ok(Box::new(TiesAsPytorch::new(*sparq, cache.layer.shape, &ties)?) as _);
+            *layer = LayerState::with_methods(&cache, settling, model.device())?;
         }
     }
     forward::prefill(model, prompt, &mut state)?;

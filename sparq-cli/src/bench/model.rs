@@ -252,7 +252,7 @@ impl Bench<'_> {
     fn state(&self, depth: usize, max_len: usize, attention: &AttentionPlan) -> anyhow::Result<ModelState> {
         let config = StateConfig { batch: 1, max_len, dtype: self.dtype };
         let methods = attention.methods(&self.model.attention_layers(), max_len)?;
-        let mut state = ModelState::of_methods(self.model.as_ref(), &config, &methods)?;
+        let mut state = ModelState::new(self.model.as_ref(), &config, &methods)?;
         state.reserve(max_len)?;
         state.expect(max_len);
         match self.args.random_cache {

@@ -1,13 +1,20 @@
-//! The memory of a cache: how it grows, what it takes, what a step writes.
+//! The memory of a cache: how much each slot has, where it lies, how it grows.
+//!
+//! Slots of equal size lie in tensors `[batch, kv_heads, capacity, head_dim]`. Where they differ, they lie one
+//! after another in tensors of one row, `[1, kv_heads, positions, head_dim]` by name: see [`Place`].
 
-use burn::tensor::{DType, Tensor};
+use burn::{
+    backend::Dispatch,
+    tensor::{DType, Tensor},
+};
 
 use super::{BLOCK, LayerCache};
 use crate::{
     config::AttentionShape,
     error::{Error, Result},
     index::{self, QuantizedIndex},
-    transfer::Part,
+    ops::oracle::Part,
+    spans::{AppendPlan, NewTokens, Place},
 };
 
 impl LayerCache {
@@ -17,132 +24,268 @@ impl LayerCache {
     /// [`Error::CacheFull`] past the maximum, [`Error::TooLarge`] where the device holds no tensor of
     /// that size.
     pub fn reserve(&mut self, len: usize) -> Result<()> {
-        if len > self.config.max_len {
-            return Err(Error::CacheFull { needed: len, max: self.config.max_len });
+        self.make_room(|_| len)
+    }
+
+    /// Makes room for `len` tokens in one slot.
+    ///
+    /// # Errors
+    /// As [`LayerCache::reserve`], and [`Error::Slot`] for a slot that is not there.
+    pub fn reserve_slot(&mut self, slot: usize, len: usize) -> Result<()> {
+        self.check_slot(slot)?;
+        self.make_room(|other| if other == slot { len } else { 0 })
+    }
+
+    /// Positions that fit into a slot without growing; in all of them where `None`.
+    pub fn capacity(&self) -> usize {
+        self.places.iter().map(|place| place.capacity).min().unwrap_or(0)
+    }
+
+    /// Makes room for `needed(slot)` positions in each slot.
+    pub(super) fn make_room(&mut self, needed: impl Fn(usize) -> usize) -> Result<()> {
+        let needs: Vec<usize> = (0..self.config.batch).map(needed).collect();
+        let longest = needs.iter().copied().max().unwrap_or(0);
+        if longest > self.config.max_len {
+            return Err(Error::CacheFull { needed: longest, max: self.config.max_len });
         }
-        if len > self.capacity {
-            let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
-            let shape = |capacity| [self.config.batch, kv_heads, capacity, head_dim];
-            self.limits.check("the key cache", &shape(len), self.config.dtype)?;
-            // Whole blocks where the device takes them.
-            let blocks = len.checked_next_multiple_of(BLOCK).unwrap_or(len).min(self.config.max_len);
-            let fits = self.limits.check("the key cache", &shape(blocks), self.config.dtype).is_ok();
-            self.grow(if fits { blocks } else { len });
+        if self.k.is_some() && needs.iter().zip(&self.places).all(|(need, place)| *need <= place.capacity) {
+            return Ok(());
         }
-        Ok(())
+        // Near the limit of the device only what is needed.
+        let max_len = self.config.max_len;
+        let roomy = |need: usize, held: usize| need.max(held + held / 2).min(max_len).next_multiple_of(BLOCK);
+        let (wanted, least) = (self.capacities(&needs, roomy), self.capacities(&needs, |need, _| need));
+        self.lay_out(wanted).or_else(|_| self.lay_out(least))
+    }
+
+    /// The room of each slot where those that need more than they have get `grown(need, held)`.
+    fn capacities(&self, needs: &[usize], grown: impl Fn(usize, usize) -> usize) -> Vec<usize> {
+        let of_slot = |(slot, &need): (usize, &usize)| match self.places[slot].capacity {
+            held if need > held => grown(need, held),
+            // What an empty slot had goes back.
+            _ if need == 0 && self.lens[slot] == 0 => 0,
+            held => held,
+        };
+        needs.iter().enumerate().map(of_slot).collect()
+    }
+
+    /// Gives the memory of empty slots back, where that is worth moving the others.
+    pub(super) fn give_back(&mut self) -> Result<()> {
+        let held: usize = self.places.iter().map(|place| place.capacity).sum();
+        let capacities: Vec<usize> =
+            self.places.iter().zip(&self.lens).map(|(place, len)| if *len == 0 { 0 } else { place.capacity }).collect();
+        match capacities.iter().sum::<usize>() {
+            0 => {
+                (self.k, self.v, self.k_index, self.quantized) = (None, None, None, None);
+                self.places.fill(Place::default());
+                Ok(())
+            }
+            used if 2 * used <= held => self.lay_out(capacities),
+            _ => Ok(()),
+        }
     }
 
     /// Bytes held on the device.
     pub fn bytes(&self) -> usize {
         let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
-        let rows = self.config.batch * kv_heads * head_dim;
-        let index = match (self.extras.k_index, self.extras.index.bits()) {
-            (false, _) => 0,
-            (true, None) => rows * self.capacity * self.config.dtype.size(),
-            (true, Some(bits)) => {
-                let capacity = self.capacity.next_multiple_of(index::BLOCK);
-                rows * (capacity * bits / 8 + capacity / index::BLOCK * DType::F32.size())
-            }
-        };
-        2 * rows * self.capacity * self.config.dtype.size() + index
-    }
-
-    /// What appending one token to every sequence writes: `k`, `v` and the copies kept.
-    pub(crate) fn append_part(&self) -> Part {
-        let (elements, size) = (self.vector_elements(), self.config.dtype.size());
-        let rows = Part::new(2 * elements, size);
-        match self.extras.k_index {
-            true => rows + self.index_part(elements),
-            false => rows,
-        }
-    }
-
-    /// `elements` components of the transposed keys, scales included.
-    pub(crate) fn index_part(&self, elements: usize) -> Part {
-        let mut part = Part::new(elements, 1);
-        part.bytes = self.extras.index.bytes(elements, self.config.dtype) as u64;
-        part
-    }
-
-    /// What keeping the sum of values up to date reads and writes per token.
-    pub(crate) fn mean_value_part(&self) -> Part {
-        match self.extras.mean_value {
-            true => Part::new(2 * self.vector_elements(), DType::F32.size()),
-            false => Part::default(),
-        }
-    }
-
-    /// Elements of one vector per sequence and KV head.
-    fn vector_elements(&self) -> usize {
-        self.config.batch * self.config.layer.shape.kv_heads * self.config.layer.shape.head_dim
-    }
-
-    fn keeps_plain_index(&self) -> bool {
-        self.extras.k_index && self.extras.index.bits().is_none()
-    }
-
-    fn grow(&mut self, capacity: usize) {
-        self.drop_copies();
-        let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
-        let batch = self.config.batch;
-        let options = (&self.device, self.config.dtype);
-        let used = self.lens.iter().copied().max().unwrap_or(0);
-        let rows = |old: Option<Tensor<4>>| {
-            let new = Tensor::zeros([batch, kv_heads, capacity, head_dim], options);
-            match old {
-                Some(old) if used > 0 => {
-                    let live = [0..batch, 0..kv_heads, 0..used, 0..head_dim];
-                    new.slice_assign(live.clone(), old.slice(live))
-                }
-                _ => new,
-            }
-        };
-        self.k = Some(rows(self.k.take()));
-        self.v = Some(rows(self.v.take()));
-        if self.keeps_plain_index() {
-            let new = Tensor::zeros([batch, kv_heads, head_dim, capacity], options);
-            self.k_index = Some(match self.k_index.take() {
-                Some(old) if used > 0 => {
-                    let live = [0..batch, 0..kv_heads, 0..head_dim, 0..used];
-                    new.slice_assign(live.clone(), old.slice(live))
-                }
-                _ => new,
+        let (vector, size) = (kv_heads * head_dim, self.config.dtype.size());
+        let of_slot = |place: &Place| {
+            let plain = if self.kept.plain { vector * place.capacity * size } else { 0 };
+            let capacity = place.capacity.next_multiple_of(index::BLOCK);
+            let codes = self.kept.codes.map_or(0, |bits| {
+                vector * (capacity * bits / 8 + capacity / index::BLOCK * DType::F32.size())
             });
+            2 * vector * place.capacity * size + plain + codes
+        };
+        self.places.iter().map(of_slot).sum()
+    }
+
+    /// Whether all slots have the same room, so that the tensors have an axis of slots.
+    fn is_rectangle(&self) -> bool {
+        self.places.iter().enumerate().all(|(slot, place)| {
+            place.capacity == self.places[0].capacity && place.first == slot * place.capacity
+        })
+    }
+
+    /// `plan` with the places of its slots, where they have to be said.
+    pub(super) fn located(&self, plan: &AppendPlan) -> AppendPlan {
+        match self.is_rectangle() {
+            true => plan.clone(),
+            false => plan.located(&self.places),
         }
-        if let Some(bits) = self.extras.index.bits().filter(|_| self.extras.k_index) {
-            self.grow_quantized(capacity, used, bits);
+    }
+
+    /// A plan that names a slot alone, for its place.
+    fn plan_of(&self, slot: usize) -> AppendPlan {
+        self.located(&AppendPlan::of_slot(slot))
+    }
+
+    /// The rows of one slot, `[1, kv_heads, capacity, size]`.
+    pub(super) fn rows_of(&self, x: Tensor<4>, slot: usize) -> Tensor<4> {
+        match self.config.batch {
+            1 => x,
+            _ => {
+                let x = x.into_dispatch();
+                let part = Part::of_rows(&x, &self.plan_of(slot), 0);
+                Tensor::from_dispatch(part.get::<Dispatch>(x))
+            }
         }
-        self.grow_sums(capacity);
-        self.capacity = capacity;
+    }
+
+    /// The columns of one slot, `[1, kv_heads, size, capacity]`.
+    pub(super) fn columns_of(&self, x: Tensor<4>, slot: usize) -> Tensor<4> {
+        match self.config.batch {
+            1 => x,
+            _ => {
+                let x = x.into_dispatch();
+                let part = Part::of_columns(&x, &self.plan_of(slot), 0);
+                Tensor::from_dispatch(part.get::<Dispatch>(x))
+            }
+        }
+    }
+
+    /// The codes of one slot.
+    pub(super) fn codes_of(&self, codes: QuantizedIndex, slot: usize) -> QuantizedIndex {
+        if self.config.batch == 1 {
+            return codes;
+        }
+        let [_, _, _, blocks] = codes.scales.dims();
+        let (words, scales) = (codes.words.into_dispatch(), codes.scales.into_dispatch());
+        let plan = self.plan_of(slot);
+        let in_words = Part::of_codes(&words, blocks, &plan, 0);
+        let in_scales = Part::of_codes(&scales, blocks, &plan, 0);
+        QuantizedIndex {
+            words: Tensor::from_dispatch(in_words.get_int::<Dispatch>(words)),
+            scales: Tensor::from_dispatch(in_scales.get::<Dispatch>(scales)),
+        }
+    }
+
+    /// Moves what is there into memory of these sizes.
+    fn lay_out(&mut self, mut capacities: Vec<usize>) -> Result<()> {
+        let largest = capacities.iter().copied().max().unwrap_or(0).max(1);
+        let total: usize = capacities.iter().sum();
+        // Slots of about the same size are made alike: most operations are simpler then.
+        let is_rectangle = capacities.len() == 1 || total == 0 || 4 * largest * capacities.len() <= 5 * total;
+        match is_rectangle {
+            true => capacities.fill(largest.min(self.config.max_len)),
+            false => capacities.iter_mut().for_each(|capacity| *capacity = capacity.next_multiple_of(BLOCK)),
+        }
+        let total = capacities.iter().sum();
+        let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
+        let (batch, capacity) = if is_rectangle { (capacities.len(), capacities[0]) } else { (1, total) };
+        self.limits.check("the key cache", &[batch, kv_heads, capacity, head_dim], self.config.dtype)?;
+        self.drop_copies();
+        let mut first = 0;
+        let place = |capacity: usize| {
+            let place = Place { first, capacity };
+            first += capacity;
+            place
+        };
+        let places: Vec<Place> = capacities.into_iter().map(place).collect();
+        let rows = [batch, kv_heads, capacity, head_dim];
+        let k = self.moved(self.k.clone(), rows, &places, Axis::Rows);
+        self.k = None;
+        let v = self.moved(self.v.clone(), rows, &places, Axis::Rows);
+        self.v = None;
+        if self.kept.plain {
+            let columns = [batch, kv_heads, head_dim, capacity];
+            self.k_index = Some(self.moved(self.k_index.clone(), columns, &places, Axis::Columns));
+        }
+        (self.k, self.v, self.places) = (Some(k), Some(v), places);
+        self.make_sums();
+        match self.kept.codes {
+            Some(bits) => self.make_codes(bits),
+            None => Ok(()),
+        }
+    }
+
+    /// New memory of `shape` with what the slots hold in `old`.
+    fn moved(&self, old: Option<Tensor<4>>, shape: [usize; 4], places: &[Place], axis: Axis) -> Tensor<4> {
+        let new = Tensor::zeros(shape, (&self.device, self.config.dtype));
+        let Some(old) = old else { return new };
+        let [batch, kv_heads, ..] = shape;
+        let live = |batch, len| match axis {
+            Axis::Rows => [0..batch, 0..kv_heads, 0..len, 0..shape[3]],
+            Axis::Columns => [0..batch, 0..kv_heads, 0..shape[2], 0..len],
+        };
+        let used = self.lens.iter().copied().max().unwrap_or(0);
+        if used == 0 {
+            return new;
+        }
+        if batch == places.len() && self.is_rectangle() {
+            let live = live(batch, used);
+            return new.slice_assign(live.clone(), old.slice(live));
+        }
+        let mut new = new.into_dispatch();
+        for (slot, &len) in self.lens.iter().enumerate().filter(|(_, len)| **len > 0) {
+            let (plan, old) = (AppendPlan::of_slot(slot).located(places), old.clone());
+            let (part, of_slot) = match axis {
+                Axis::Rows => (Part::of_rows(&new, &plan, 0), self.rows_of(old, slot)),
+                Axis::Columns => (Part::of_columns(&new, &plan, 0), self.columns_of(old, slot)),
+            };
+            let empty = Tensor::zeros(part.shape(), (&self.device, self.config.dtype));
+            let filled = empty.slice_assign(live(1, len), of_slot.slice(live(1, len)));
+            new = part.set::<Dispatch>(new, filled.into_dispatch());
+        }
+        Tensor::from_dispatch(new)
+    }
+
+    /// Makes the transposed keys of all slots from their keys.
+    pub(super) fn make_columns(&mut self) {
+        // Before the first append they grow with the keys.
+        let Some(k) = self.k.clone() else { return };
+        let [batch, kv_heads, capacity, head_dim] = k.dims();
+        let columns = Tensor::zeros([batch, kv_heads, head_dim, capacity], (&self.device, self.config.dtype));
+        if self.is_rectangle() {
+            let all = columns.dims().map(|size| 0..size);
+            self.k_index = Some(columns.slice_assign(all, k.swap_dims(2, 3)));
+            return;
+        }
+        let mut columns = columns.into_dispatch();
+        for slot in (0..self.config.batch).filter(|&slot| self.places[slot].capacity > 0) {
+            let of_slot = self.rows_of(k.clone(), slot).swap_dims(2, 3);
+            let part = Part::of_columns(&columns, &self.plan_of(slot), 0);
+            columns = part.set::<Dispatch>(columns, of_slot.into_dispatch());
+        }
+        self.k_index = Some(Tensor::from_dispatch(columns));
+    }
+
+    /// Makes the codes of all slots from their keys: codes are a function of these alone.
+    pub(super) fn make_codes(&mut self, bits: usize) -> Result<()> {
+        let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
+        let Some(k) = self.k.clone() else { return Ok(()) };
+        let [batch, _, capacity, _] = k.dims();
+        let blocks = capacity.div_ceil(index::BLOCK);
+        let words = [batch, kv_heads, head_dim, blocks * (index::BLOCK * bits / 32)];
+        let codes = QuantizedIndex {
+            words: Tensor::zeros(words, (&self.device, DType::I32)),
+            scales: Tensor::zeros([batch, kv_heads, head_dim, blocks], (&self.device, DType::F32)),
+        };
+        let width = self.lens.iter().copied().max().unwrap_or(0);
+        let plan = AppendPlan::new(&NewTokens::ragged(width, &self.lens)?, &vec![0; self.config.batch]);
+        self.quantized = Some(match width {
+            0 => codes,
+            _ => crate::ops::append_quantized(codes, k, &self.located(&plan)),
+        });
+        Ok(())
     }
 
     /// Gives copies of the keys back that nobody asks for any more.
     pub(crate) fn drop_copies(&mut self) {
-        if !self.keeps_plain_index() {
+        if !self.kept.plain {
             self.k_index = None;
         }
-        if !self.extras.k_index || self.extras.index.bits().is_none() {
+        if self.kept.codes.is_none() {
             self.quantized = None;
         }
     }
+}
 
-    pub(super) fn grow_quantized(&mut self, capacity: usize, used: usize, bits: usize) {
-        let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
-        let batch = self.config.batch;
-        let blocks = capacity.div_ceil(index::BLOCK);
-        let words_per_block = index::BLOCK * bits / 32;
-        let words = [batch, kv_heads, head_dim, blocks * words_per_block];
-        let mut new = QuantizedIndex {
-            words: Tensor::zeros(words, (&self.device, DType::I32)),
-            scales: Tensor::zeros([batch, kv_heads, head_dim, blocks], (&self.device, DType::F32)),
-        };
-        if let Some(old) = self.quantized.take().filter(|_| used > 0) {
-            let blocks = used.div_ceil(index::BLOCK);
-            let live = |len| [0..batch, 0..kv_heads, 0..head_dim, 0..len];
-            let words = live(blocks * words_per_block);
-            new.words = new.words.slice_assign(words.clone(), old.words.slice(words));
-            new.scales = new.scales.slice_assign(live(blocks), old.scales.slice(live(blocks)));
-        }
-        self.quantized = Some(new);
-    }
+/// Which axis counts positions.
+#[derive(Debug, Clone, Copy)]
+enum Axis {
+    /// The third.
+    Rows,
+    /// The fourth.
+    Columns,
 }

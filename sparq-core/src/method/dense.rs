@@ -2,12 +2,10 @@
 
 use burn::tensor::Tensor;
 
-use super::{DecodeMethod, Decoded, MethodKind};
+use super::{DecodeMethod, Decoded, MethodKind, Operation};
 use crate::{
-    cache::LayerCache,
+    cache::CachedSequence,
     error::Result,
-    ops,
-    spans::Span,
     transfer::{Part, Transfer},
 };
 
@@ -20,7 +18,7 @@ impl DecodeMethod for Dense {
         MethodKind::Dense.name()
     }
 
-    fn truncate(&mut self, _cache: &LayerCache) -> Result<()> {
+    fn truncate(&mut self, _sequence: &CachedSequence<'_>) -> Result<()> {
         Ok(()) // it remembers nothing
     }
 
@@ -28,37 +26,25 @@ impl DecodeMethod for Dense {
         Some(Box::new(*self))
     }
 
-    fn takes_several(&self, _longest: usize) -> bool {
-        true
+    fn operation(&self, _live: usize) -> Option<Operation> {
+        Some(Operation::Dense)
     }
 
-    fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
-        let [_, _, width, _] = q.dims();
-        ops::check_queries(&q, cache.config(), width)?;
-        let attended = ops::decode_dense(q, cache.k()?, cache.v()?, cache.attend_params(width))?;
-        Ok(Decoded {
-            output: attended.output,
-            selection: None,
-            transfer: Transfer {
-                append: cache.append_part(),
-                mean_value: cache.mean_value_part(),
-                ..dense_transfer(cache)
-            },
-        })
+    fn decode(&mut self, q: Tensor<4>, sequence: &CachedSequence<'_>) -> Result<Decoded> {
+        Operation::Dense.decode(q, sequence)
     }
 }
 
-/// What dense attention moves in one step over this cache: all live keys and values read, one of
+/// What dense attention moves in one step over this sequence: all live keys and values read, one of
 /// each written.
-pub fn dense_transfer(cache: &LayerCache) -> Transfer {
-    let config = cache.config();
-    let size = config.dtype.size();
-    let vector = config.layer.shape.kv_heads * config.layer.shape.head_dim;
-    let live: usize = cache.spans().as_slice().iter().map(Span::len).sum();
+pub fn dense_transfer(sequence: &CachedSequence<'_>) -> Transfer {
+    let (size, shape) = (sequence.element_size(), sequence.layer().shape);
+    let vector = shape.kv_heads * shape.head_dim;
+    let live = sequence.spans().max_len();
     Transfer {
         k: Part::new(live * vector, size),
         v: Part::new(live * vector, size),
-        append: Part::new(2 * config.batch * vector, size),
+        append: Part::new(2 * vector, size),
         ..Transfer::default()
     }
 }

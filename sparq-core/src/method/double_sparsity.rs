@@ -3,13 +3,14 @@
 use burn::tensor::{DType, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeMethod, Decoded, Dense, Method, MethodKind, Selection, check, parts};
+use super::{DecodeMethod, Decoded, Dense, Method, MethodKind, Selection, check, PromptChunk, parts};
 use crate::{
-    cache::{CacheExtras, LayerCache},
+    cache::{CacheExtras, CachedSequence},
     config::AttentionShape,
     error::{Error, Result},
+    index::IndexDtype,
     ops,
-    spans::AppendPlan,
+    spans::Append,
     transfer::Transfer,
 };
 
@@ -70,39 +71,33 @@ impl DoubleSparsityConfig {
 /// tokens and over the query heads of a KV head: the authors' first calibration rule.
 #[derive(Debug, Clone, Default)]
 pub struct ChannelStatistics {
-    /// `[batch, kv_heads, head_dim]`, f32.
+    /// `[1, kv_heads, head_dim]`, f32.
     sum: Option<Tensor<3>>,
 }
 
 impl ChannelStatistics {
-    /// Adds the tokens of a prefill: `q: [batch, heads, width, head_dim]` and a cache that already
-    /// holds their keys.
+    /// Adds the tokens of a chunk of a prompt, whose keys the sequence holds already.
     ///
     /// # Errors
     /// [`Error::MissingInCache`] where it holds none.
-    pub fn observe(&mut self, q: &Tensor<4>, cache: &LayerCache, plan: &AppendPlan) -> Result<()> {
-        let AttentionShape { kv_heads, head_dim, .. } = cache.config().layer.shape;
-        let group = cache.config().layer.shape.group();
-        let k = cache.k()?;
-        let of_sequence = |(b, append): (usize, &crate::spans::Append)| {
-            let size = [1, kv_heads, append.take, head_dim];
-            if append.take == 0 {
-                return Tensor::zeros([1, kv_heads, head_dim], (&k.device(), DType::F32));
-            }
-            let k = k.clone().narrow(0, b, 1).narrow(2, append.at, append.take).cast(DType::F32);
-            let q = q.clone().narrow(0, b, 1).narrow(2, append.skip, append.take);
-            let q = q.reshape([kv_heads, group, append.take, head_dim]).abs().sum_dim(1).reshape(size);
-            (q * k.abs()).sum_dim(2).squeeze_dim(2)
-        };
-        let sums = Tensor::cat(plan.as_slice().iter().enumerate().map(of_sequence).collect(), 0);
-        self.sum = Some(match self.sum.take() {
-            Some(sum) => sum + sums,
-            None => sums,
-        });
+    pub fn observe(&mut self, chunk: &PromptChunk<'_>, sequence: &CachedSequence<'_>) -> Result<()> {
+        let AttentionShape { kv_heads, head_dim, .. } = sequence.layer().shape;
+        let group = sequence.layer().shape.group();
+        for Append { skip, take, at, .. } in chunk.plan().as_slice().iter().copied().filter(|append| append.take > 0)
+        {
+            let k = sequence.k()?.narrow(2, at, take).cast(DType::F32);
+            let q = chunk.queries().narrow(2, skip, take).reshape([kv_heads, group, take, head_dim]);
+            let q = q.abs().sum_dim(1).reshape([1, kv_heads, take, head_dim]);
+            let added = (q * k.abs()).sum_dim(2).squeeze_dim(2);
+            self.sum = Some(match self.sum.take() {
+                Some(sum) => sum + added,
+                None => added,
+            });
+        }
         Ok(())
     }
 
-    /// The components of each KV head over the whole batch, most important first: what
+    /// The components of each KV head, most important first: what
     /// [`DoubleSparsityConfig::channels`] takes. Empty where nothing was observed.
     ///
     /// # Errors
@@ -121,7 +116,7 @@ impl ChannelStatistics {
         Ok(sums.chunks(head_dim).map(order).collect())
     }
 
-    /// The `rank` most important components of each sequence and KV head, `[batch, kv_heads, rank]`.
+    /// The `rank` most important components of each KV head, `[1, kv_heads, rank]`.
     fn best(&self, rank: usize) -> Result<Option<Tensor<3, Int>>> {
         self.sum.clone().map(|sum| parts::top(sum, rank)).transpose()
     }
@@ -133,7 +128,7 @@ impl ChannelStatistics {
 pub struct DoubleSparsity {
     config: DoubleSparsityConfig,
     statistics: ChannelStatistics,
-    /// `[batch, kv_heads, rank]`; `None` until they are needed.
+    /// `[1, kv_heads, rank]`; `None` until they are needed.
     channels: Option<Tensor<3, Int>>,
 }
 
@@ -146,7 +141,7 @@ impl DoubleSparsity {
     }
 
     /// The channels in use: those of the configuration, else of the prompt.
-    fn channels(&mut self, cache: &LayerCache) -> Result<Tensor<3, Int>> {
+    fn channels(&mut self, sequence: &CachedSequence<'_>) -> Result<Tensor<3, Int>> {
         if let Some(channels) = &self.channels {
             return Ok(channels.clone());
         }
@@ -158,18 +153,17 @@ impl DoubleSparsity {
             let lists = self.config.channels.iter();
             let values: Vec<i64> = lists.flat_map(|list| list[..rank].iter().map(|&c| c as i64)).collect();
             let kv_heads = self.config.channels.len();
-            let shared = parts::ints(values, [1, kv_heads, rank], &cache.k()?.device());
-            shared.expand([cache.config().batch, kv_heads, rank])
+            parts::ints(values, [1, kv_heads, rank], &sequence.k()?.device())
         };
         self.channels = Some(channels.clone());
         Ok(channels)
     }
 
-    fn transfer(&self, cache: &LayerCache) -> Transfer {
-        let spans = cache.spans();
+    fn transfer(&self, sequence: &CachedSequence<'_>) -> Transfer {
+        let spans = sequence.spans();
         let kept = parts::kept(&spans, self.config.top_k);
-        let scored = parts::live(&spans) * cache.config().layer.shape.kv_heads * self.config.rank;
-        Transfer { k_index: cache.index_part(scored), ..parts::rows_transfer(cache, kept, kept) }
+        let scored = parts::live(&spans) * sequence.layer().shape.kv_heads * self.config.rank;
+        Transfer { k_index: sequence.index_part(scored, IndexDtype::Cache), ..parts::rows_transfer(sequence, kept, kept) }
     }
 }
 
@@ -182,9 +176,9 @@ impl DecodeMethod for DoubleSparsity {
         CacheExtras { k_index: true, ..CacheExtras::default() }
     }
 
-    fn observe_prefill(&mut self, q: &Tensor<4>, cache: &LayerCache, plan: &AppendPlan) -> Result<()> {
+    fn observe_prefill(&mut self, chunk: &PromptChunk<'_>, sequence: &CachedSequence<'_>) -> Result<()> {
         if self.config.channels.is_empty() {
-            self.statistics.observe(q, cache, plan)?;
+            self.statistics.observe(chunk, sequence)?;
             self.channels = None;
         }
         Ok(())
@@ -200,10 +194,10 @@ impl DecodeMethod for DoubleSparsity {
         }
     }
 
-    fn truncate(&mut self, cache: &LayerCache) -> Result<()> {
+    fn truncate(&mut self, sequence: &CachedSequence<'_>) -> Result<()> {
         // What each token added to the statistics is not recorded.
         if self.config.channels.is_empty() {
-            if cache.lens().iter().any(|&len| len > 0) {
+            if !sequence.is_empty() {
                 return Err(Error::CannotGoBack { method: self.name() });
             }
             self.statistics = ChannelStatistics::default();
@@ -216,27 +210,27 @@ impl DecodeMethod for DoubleSparsity {
         self.resume(&Method::DoubleSparsity(self.config.clone()))
     }
 
-    fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
-        let spans = cache.spans();
+    fn decode(&mut self, q: Tensor<4>, sequence: &CachedSequence<'_>) -> Result<Decoded> {
+        let spans = sequence.spans();
         if spans.max_len() <= self.config.top_k {
-            return Dense.decode(q, cache);
+            return Dense.decode(q, sequence);
         }
-        ops::check_queries(&q, cache.config(), 1)?;
-        let shape = cache.config().layer.shape;
-        let channels = self.channels(cache)?;
+        ops::check_queries(&q, sequence.layer().shape, [1, 1])?;
+        let shape = sequence.layer().shape;
+        let channels = self.channels(sequence)?;
         let [batch, kv_heads, rank] = channels.dims();
         let q = parts::grouped(q, &shape);
         let wide = channels.clone().unsqueeze_dim::<4>(2).expand([batch, kv_heads, shape.group(), rank]);
-        let labels = parts::index_rows(cache, &channels)?; // [batch, kv_heads, rank, len]
+        let labels = parts::index_rows(sequence, &channels)?; // [batch, kv_heads, rank, len]
         let scores = q.clone().gather(3, wide).matmul(labels);
         let scores = parts::mask_dead(scores, &spans);
         let every = scores.clone();
         let scores = parts::sum_group(scores);
         let scores = parts::force_last(scores, &spans, self.config.local_window);
-        let attended = parts::attend(q, cache, parts::top(scores, self.config.top_k)?)?;
+        let attended = parts::attend(q, sequence, parts::top(scores, self.config.top_k)?)?;
         Ok(Decoded {
             output: parts::unless_overflowed(attended.output, every),
-            transfer: self.transfer(cache),
+            transfer: self.transfer(sequence),
             selection: Some(Selection {
                 positions: attended.positions,
                 masses: None,

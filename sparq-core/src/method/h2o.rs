@@ -3,9 +3,9 @@
 use burn::tensor::{DType, Int, Tensor, activation::softmax};
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeMethod, Decoded, Method, MethodKind, Selection, check, parts};
+use super::{DecodeMethod, Decoded, Method, MethodKind, Selection, check, PromptChunk, parts};
 use crate::{
-    cache::LayerCache,
+    cache::CachedSequence,
     error::{Error, Result},
     ops,
     spans::AppendPlan,
@@ -86,12 +86,12 @@ impl H2o {
     }
 
     /// The living after evictions: recent tokens and those with the highest scores.
-    fn evict(&self, living: Living, cache: &LayerCache) -> Result<Living> {
+    fn evict(&self, living: Living, sequence: &CachedSequence<'_>) -> Result<Living> {
         let H2oConfig { top_k, local_window } = self.config;
         if living.len() <= top_k {
             return Ok(living);
         }
-        let spans = cache.spans();
+        let spans = sequence.spans();
         let positions = parts::live_only(living.positions, &spans);
         let recent =
             parts::per_sequence(&spans, |span| span.end as i64 - local_window as i64, &positions.device());
@@ -102,10 +102,10 @@ impl H2o {
         Ok(Living { positions: positions.gather(2, kept.clone()), scores: living.scores.gather(2, kept) })
     }
 
-    fn transfer(&self, cache: &LayerCache) -> Transfer {
-        let kept = parts::kept(&cache.spans(), self.config.top_k);
-        let scores = 2 * kept * cache.config().layer.shape.kv_heads;
-        Transfer { state: Part::new(scores, DType::F32.size()), ..parts::rows_transfer(cache, kept, kept) }
+    fn transfer(&self, sequence: &CachedSequence<'_>) -> Transfer {
+        let kept = parts::kept(&sequence.spans(), self.config.top_k);
+        let scores = 2 * kept * sequence.layer().shape.kv_heads;
+        Transfer { state: Part::new(scores, DType::F32.size()), ..parts::rows_transfer(sequence, kept, kept) }
     }
 }
 
@@ -114,8 +114,9 @@ impl DecodeMethod for H2o {
         MethodKind::H2o.name()
     }
 
-    fn observe_prefill(&mut self, q: &Tensor<4>, cache: &LayerCache, plan: &AppendPlan) -> Result<()> {
-        let weights = received_weights(q, cache, plan)?; // [batch, kv_heads, len]
+    fn observe_prefill(&mut self, chunk: &PromptChunk<'_>, sequence: &CachedSequence<'_>) -> Result<()> {
+        let plan = chunk.plan();
+        let weights = received_weights(&chunk.queries(), sequence, &plan)?; // [1, kv_heads, len]
         let device = weights.device();
         let gather = |positions: &Tensor<3, Int>| {
             let filler = positions.clone().lower_elem(0);
@@ -148,10 +149,10 @@ impl DecodeMethod for H2o {
         }
     }
 
-    fn truncate(&mut self, cache: &LayerCache) -> Result<()> {
+    fn truncate(&mut self, sequence: &CachedSequence<'_>) -> Result<()> {
         // What later queries added to the scores of the tokens that remain is in them, and tokens that
         // they evicted are gone: neither is recorded.
-        if cache.lens().iter().any(|&len| len > 0) {
+        if !sequence.is_empty() {
             return Err(Error::CannotGoBack { method: self.name() });
         }
         self.living = None;
@@ -162,23 +163,23 @@ impl DecodeMethod for H2o {
         self.resume(&Method::H2o(self.config))
     }
 
-    fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
-        ops::check_queries(&q, cache.config(), 1)?;
-        let shape = cache.config().layer.shape;
-        let (batch, device, spans) = (cache.config().batch, q.device(), cache.spans());
-        let current = parts::per_sequence(&spans, |span| span.end as i64 - 1, &device);
-        let current = current.expand([batch, shape.kv_heads, 1]);
-        self.admit(current, Tensor::zeros([batch, shape.kv_heads, 1], (&device, DType::F32)));
+    fn decode(&mut self, q: Tensor<4>, sequence: &CachedSequence<'_>) -> Result<Decoded> {
+        ops::check_queries(&q, sequence.layer().shape, [1, 1])?;
+        let shape = sequence.layer().shape;
+        let device = q.device();
+        let current = parts::per_sequence(&sequence.spans(), |span| span.end as i64 - 1, &device);
+        let current = current.expand([1, shape.kv_heads, 1]);
+        self.admit(current, Tensor::zeros([1, shape.kv_heads, 1], (&device, DType::F32)));
         let living = match self.living.take() {
-            Some(living) => self.evict(living, cache)?,
+            Some(living) => self.evict(living, sequence)?,
             None => return Err(Error::MissingInCache { missing: "a cached token" }),
         };
-        let attended = parts::attend(parts::grouped(q, &shape), cache, living.positions)?;
+        let attended = parts::attend(parts::grouped(q, &shape), sequence, living.positions)?;
         let added = attended.weights.clone().mean_dim(2).squeeze_dim(2);
         self.living = Some(Living { positions: attended.positions.clone(), scores: living.scores + added });
         Ok(Decoded {
             output: attended.output,
-            transfer: self.transfer(cache),
+            transfer: self.transfer(sequence),
             selection: Some(Selection {
                 positions: attended.positions,
                 masses: None,
@@ -190,23 +191,23 @@ impl DecodeMethod for H2o {
 
 /// The weight that each cached position gets from the real queries of a chunk, summed over them and
 /// averaged over the group: `[batch, kv_heads, len]`.
-fn received_weights(q: &Tensor<4>, cache: &LayerCache, plan: &AppendPlan) -> Result<Tensor<3>> {
-    let shape = cache.config().layer.shape;
+fn received_weights(q: &Tensor<4>, sequence: &CachedSequence<'_>, plan: &AppendPlan) -> Result<Tensor<3>> {
+    let shape = sequence.layer().shape;
     let [batch, heads, width, head_dim] = q.dims();
     let (kv_heads, group) = (shape.kv_heads, shape.group());
     let len = plan.lens_after().into_iter().max().unwrap_or(0).max(1);
     let device = q.device();
-    let keys = cache.k()?.narrow(2, 0, len).cast(DType::F32).swap_dims(2, 3);
+    let keys = sequence.k()?.narrow(2, 0, len).cast(DType::F32).swap_dims(2, 3);
     let chunk = (CHUNK_WEIGHTS / (batch * heads * len)).clamp(1, width);
     let mut sum = Tensor::zeros([batch, kv_heads, len], (&device, DType::F32));
     for first in (0..width).step_by(chunk) {
         let count = chunk.min(width - first);
         let queries = q.clone().narrow(2, first, count);
-        let queries = parts::scaled(queries.reshape([batch, kv_heads, group * count, head_dim]), cache);
-        let logits = parts::soft_cap(queries.matmul(keys.clone()), cache.config().layer.softcap);
+        let queries = parts::scaled(queries.reshape([batch, kv_heads, group * count, head_dim]), sequence);
+        let logits = parts::soft_cap(queries.matmul(keys.clone()), sequence.layer().softcap);
         let hidden: Vec<bool> = (0..batch)
             .flat_map(|b| (first..first + count).map(move |t| (b, t)))
-            .map(|(b, t)| plan.visible(b, t, cache.config().layer.window))
+            .map(|(b, t)| plan.visible(b, t, sequence.layer().window))
             .flat_map(|span| (0..len).map(move |s| s < span.start || s >= span.end))
             .collect();
         let shape = [batch, kv_heads, group, count, len];

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DecodeMethod, Decoded, Dense, MethodKind, Selection, check, parts};
 use crate::{
-    cache::LayerCache,
+    cache::CachedSequence,
     error::Result,
     ops,
     spans::{Span, Spans},
@@ -71,7 +71,7 @@ impl DecodeMethod for Local {
         MethodKind::Local.name()
     }
 
-    fn truncate(&mut self, _cache: &LayerCache) -> Result<()> {
+    fn truncate(&mut self, _sequence: &CachedSequence<'_>) -> Result<()> {
         Ok(()) // it remembers nothing
     }
 
@@ -79,19 +79,19 @@ impl DecodeMethod for Local {
         Some(Box::new(*self))
     }
 
-    fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
-        let spans = cache.spans();
+    fn decode(&mut self, q: Tensor<4>, sequence: &CachedSequence<'_>) -> Result<Decoded> {
+        let spans = sequence.spans();
         if spans.max_len() <= self.config.top_k {
-            return Dense.decode(q, cache);
+            return Dense.decode(q, sequence);
         }
-        ops::check_queries(&q, cache.config(), 1)?;
-        let shape = cache.config().layer.shape;
+        ops::check_queries(&q, sequence.layer().shape, [1, 1])?;
+        let shape = sequence.layer().shape;
         let positions = self.positions(&spans, shape.kv_heads, &q.device());
-        let attended = parts::attend(parts::grouped(q, &shape), cache, positions)?;
+        let attended = parts::attend(parts::grouped(q, &shape), sequence, positions)?;
         let kept = parts::kept(&spans, self.config.top_k);
         Ok(Decoded {
             output: attended.output,
-            transfer: parts::rows_transfer(cache, kept, kept),
+            transfer: parts::rows_transfer(sequence, kept, kept),
             selection: Some(Selection {
                 positions: attended.positions,
                 masses: None,

@@ -4,11 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Tensor, activation::softmax};
 
-use super::{DecodeMethod, Decoded, Method, parts};
+use super::{DecodeMethod, Decoded, Method, PromptChunk, parts};
 use crate::{
-    cache::{CacheExtras, LayerCache},
+    cache::{CacheExtras, CachedSequence},
     error::Result,
-    spans::AppendPlan,
 };
 
 /// Runs another method and measures, at each step that leaves positions out, the exact attention mass
@@ -93,12 +92,12 @@ impl DecodeMethod for MassMeter {
         self.inner.cache_extras()
     }
 
-    fn observe_prefill(&mut self, q: &Tensor<4>, cache: &LayerCache, plan: &AppendPlan) -> Result<()> {
-        self.inner.observe_prefill(q, cache, plan)
+    fn observe_prefill(&mut self, chunk: &PromptChunk<'_>, sequence: &CachedSequence<'_>) -> Result<()> {
+        self.inner.observe_prefill(chunk, sequence)
     }
 
-    fn truncate(&mut self, cache: &LayerCache) -> Result<()> {
-        self.inner.truncate(cache)
+    fn truncate(&mut self, sequence: &CachedSequence<'_>) -> Result<()> {
+        self.inner.truncate(sequence)
     }
 
     fn fork(&self) -> Option<Box<dyn DecodeMethod>> {
@@ -109,13 +108,13 @@ impl DecodeMethod for MassMeter {
         Some(self.around(self.inner.resume(method)?))
     }
 
-    fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
-        let decoded = self.inner.decode(q.clone(), cache)?;
+    fn decode(&mut self, q: Tensor<4>, sequence: &CachedSequence<'_>) -> Result<Decoded> {
+        let decoded = self.inner.decode(q.clone(), sequence)?;
         let mass = match &decoded.selection {
             None => None,
             Some(selection) => {
-                let q = parts::grouped(q, &cache.config().layer.shape);
-                let weights = parts::at(softmax(parts::exact_logits(q, cache)?, 3), &selection.positions);
+                let q = parts::grouped(q, &sequence.layer().shape);
+                let weights = parts::at(softmax(parts::exact_logits(q, sequence)?, 3), &selection.positions);
                 let filler = selection.positions.clone().lower_elem(0).unsqueeze_dim::<4>(2);
                 let kept = weights.clone().mask_fill(filler.expand(weights.dims()), 0.0);
                 Some(parts::by_head(kept.sum_dim(3)).squeeze_dim(2))

@@ -5,7 +5,7 @@
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation::softmax};
 
 use crate::{
-    cache::LayerCache,
+    cache::CachedSequence,
     config::AttentionShape,
     device::{Kind, kind},
     error::{Error, Result},
@@ -43,33 +43,33 @@ pub(super) fn by_head(x: Tensor<4>) -> Tensor<3> {
 
 /// `scale · q · kᵀ` of grouped queries with all keys up to the last live one, capped; positions that are
 /// not live are masked: `[batch, kv_heads, g, len]`.
-pub(super) fn exact_logits(q: Tensor<4>, cache: &LayerCache) -> Result<Tensor<4>> {
-    let spans = cache.spans();
-    let k = cache.k()?.narrow(2, 0, spans.max_end()).cast(DType::F32);
-    let logits = soft_cap(scaled(q, cache).matmul(k.swap_dims(2, 3)), cache.config().layer.softcap);
+pub(super) fn exact_logits(q: Tensor<4>, sequence: &CachedSequence<'_>) -> Result<Tensor<4>> {
+    let spans = sequence.spans();
+    let k = sequence.k()?.narrow(2, 0, spans.max_end()).cast(DType::F32);
+    let logits = soft_cap(scaled(q, sequence).matmul(k.swap_dims(2, 3)), sequence.layer().softcap);
     Ok(mask_dead(overflow_to_nan(logits), &spans))
 }
 
 /// Exact attention of grouped queries over `positions: [batch, kv_heads, kept]`, renormalised over
 /// them. Fillers and positions that are not live get no weight, and no row is read for them.
-pub(super) fn attend(q: Tensor<4>, cache: &LayerCache, positions: Tensor<3, Int>) -> Result<Attended> {
+pub(super) fn attend(q: Tensor<4>, sequence: &CachedSequence<'_>, positions: Tensor<3, Int>) -> Result<Attended> {
     let [batch, kv_heads, group, head_dim] = q.dims();
     let [_, _, kept] = positions.dims();
-    let positions = live_only(positions, &cache.spans());
-    let k = rows(cache.k()?, &positions, &cache.spans());
-    let logits = soft_cap(scaled(q, cache).matmul(k.swap_dims(2, 3)), cache.config().layer.softcap);
+    let positions = live_only(positions, &sequence.spans());
+    let k = rows(sequence.k()?, &positions, &sequence.spans());
+    let logits = soft_cap(scaled(q, sequence).matmul(k.swap_dims(2, 3)), sequence.layer().softcap);
     let logits = overflow_to_nan(logits);
     let dead = positions.clone().lower_elem(0).unsqueeze_dim::<4>(2).expand([batch, kv_heads, group, kept]);
     let weights = softmax(logits.mask_fill(dead, MASKED), 3);
-    let v = rows(cache.v()?, &positions, &cache.spans());
+    let v = rows(sequence.v()?, &positions, &sequence.spans());
     let output = weights.clone().matmul(v).reshape([batch, kv_heads * group, 1, head_dim]);
     Ok(Attended { output, weights, positions })
 }
 
 /// `weights · V` over `positions`, not renormalised: `[batch, heads, 1, head_dim]`.
-pub(super) fn weigh(weights: Tensor<4>, cache: &LayerCache, positions: &Tensor<3, Int>) -> Result<Tensor<4>> {
+pub(super) fn weigh(weights: Tensor<4>, sequence: &CachedSequence<'_>, positions: &Tensor<3, Int>) -> Result<Tensor<4>> {
     let [batch, kv_heads, group, _] = weights.dims();
-    let v = rows(cache.v()?, positions, &cache.spans());
+    let v = rows(sequence.v()?, positions, &sequence.spans());
     let [_, _, _, head_dim] = v.dims();
     Ok(weights.matmul(v).reshape([batch, kv_heads * group, 1, head_dim]))
 }
@@ -169,8 +169,8 @@ pub(super) fn mark(
 }
 
 /// Queries times the layer's scale.
-pub(super) fn scaled(q: Tensor<4>, cache: &LayerCache) -> Tensor<4> {
-    q.mul_scalar(cache.config().layer.scale())
+pub(super) fn scaled(q: Tensor<4>, sequence: &CachedSequence<'_>) -> Tensor<4> {
+    q.mul_scalar(sequence.layer().scale())
 }
 
 /// `cap · tanh(x / cap)`, where there is a cap.
@@ -217,17 +217,15 @@ pub(super) fn rows(x: Tensor<4>, positions: &Tensor<3, Int>, spans: &Spans) -> T
     picked.reshape([batch, kv_heads, kept, width]).cast(DType::F32)
 }
 
-/// Transfers of a step that reads `keys` and `values` whole rows in all sequences together, per KV
-/// head, and writes the new token.
-pub(super) fn rows_transfer(cache: &LayerCache, keys: usize, values: usize) -> Transfer {
-    let config = cache.config();
-    let size = config.dtype.size();
-    let vector = config.layer.shape.kv_heads * config.layer.shape.head_dim;
+/// Transfers of a step that reads `keys` and `values` whole rows per KV head, and writes the new token.
+pub(super) fn rows_transfer(sequence: &CachedSequence<'_>, keys: usize, values: usize) -> Transfer {
+    let (size, shape) = (sequence.element_size(), sequence.layer().shape);
+    let vector = shape.kv_heads * shape.head_dim;
     Transfer {
         k: Part::new(keys * vector, size),
         v: Part::new(values * vector, size),
-        append: cache.append_part(),
-        mean_value: cache.mean_value_part(),
+        append: sequence.append_part(),
+        mean_value: sequence.mean_value_part(),
         ..Transfer::default()
     }
 }
@@ -244,16 +242,16 @@ pub(super) fn kept(spans: &Spans, top_k: usize) -> usize {
 
 /// Rows of the transposed keys named by `components: [batch, kv_heads, n]`, up to the last live
 /// position, in f32: `[batch, kv_heads, n, len]`.
-pub(super) fn index_rows(cache: &LayerCache, components: &Tensor<3, Int>) -> Result<Tensor<4>> {
-    let index = cache.k_index()?;
+pub(super) fn index_rows(sequence: &CachedSequence<'_>, components: &Tensor<3, Int>) -> Result<Tensor<4>> {
+    let index = sequence.k_index()?;
     let [batch, kv_heads, head_dim, capacity] = index.dims();
     let [_, _, count] = components.dims();
     let firsts = (0..batch * kv_heads).map(|group| (group * head_dim) as i64).collect();
     let firsts = ints(firsts, [batch, kv_heads, 1], &components.device()).expand([batch, kv_heads, count]);
     let flat = (components.clone() + firsts).reshape([batch * kv_heads * count]);
     let picked = index.reshape([batch * kv_heads * head_dim, capacity]).select(0, flat);
-    let picked = picked.narrow(1, 0, cache.spans().max_end()).cast(DType::F32);
-    Ok(picked.reshape([batch, kv_heads, count, cache.spans().max_end()]))
+    let picked = picked.narrow(1, 0, sequence.spans().max_end()).cast(DType::F32);
+    Ok(picked.reshape([batch, kv_heads, count, sequence.spans().max_end()]))
 }
 
 /// The error for values that a device did not hand out.

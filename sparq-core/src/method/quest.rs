@@ -3,12 +3,12 @@
 use burn::tensor::{DType, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeMethod, Decoded, Dense, Method, MethodKind, Selection, check, parts};
+use super::{DecodeMethod, Decoded, Dense, Method, MethodKind, Selection, check, PromptChunk, parts};
 use crate::{
-    cache::LayerCache,
+    cache::CachedSequence,
     error::Result,
     ops,
-    spans::{AppendPlan, Span, Spans},
+    spans::{Span, Spans},
     transfer::{Part, Transfer},
 };
 
@@ -43,11 +43,11 @@ impl QuestConfig {
 pub struct Quest {
     config: QuestConfig,
     bounds: Option<Bounds>,
-    /// Tokens of each sequence that the bounds cover.
-    covered: Vec<usize>,
+    /// Tokens that the bounds cover.
+    covered: usize,
 }
 
-/// Smallest and largest key components, `[batch, kv_heads, pages, head_dim]` in the cache's dtype.
+/// Smallest and largest key components, `[1, kv_heads, pages, head_dim]` in the cache's dtype.
 #[derive(Debug, Clone)]
 struct Bounds {
     min: Tensor<4>,
@@ -63,47 +63,39 @@ impl Quest {
             let reason = format!("it must hold at least one page of {}", config.page);
             return check::refuse("top_k", config.top_k, reason);
         }
-        Ok(Self { config, bounds: None, covered: vec![] })
+        Ok(Self { config, bounds: None, covered: 0 })
     }
 
     /// Brings the bounds up to date: recomputes the pages from the first uncovered token on. While the
     /// budget holds all tokens, none is read and none is made: pages may be larger than any cache.
-    fn refresh(&mut self, cache: &LayerCache) -> Result<()> {
-        if cache.spans().max_len() <= self.config.top_k {
+    fn refresh(&mut self, sequence: &CachedSequence<'_>) -> Result<()> {
+        if sequence.spans().max_len() <= self.config.top_k {
             return Ok(());
         }
-        let lens = cache.lens();
-        self.covered.resize(lens.len(), 0);
-        let mut bounds = self.grown(cache)?;
-        let first = |b: usize| self.covered[b] / self.config.page;
-        let alike = (1..lens.len()).all(|b| (first(b), lens[b]) == (first(0), lens[0]));
-        let blocks: Vec<_> = match alike {
-            true => std::iter::once(0..lens.len()).collect(),
-            false => (0..lens.len()).map(|b| b..b + 1).collect(),
-        };
-        for block in blocks.into_iter().filter(|block| lens[block.start] > self.covered[block.start]) {
-            bounds = self.recompute(bounds, cache, block.clone(), first(block.start))?;
+        let mut bounds = self.grown(sequence)?;
+        if sequence.len() > self.covered {
+            bounds = self.recompute(bounds, sequence)?;
         }
         self.bounds = Some(bounds);
-        self.covered.copy_from_slice(lens);
+        self.covered = sequence.len();
         Ok(())
     }
 
-    /// The bounds with room for all pages of the cache.
-    fn grown(&mut self, cache: &LayerCache) -> Result<Bounds> {
-        let shape = cache.config().layer.shape;
-        let pages = cache.capacity().div_ceil(self.config.page);
-        let device = cache.k()?.device();
+    /// The bounds with room for all pages of the sequence.
+    fn grown(&mut self, sequence: &CachedSequence<'_>) -> Result<Bounds> {
+        let shape = sequence.layer().shape;
+        let pages = sequence.capacity().div_ceil(self.config.page);
+        let k = sequence.k()?;
         let grow = |old: Option<Tensor<4>>| {
-            let size = [cache.config().batch, shape.kv_heads, pages, shape.head_dim];
+            let size = [1, shape.kv_heads, pages, shape.head_dim];
+            let new = || Tensor::zeros(size, (&k.device(), k.dtype()));
             match old {
                 Some(old) if old.dims() == size => old,
                 Some(old) => {
-                    let [batch, kv_heads, held, width] = old.dims();
-                    let new = Tensor::zeros(size, (&device, cache.config().dtype));
-                    new.slice_assign([0..batch, 0..kv_heads, 0..held, 0..width], old)
+                    let live = [0..1, 0..shape.kv_heads, 0..pages.min(old.dims()[2]), 0..shape.head_dim];
+                    new().slice_assign(live.clone(), old.slice(live))
                 }
-                None => Tensor::zeros(size, (&device, cache.config().dtype)),
+                None => new(),
             }
         };
         let (min, max) = match self.bounds.take() {
@@ -113,28 +105,22 @@ impl Quest {
         Ok(Bounds { min: grow(min), max: grow(max) })
     }
 
-    /// Recomputes the pages from `first` on for sequences that are equally long.
-    fn recompute(
-        &self,
-        bounds: Bounds,
-        cache: &LayerCache,
-        block: std::ops::Range<usize>,
-        first: usize,
-    ) -> Result<Bounds> {
+    /// Recomputes the pages from that of the first uncovered token on.
+    fn recompute(&self, bounds: Bounds, sequence: &CachedSequence<'_>) -> Result<Bounds> {
         let page = self.config.page;
-        let start = first * page;
-        let count = cache.lens()[block.start] - start;
+        let first = self.covered / page;
+        let count = sequence.len() - first * page;
         let pages = count.div_ceil(page);
-        let rows = cache.k()?.narrow(0, block.start, block.len()).narrow(2, start, count);
-        let [batch, kv_heads, _, head_dim] = rows.dims();
+        let rows = sequence.k()?.narrow(2, first * page, count);
+        let [_, kv_heads, _, head_dim] = rows.dims();
         // The last row fills up the last page: it changes no bound.
         let missing = pages * page - count;
         let rows = match missing {
             0 => rows,
             _ => Tensor::cat(vec![rows.clone(), rows.narrow(2, count - 1, 1).repeat_dim(2, missing)], 2),
         };
-        let rows = rows.reshape([batch, kv_heads, pages, page, head_dim]);
-        let place = [block, 0..kv_heads, first..first + pages, 0..head_dim];
+        let rows = rows.reshape([1, kv_heads, pages, page, head_dim]);
+        let place = [0..1, 0..kv_heads, first..first + pages, 0..head_dim];
         Ok(Bounds {
             min: bounds.min.slice_assign(place.clone(), rows.clone().min_dim(3).squeeze_dim(3)),
             max: bounds.max.slice_assign(place, rows.max_dim(3).squeeze_dim(3)),
@@ -163,9 +149,9 @@ impl Quest {
 
     /// Counts two bounds per page, the rows of the chosen pages, and the bounds of the current page
     /// read and written.
-    fn transfer(&self, cache: &LayerCache) -> Transfer {
+    fn transfer(&self, sequence: &CachedSequence<'_>) -> Transfer {
         let QuestConfig { page, .. } = self.config;
-        let spans = cache.spans();
+        let spans = sequence.spans();
         let rows = |span: &Span| {
             let last = (span.end - 1) % page + 1;
             span.len().min((self.config.pages() - 1) * page + last)
@@ -173,12 +159,12 @@ impl Quest {
         let kept = spans.as_slice().iter().map(rows).sum();
         let pages: usize =
             spans.as_slice().iter().map(|span| span.end.div_ceil(page) - span.start / page).sum();
-        let vector = cache.config().layer.shape.kv_heads * cache.config().layer.shape.head_dim;
-        let size = cache.config().dtype.size();
+        let vector = sequence.layer().shape.kv_heads * sequence.layer().shape.head_dim;
+        let size = sequence.element_size();
         Transfer {
             k_index: Part::new(2 * pages * vector, size),
-            state: Part::new(4 * cache.config().batch * vector, size),
-            ..parts::rows_transfer(cache, kept, kept)
+            state: Part::new(4 * vector, size),
+            ..parts::rows_transfer(sequence, kept, kept)
         }
     }
 }
@@ -188,25 +174,23 @@ impl DecodeMethod for Quest {
         MethodKind::Quest.name()
     }
 
-    fn observe_prefill(&mut self, _q: &Tensor<4>, cache: &LayerCache, _plan: &AppendPlan) -> Result<()> {
-        self.refresh(cache)
+    fn observe_prefill(&mut self, _chunk: &PromptChunk<'_>, sequence: &CachedSequence<'_>) -> Result<()> {
+        self.refresh(sequence)
     }
 
     fn resume(&self, method: &Method) -> Option<Box<dyn DecodeMethod>> {
         match method {
             Method::Quest(config) if config.page == self.config.page => {
-                let (bounds, covered) = (self.bounds.clone(), self.covered.clone());
+                let (bounds, covered) = (self.bounds.clone(), self.covered);
                 Some(Box::new(Self { config: *config, bounds, covered }))
             }
             _ => None,
         }
     }
 
-    fn truncate(&mut self, cache: &LayerCache) -> Result<()> {
+    fn truncate(&mut self, sequence: &CachedSequence<'_>) -> Result<()> {
         // Bounds are those of the keys alone. A page that lost tokens gets new ones when a token joins it.
-        for (covered, len) in self.covered.iter_mut().zip(cache.lens()) {
-            *covered = (*covered).min(*len);
-        }
+        self.covered = self.covered.min(sequence.len());
         Ok(())
     }
 
@@ -214,19 +198,19 @@ impl DecodeMethod for Quest {
         self.resume(&Method::Quest(self.config))
     }
 
-    fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
-        ops::check_queries(&q, cache.config(), 1)?;
-        self.refresh(cache)?;
-        let spans = cache.spans();
+    fn decode(&mut self, q: Tensor<4>, sequence: &CachedSequence<'_>) -> Result<Decoded> {
+        ops::check_queries(&q, sequence.layer().shape, [1, 1])?;
+        self.refresh(sequence)?;
+        let spans = sequence.spans();
         let Some(bounds) = self.bounds.as_ref().filter(|_| spans.max_len() > self.config.top_k) else {
-            return Dense.decode(q, cache);
+            return Dense.decode(q, sequence);
         };
-        let q = parts::grouped(q, &cache.config().layer.shape);
+        let q = parts::grouped(q, &sequence.layer().shape);
         let positions = self.choose(q.clone(), bounds, &spans)?;
-        let attended = parts::attend(q, cache, positions)?;
+        let attended = parts::attend(q, sequence, positions)?;
         Ok(Decoded {
             output: attended.output,
-            transfer: self.transfer(cache),
+            transfer: self.transfer(sequence),
             selection: Some(Selection {
                 positions: attended.positions,
                 masses: None,

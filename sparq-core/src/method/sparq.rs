@@ -2,14 +2,11 @@
 
 use burn::tensor::Tensor;
 
-use super::{DecodeMethod, Decoded, Dense, MethodKind, Selection};
+use super::{DecodeMethod, Decoded, MethodKind, Operation};
 use crate::{
-    cache::{CacheExtras, LayerCache},
+    cache::{CacheExtras, CachedSequence},
     config::{AttentionShape, SparqConfig},
     error::Result,
-    ops::{self, SparqParams},
-    spans::Span,
-    transfer::{Part, Transfer},
 };
 
 /// SparQ attention with fixed hyper-parameters.
@@ -29,26 +26,11 @@ impl Sparq {
         Ok(Self { config })
     }
 
-    /// True where reading everything is exact (`top_k` covers all live positions) or wanted.
-    fn runs_dense(&self, longest: usize) -> bool {
-        longest <= self.config.top_k || longest < self.config.dense_below
-    }
-
-    fn transfer(&self, cache: &LayerCache) -> Transfer {
-        let config = cache.config();
-        let size = config.dtype.size();
-        let spans = cache.spans();
-        let scored: usize = spans.as_slice().iter().map(Span::len).sum();
-        let kept: usize = spans.as_slice().iter().map(|span| span.len().min(self.config.top_k)).sum();
-        let AttentionShape { kv_heads, head_dim, .. } = config.layer.shape;
-        let vector = kv_heads * head_dim;
-        Transfer {
-            k_index: cache.index_part(scored * kv_heads * self.config.rank),
-            k: Part::new(kept * vector, size),
-            v: Part::new(kept * vector, size),
-            mean_value: cache.mean_value_part(),
-            append: cache.append_part(),
-            ..Transfer::default()
+    /// Everything is read where that is exact (`top_k` covers all `live` positions) or wanted.
+    fn operation_at(&self, live: usize) -> Operation {
+        match live <= self.config.top_k || live < self.config.dense_below {
+            true => Operation::Dense,
+            false => Operation::Sparq(self.config),
         }
     }
 }
@@ -62,7 +44,7 @@ impl DecodeMethod for Sparq {
         CacheExtras { k_index: true, index: self.config.index, mean_value: self.config.mean_value }
     }
 
-    fn truncate(&mut self, _cache: &LayerCache) -> Result<()> {
+    fn truncate(&mut self, _sequence: &CachedSequence<'_>) -> Result<()> {
         Ok(()) // it remembers nothing
     }
 
@@ -70,31 +52,11 @@ impl DecodeMethod for Sparq {
         Some(Box::new(*self))
     }
 
-    fn takes_several(&self, longest: usize) -> bool {
-        self.runs_dense(longest)
+    fn operation(&self, live: usize) -> Option<Operation> {
+        Some(self.operation_at(live))
     }
 
-    fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
-        let spans = cache.spans();
-        if self.runs_dense(spans.max_len()) {
-            return Dense.decode(q, cache);
-        }
-        ops::check_queries(&q, cache.config(), 1)?;
-        let params =
-            SparqParams { attend: cache.attend_params(1), config: self.config, retained_mass: false };
-        let (k, v, v_sum) = (cache.k()?, cache.v()?, cache.v_sum()?);
-        let attended = match self.config.index.bits() {
-            None => ops::decode_sparq(q, k, cache.k_index()?, v, v_sum, params)?,
-            Some(_) => ops::decode_sparq_quantized(q, k, cache.quantized_index()?, v, v_sum, params)?,
-        };
-        Ok(Decoded {
-            selection: Some(Selection {
-                masses: self.config.mean_value.then_some(attended.masses),
-                positions: attended.positions,
-                weights: None,
-            }),
-            output: attended.output,
-            transfer: self.transfer(cache),
-        })
+    fn decode(&mut self, q: Tensor<4>, sequence: &CachedSequence<'_>) -> Result<Decoded> {
+        self.operation_at(sequence.spans().max_len()).decode(q, sequence)
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DecodeMethod, Decoded, Dense, MethodKind, Selection, check, parts};
 use crate::{
-    cache::{CacheExtras, LayerCache},
+    cache::{CacheExtras, CachedSequence},
     config::{AttentionShape, GroupScores, SparqConfig},
     error::Result,
     index::QuantizedIndex,
@@ -52,10 +52,10 @@ impl SparqMass {
 
     /// Positions `[batch, kv_heads, n]`, best first, fillers behind them where a head keeps fewer,
     /// their mass α `[batch, kv_heads, g, 1]`, and how many are kept in all.
-    fn select(&self, logits: Tensor<4>, cache: &LayerCache) -> Result<(Tensor<3, Int>, Tensor<4>, usize)> {
+    fn select(&self, logits: Tensor<4>, sequence: &CachedSequence<'_>) -> Result<(Tensor<3, Int>, Tensor<4>, usize)> {
         let SparqMassConfig { sparq, mass } = self.config;
-        let spans = cache.spans();
-        let capped = parts::soft_cap(logits.clone(), cache.config().layer.softcap);
+        let spans = sequence.spans();
+        let capped = parts::soft_cap(logits.clone(), sequence.layer().softcap);
         let s_hat = softmax(parts::mask_dead(capped, &spans), 3);
         let of_group = match sparq.group_scores {
             GroupScores::ScaledLogits => logits,
@@ -103,7 +103,7 @@ impl DecodeMethod for SparqMass {
         CacheExtras { k_index: true, index, mean_value }
     }
 
-    fn truncate(&mut self, _cache: &LayerCache) -> Result<()> {
+    fn truncate(&mut self, _sequence: &CachedSequence<'_>) -> Result<()> {
         Ok(()) // it remembers nothing
     }
 
@@ -111,19 +111,19 @@ impl DecodeMethod for SparqMass {
         Some(Box::new(*self))
     }
 
-    fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
-        let spans = cache.spans();
+    fn decode(&mut self, q: Tensor<4>, sequence: &CachedSequence<'_>) -> Result<Decoded> {
+        let spans = sequence.spans();
         if self.runs_dense(spans.max_len()) {
-            return Dense.decode(q, cache);
+            return Dense.decode(q, sequence);
         }
-        ops::check_queries(&q, cache.config(), 1)?;
+        ops::check_queries(&q, sequence.layer().shape, [1, 1])?;
         let sparq = self.config.sparq;
-        let AttentionShape { kv_heads, head_dim, .. } = cache.config().layer.shape;
-        let q = parts::grouped(q, &cache.config().layer.shape);
+        let AttentionShape { kv_heads, head_dim, .. } = sequence.layer().shape;
+        let q = parts::grouped(q, &sequence.layer().shape);
         let k_index = match sparq.index.bits() {
-            None => cache.k_index()?.into_dispatch(),
+            None => sequence.k_index()?.into_dispatch(),
             Some(_) => {
-                let QuantizedIndex { words, scales } = cache.quantized_index()?;
+                let QuantizedIndex { words, scales } = sequence.quantized_index()?;
                 oracle::dequantize::<Dispatch>(words.into_dispatch(), scales.into_dispatch())
             }
         };
@@ -132,30 +132,30 @@ impl DecodeMethod for SparqMass {
             k_index,
             &spans,
             sparq.rank,
-            cache.config().layer.scale(),
+            sequence.layer().scale(),
         ));
-        let (positions, alpha, kept) = self.select(logits.clone(), cache)?;
-        let attended = parts::attend(q, cache, positions)?;
+        let (positions, alpha, kept) = self.select(logits.clone(), sequence)?;
+        let attended = parts::attend(q, sequence, positions)?;
         let [batch, _, group, _] = alpha.dims();
         let output = match sparq.mean_value {
             true => Tensor::<4>::from_dispatch(oracle::reallocate_to_mean::<Dispatch>(
                 attended.output.reshape([batch, kv_heads, group, head_dim]).into_dispatch(),
-                cache.v_sum()?.into_dispatch(),
+                sequence.v_sum()?.into_dispatch(),
                 alpha.clone().into_dispatch(),
                 &spans,
             ))
             .reshape([batch, kv_heads * group, 1, head_dim]),
             false => attended.output,
         };
-        let size = cache.config().dtype.size();
+        let size = sequence.element_size();
         let elements = kept * head_dim;
         Ok(Decoded {
             output: parts::unless_overflowed(output, logits),
             transfer: Transfer {
-                k_index: cache.index_part(parts::live(&spans) * kv_heads * sparq.rank),
+                k_index: sequence.index_part(parts::live(&spans) * kv_heads * sparq.rank, sparq.index),
                 k: Part::new(elements, size),
                 v: Part::new(elements, size),
-                ..parts::rows_transfer(cache, 0, 0)
+                ..parts::rows_transfer(sequence, 0, 0)
             },
             selection: Some(Selection {
                 positions: attended.positions,

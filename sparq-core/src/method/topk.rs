@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, activation::softmax};
 use serde::{Deserialize, Serialize};
 
 use super::{DecodeMethod, Decoded, Dense, MethodKind, Selection, check, parts};
-use crate::{cache::LayerCache, error::Result, ops};
+use crate::{cache::CachedSequence, error::Result, ops};
 
 /// Sizes of [`Topk`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +62,7 @@ impl DecodeMethod for Topk {
         }
     }
 
-    fn truncate(&mut self, _cache: &LayerCache) -> Result<()> {
+    fn truncate(&mut self, _sequence: &CachedSequence<'_>) -> Result<()> {
         Ok(()) // it remembers nothing
     }
 
@@ -70,14 +70,14 @@ impl DecodeMethod for Topk {
         Some(Box::new(*self))
     }
 
-    fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
-        let spans = cache.spans();
+    fn decode(&mut self, q: Tensor<4>, sequence: &CachedSequence<'_>) -> Result<Decoded> {
+        let spans = sequence.spans();
         if spans.max_len() <= self.config.top_k {
-            return Dense.decode(q, cache);
+            return Dense.decode(q, sequence);
         }
-        ops::check_queries(&q, cache.config(), 1)?;
-        let q = parts::grouped(q, &cache.config().layer.shape);
-        let weights = softmax(parts::exact_logits(q.clone(), cache)?, 3);
+        ops::check_queries(&q, sequence.layer().shape, [1, 1])?;
+        let q = parts::grouped(q, &sequence.layer().shape);
+        let weights = softmax(parts::exact_logits(q.clone(), sequence)?, 3);
         let of_group = parts::sum_group(parts::mask_dead(weights.clone(), &spans));
         let positions = parts::live_only(parts::top(of_group, self.config.top_k)?, &spans);
         let kept = parts::at(weights, &positions);
@@ -95,8 +95,8 @@ impl DecodeMethod for Topk {
             Rest::Renormalised => count,
         };
         Ok(Decoded {
-            output: parts::weigh(kept.clone(), cache, &positions)?,
-            transfer: parts::rows_transfer(cache, keys, count),
+            output: parts::weigh(kept.clone(), sequence, &positions)?,
+            transfer: parts::rows_transfer(sequence, keys, count),
             selection: Some(Selection {
                 positions,
                 masses: Some(parts::by_head(mass)),

@@ -4,14 +4,17 @@ use burn::tensor::{DType, Tensor};
 
 use super::{AttendParams, SparqParams};
 use crate::{
-    cache::CacheConfig,
+    config::AttentionShape,
     error::{Error, Result},
 };
 
-/// Checks queries `[batch, heads, width, head_dim]` against the layer of a cache.
-pub(crate) fn check_queries(q: &Tensor<4>, config: &CacheConfig, width: usize) -> Result<()> {
-    let shape = config.layer.shape;
-    check_shape("q", "[batch, heads, width, head_dim]", q, [config.batch, shape.heads, width, shape.head_dim])
+/// Checks queries `[batch, heads, width, head_dim]` against the heads of a layer.
+pub(crate) fn check_queries(
+    q: &Tensor<4>,
+    shape: AttentionShape,
+    [batch, width]: [usize; 2],
+) -> Result<()> {
+    check_shape("q", "[batch, heads, width, head_dim]", q, [batch, shape.heads, width, shape.head_dim])
 }
 
 /// Checks the tensors of an attention operation: nothing else may reach a kernel or its definition.
@@ -22,19 +25,25 @@ pub(super) fn check_attend(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, params: 
     let [_, heads, _, head_dim] = q.dims();
     let (batch, width) = (params.queries.as_slice().len(), params.queries.width());
     check_shape("q", "[batch, heads, width, head_dim]", q, [batch, heads, width, head_dim])?;
-    let [_, kv_heads, capacity, _] = k.dims();
-    let cached = [batch, kv_heads, capacity, head_dim];
-    let axes = "[batch, kv_heads, capacity, head_dim]";
+    let [slots, kv_heads, capacity, _] = k.dims();
+    let cached = [slots, kv_heads, capacity, head_dim];
+    let axes = "[slots, kv_heads, capacity, head_dim]";
     check_shape("k", axes, k, cached)?;
     check_shape("v", axes, v, cached)?;
     if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-        return check_shape("k", axes, k, [batch, heads, capacity, head_dim]);
+        return check_shape("k", axes, k, [slots, heads, capacity, head_dim]);
     }
-    let longest = params.queries.lens_after().into_iter().max().unwrap_or(0);
-    match longest > capacity {
-        true => Err(Error::CacheFull { needed: longest, max: capacity }),
-        false => Ok(()),
+    for (b, append) in params.queries.as_slice().iter().enumerate() {
+        let place = params.place(b, capacity);
+        let needed = append.at.saturating_add(append.take);
+        if needed > place.capacity {
+            return Err(Error::CacheFull { needed, max: place.capacity });
+        }
+        if place.first.saturating_add(place.capacity) > slots * capacity {
+            return Err(Error::Slot { slot: append.slot, slots });
+        }
     }
+    Ok(())
 }
 
 pub(super) fn check_sparq(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, params: &SparqParams) -> Result<()> {

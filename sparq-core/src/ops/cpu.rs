@@ -26,6 +26,10 @@ mod top_k;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
+use crate::spans::Place;
+
 pub(super) use append::{Codes, accumulate, append_columns, append_quantized, append_rows};
 pub(super) use dense::decode_dense;
 pub(super) use element::Element;
@@ -42,7 +46,7 @@ pub(super) struct Sizes {
     /// Query heads per KV head.
     pub(super) group: usize,
     pub(super) head_dim: usize,
-    /// Positions per sequence and KV head that the buffers hold.
+    /// Positions per sequence and KV head that the buffers hold, where the plan does not say.
     pub(super) capacity: usize,
 }
 
@@ -53,4 +57,25 @@ impl Sizes {
         let [_, kv_heads, capacity, _] = k;
         Self { kv_heads, group: heads / kv_heads, head_dim, capacity }
     }
+
+    /// Elements of KV head `head` of a sequence that lies at `place`, in keys, values or transposed keys.
+    fn of_head(&self, place: Place, head: usize) -> Range<usize> {
+        let first = (place.first * self.kv_heads + head * place.capacity) * self.head_dim;
+        first..first + place.capacity * self.head_dim
+    }
+}
+
+/// Parts of `values` that do not overlap, in the order of `ranges`, to write to from several threads.
+fn regions<'a, T>(mut values: &'a mut [T], ranges: &[Range<usize>]) -> Vec<&'a mut [T]> {
+    let mut order: Vec<usize> = (0..ranges.len()).collect();
+    order.sort_unstable_by_key(|&i| ranges[i].start);
+    let mut parts: Vec<&'a mut [T]> = Vec::new();
+    parts.resize_with(ranges.len(), Default::default);
+    let mut at = 0;
+    for i in order {
+        let Range { start, end } = ranges[i];
+        let (part, rest) = values.split_at_mut(start - at).1.split_at_mut(end - start);
+        (parts[i], values, at) = (part, rest, end);
+    }
+    parts
 }

@@ -7,6 +7,7 @@
 mod append;
 mod attention;
 mod quantized;
+mod slots;
 mod sparq;
 
 use burn::{
@@ -22,6 +23,7 @@ pub use attention::attend;
 #[cfg(feature = "cube")]
 pub(super) use attention::{Block, attend_with};
 pub use quantized::{append_quantized, decode_sparq_quantized, dequantize, linear_quantized};
+pub(crate) use slots::Part;
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "libtorch", feature = "cube"))]
 pub(super) use sparq::scale_beyond_usual;
 pub use sparq::{

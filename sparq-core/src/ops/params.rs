@@ -2,7 +2,7 @@
 
 use crate::{
     config::{AttentionLayer, SparqConfig},
-    spans::{AppendPlan, Spans},
+    spans::{AppendPlan, Place, Spans},
 };
 
 /// Where the queries of an attention operation stand, and how their scores are made: the same for a prompt,
@@ -26,9 +26,19 @@ impl AttendParams {
         Self { queries, window: layer.window, softcap: layer.softcap, scale: layer.scale() }
     }
 
+    /// Where the memory of sequence `b` lies, in tensors of `capacity` positions per slot if nothing else is said.
+    pub(crate) fn place(&self, b: usize, capacity: usize) -> Place {
+        self.queries.place(b, capacity)
+    }
+
+    /// The same for sequence `b` alone, in tensors of its own.
+    pub(crate) fn alone(&self, b: usize) -> Self {
+        Self { queries: self.queries.alone(b), ..self.clone() }
+    }
+
     /// Positions that the last query of each sequence sees: with one query per sequence all that is read.
     pub fn spans(&self) -> Spans {
-        Spans::from_lens(&self.queries.lens_after(), self.window)
+        self.queries.spans(self.window)
     }
 }
 

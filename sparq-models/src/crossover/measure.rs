@@ -276,7 +276,7 @@ impl Bench {
             std::hint::black_box(self.caches.iter().fold(0_u64, |sum, x| sum.wrapping_add(*x)));
             self.sync()?;
             let start = Instant::now();
-            let decoded = method.decode(q, &self.cache)?;
+            let decoded = method.decode(q, &self.cache.sequence(0)?)?;
             self.sync()?;
             // The first step also compiles and allocates.
             if step > 0 {

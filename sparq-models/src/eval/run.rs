@@ -1,7 +1,7 @@
 //! Running samples under several methods: one dense prefill per context, then every method from there.
 
 use sparq_core::{
-    AttentionLayer, DecodeMethod, Method, NewTokens, Traffic,
+    DecodeMethod, Method, NewTokens, Traffic,
     cache::CacheMark,
     method::{MassMeter, RetainedMass},
 };
@@ -33,7 +33,8 @@ pub(crate) struct Batch<'a> {
     state: ModelState,
     marks: Vec<CacheMark>,
     /// By layer.
-    watchers: Vec<Watchers>,
+    /// By layer and sequence.
+    watchers: Vec<Vec<Watchers>>,
     /// By variant and layer.
     methods: Vec<Vec<Method>>,
 }
@@ -41,7 +42,8 @@ pub(crate) struct Batch<'a> {
 /// Where a pass can go on from.
 struct Fork {
     marks: Vec<CacheMark>,
-    methods: Vec<Box<dyn DecodeMethod>>,
+    /// By layer and sequence.
+    methods: Vec<Vec<Box<dyn DecodeMethod>>>,
 }
 
 /// What a pass over the reference answers measured, by sequence.
@@ -80,12 +82,12 @@ impl<'a> Batch<'a> {
         let methods: Result<Vec<Vec<Method>>> =
             variants.iter().map(|variant| variant.methods(&layers, length)).collect();
         let methods = methods?;
-        let mut watchers = vec![];
-        let mut state = ModelState::with_methods(model.model(), &config, |index, layer: &AttentionLayer| {
+        let mut watchers: Vec<Vec<Watchers>> = layers.iter().map(|_| vec![]).collect();
+        let mut state = ModelState::with_methods(model.model(), &config, |index, _, layer| {
             let of_layer = methods.iter().map(|methods| methods[index].clone());
             let watching = Watchers::new(layer.shape, &of_layer.collect::<Vec<_>>())?;
             let stand_in = watching.stand_in();
-            watchers.push(watching);
+            watchers[index].push(watching);
             Ok(stand_in)
         })?;
         state.reserve(max_len)?;
@@ -133,13 +135,15 @@ impl<'a> Batch<'a> {
         let mut meters = vec![];
         let layers = self.state.layers_mut().iter_mut().zip(&self.marks).zip(&self.watchers);
         for (((layer, mark), watchers), method) in layers.zip(&self.methods[variant]) {
-            let mut method = watchers.resume(method)?;
+            let resumed = watchers.iter().map(|watchers| watchers.resume(method));
+            let mut methods = resumed.collect::<sparq_core::Result<Vec<_>>>()?;
             if measure {
                 let meter = RetainedMass::default();
                 meters.push(meter.clone());
-                method = Box::new(MassMeter::new(method, meter));
+                let metered = |method| Box::new(MassMeter::new(method, meter.clone())) as Box<dyn DecodeMethod>;
+                methods = methods.into_iter().map(metered).collect();
             }
-            layer.restart(mark, method)?;
+            layer.restart(mark, methods)?;
         }
         Ok(meters)
     }
@@ -149,18 +153,20 @@ impl<'a> Batch<'a> {
         let mut fork = Fork { marks: vec![], methods: vec![] };
         for (layer, method) in self.state.layers().iter().zip(&self.methods[variant]) {
             fork.marks.push(layer.cache().mark());
-            fork.methods.push(match layer.method().resume(method) {
-                Some(resumed) => resumed,
-                None => method.for_layer(&layer.cache().config().layer.shape)?,
-            });
+            let of_slot = |slot| match layer.sequences().method(slot)?.resume(method) {
+                Some(resumed) => Ok(resumed),
+                None => method.for_layer(&layer.cache().config().layer.shape),
+            };
+            let methods = (0..self.scripts.len()).map(of_slot);
+            fork.methods.push(methods.collect::<sparq_core::Result<_>>()?);
         }
         Ok(fork)
     }
 
     fn go_back(&mut self, fork: Fork) -> Result<()> {
         let states = fork.marks.iter().zip(fork.methods);
-        for (layer, (mark, method)) in self.state.layers_mut().iter_mut().zip(states) {
-            layer.restart(mark, method)?;
+        for (layer, (mark, methods)) in self.state.layers_mut().iter_mut().zip(states) {
+            layer.restart(mark, methods)?;
         }
         Ok(())
     }

@@ -4,18 +4,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::Tensor;
 use sparq_core::{
-    AttentionShape, DecodeMethod, Decoded, LayerCache, Method, Result, cache::CacheExtras, method::Dense,
-    spans::AppendPlan,
+    AttentionShape, CachedSequence, DecodeMethod, Decoded, Method, PromptChunk, Result, cache::CacheExtras,
+    method::Dense,
 };
 
 /// Methods that watch, shared with the stand-in.
 type Shared = Arc<Mutex<Vec<Box<dyn DecodeMethod>>>>;
 
-/// Lets methods of a layer watch one dense prefill, and has the cache keep what any of them needs.
+/// Lets methods of a sequence watch one dense prefill, and has the cache keep what any of them needs.
 #[derive(Debug)]
 struct StandIn(Shared);
 
-/// The methods that watch the prefill of one layer.
+/// The methods that watch the prefill of one sequence in one layer.
 #[derive(Debug)]
 pub(crate) struct Watchers {
     shape: AttentionShape,
@@ -71,11 +71,11 @@ impl DecodeMethod for StandIn {
         extras
     }
 
-    fn observe_prefill(&mut self, q: &Tensor<4>, cache: &LayerCache, plan: &AppendPlan) -> Result<()> {
-        lock(&self.0).iter_mut().try_for_each(|method| method.observe_prefill(q, cache, plan))
+    fn observe_prefill(&mut self, chunk: &PromptChunk<'_>, sequence: &CachedSequence<'_>) -> Result<()> {
+        lock(&self.0).iter_mut().try_for_each(|method| method.observe_prefill(chunk, sequence))
     }
 
-    fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> Result<Decoded> {
-        Dense.decode(q, cache)
+    fn decode(&mut self, q: Tensor<4>, sequence: &CachedSequence<'_>) -> Result<Decoded> {
+        Dense.decode(q, sequence)
     }
 }

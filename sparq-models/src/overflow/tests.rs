@@ -23,7 +23,7 @@ fn model() -> TextModel {
 fn found(dtype: DType, layer: usize, change: impl Fn(usize, &mut [f32], &mut [f32])) -> Overflow {
     let model = model();
     let config = StateConfig { batch: 1, max_len: 16, dtype };
-    let mut state = ModelState::new(model.model(), &config, &Method::Dense).unwrap();
+    let mut state = ModelState::uniform(model.model(), &config, &Method::Dense).unwrap();
     let tokens = 6;
     for (i, own) in state.layers_mut().iter_mut().enumerate() {
         let AttentionShape { heads, kv_heads, head_dim } = own.cache().config().layer.shape;
@@ -86,7 +86,7 @@ fn a_step_behind_a_key_that_overflows_ends_the_run_whatever_the_method() {
     {
         let spec: MethodSpec = spec.parse().unwrap();
         let methods = AttentionPlan::from(spec).methods(&layers, 64).unwrap();
-        let mut state = ModelState::of_methods(model.model(), &config, &methods).unwrap();
+        let mut state = ModelState::new(model.model(), &config, &methods).unwrap();
         let logits = forward::prefill_last(model.model(), &ids, &mut state).unwrap();
         forward::read_finite(logits, &state).unwrap();
         // One more token whose key is beyond f16 in the second layer, as a step would append it.

@@ -33,9 +33,9 @@ impl Held {
     /// Empty caches.
     ///
     /// # Errors
-    /// Those of [`ModelState::of_methods`].
+    /// Those of [`ModelState::new`].
     pub(super) fn new(model: &dyn CausalModel, config: &StateConfig, methods: Vec<Method>) -> Result<Self> {
-        let state = ModelState::of_methods(model, config, &methods)?;
+        let state = ModelState::new(model, config, &methods)?;
         Ok(Self { state, methods, tokens: vec![], answers: vec![], prompt: 0, marks: VecDeque::new() })
     }
 

@@ -82,7 +82,7 @@ fn under_sparq_a_session_is_one_long_run() {
         // The same by hand: prefill, decode steps, prefill, decode steps.
         let config = StateConfig { batch: 1, max_len: 1024, dtype: DType::F32 };
         let methods = attention.methods(&model.model().attention_layers(), 1024).unwrap();
-        let mut state = ModelState::of_methods(model.model(), &config, &methods).unwrap();
+        let mut state = ModelState::new(model.model(), &config, &methods).unwrap();
         forward::prefill(model.model(), &first, &mut state).unwrap();
         for &id in &answer.tokens[..11] {
             forward::decode(model.model(), &[id], &mut state).unwrap();
@@ -316,7 +316,7 @@ fn uncached(model: &TextModel, ids: &[u32], count: usize) -> Vec<u32> {
     let mut text = ids.to_vec();
     for _ in 0..count {
         let config = StateConfig { batch: 1, max_len: text.len(), dtype: DType::F32 };
-        let mut state = ModelState::new(model.model(), &config, &Method::Dense).unwrap();
+        let mut state = ModelState::uniform(model.model(), &config, &Method::Dense).unwrap();
         let logits = forward::read(forward::prefill_last(model.model(), &text, &mut state).unwrap()).unwrap();
         let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
         text.push(best.0 as u32);
@@ -328,7 +328,7 @@ fn uncached(model: &TextModel, ids: &[u32], count: usize) -> Vec<u32> {
 fn a_state_of_another_model_is_refused() {
     let (eight, two) = (model(), long_rope());
     let config = StateConfig { batch: 1, max_len: 8, dtype: DType::F32 };
-    let mut state = ModelState::new(two.model(), &config, &Method::Dense).unwrap();
+    let mut state = ModelState::uniform(two.model(), &config, &Method::Dense).unwrap();
     let error = forward::prefill(eight.model(), &[5, 6], &mut state).unwrap_err();
     let own = eight.model().attention_layers().len();
     assert!(

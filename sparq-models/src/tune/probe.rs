@@ -165,7 +165,7 @@ impl<'m> Probe<'m> {
         logits: &mut dyn FnMut(Vec<f32>),
     ) -> Result<Traffic> {
         let config = StateConfig { batch: 1, max_len: ids.len(), dtype: self.dtype };
-        let mut state = ModelState::with_methods(self.model, &config, |index, layer| {
+        let mut state = ModelState::with_methods(self.model, &config, |index, _, layer| {
             let method = methods[index].for_layer(&layer.shape)?;
             Ok(match records {
                 Some(records) => Box::new(MassMeter::new(method, records[index].clone())),

@@ -17,7 +17,7 @@ use std::sync::{
 
 use burn::tensor::{Tensor, TensorData};
 use sparq_core::{
-    AttentionShape, GroupScores, LayerCache, SparqConfig,
+    AttentionShape, GroupScores, CachedSequence, SparqConfig,
     cache::CacheExtras,
     method::{DecodeMethod, Decoded, Sparq},
 };
@@ -123,26 +123,26 @@ impl DecodeMethod for TiesAsPytorch {
         self.inner.cache_extras()
     }
 
-    fn decode(&mut self, q: Tensor<4>, cache: &LayerCache) -> sparq_core::Result<Decoded> {
-        let mut decoded = self.inner.decode(q.clone(), cache)?;
-        let spans = cache.spans();
+    fn decode(&mut self, q: Tensor<4>, sequence: &CachedSequence<'_>) -> sparq_core::Result<Decoded> {
+        let mut decoded = self.inner.decode(q.clone(), sequence)?;
+        let spans = sequence.spans();
         let whole = spans.as_slice().iter().all(|span| span.start == 0);
         // The rules below are those of the reference runs: the sum of scaled logits, no window.
         let is_reference = whole
             && self.config.group_scores == GroupScores::ScaledLogits
-            && cache.config().layer.softcap.is_none();
+            && sequence.layer().softcap.is_none();
         let (Some(selection), true) = (&decoded.selection, is_reference) else {
             return Ok(decoded);
         };
         let AttentionShape { kv_heads, head_dim: dim, .. } = self.shape;
         let group = self.shape.group();
         // What is computed below scales by 1 / √d.
-        let layer = cache.config().layer;
+        let layer = sequence.layer();
         let host = (
             floats(q * (layer.scale() * (dim as f32).sqrt())),
-            floats(cache.k()?),
-            floats(cache.v()?),
-            floats(cache.v_sum()?),
+            floats(sequence.k()?),
+            floats(sequence.v()?),
+            floats(sequence.v_sum()?),
             selection.positions.clone().into_data().try_into_vec_as::<i64>().ok(),
             floats(decoded.output.clone()),
         );
@@ -154,7 +154,7 @@ impl DecodeMethod for TiesAsPytorch {
         let mut changed = 0;
         for (b, span) in spans.as_slice().iter().enumerate() {
             for h in b * kv_heads..(b + 1) * kv_heads {
-                let rows = h * cache.capacity() * dim..(h * cache.capacity() + span.end) * dim;
+                let rows = h * sequence.capacity() * dim..(h * sequence.capacity() + span.end) * dim;
                 let head = Head {
                     queries: q[h * group * dim..(h + 1) * group * dim].chunks(dim).collect(),
                     keys: keys[rows.clone()].chunks(dim).collect(),

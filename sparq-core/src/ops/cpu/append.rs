@@ -2,22 +2,20 @@
 
 use rayon::prelude::*;
 
-use super::{Element, Sizes};
+use super::{Element, Sizes, regions};
 use crate::{
     index::{self, BLOCK},
     spans::AppendPlan,
 };
 
-/// Calls `write(sequence and head, row, position)` for each real row of `rows`
+/// Calls `write(sequence, head, rows)` for the real rows of each head in `rows`
 /// `[batch, kv_heads, width, head_dim]`.
-fn each_row(rows: &[f32], plan: &AppendPlan, sizes: Sizes, mut write: impl FnMut(usize, &[f32], usize)) {
+fn each_head(rows: &[f32], plan: &AppendPlan, sizes: Sizes, mut write: impl FnMut(usize, usize, &[f32])) {
     let Sizes { kv_heads, head_dim, .. } = sizes;
-    for (b, append) in plan.as_slice().iter().enumerate() {
-        for head in b * kv_heads..(b + 1) * kv_heads {
-            for t in 0..append.take {
-                let first = (head * plan.width() + append.skip + t) * head_dim;
-                write(head, &rows[first..first + head_dim], append.at + t);
-            }
+    for (b, append) in plan.as_slice().iter().enumerate().filter(|(_, append)| append.take > 0) {
+        for head in 0..kv_heads {
+            let first = ((b * kv_heads + head) * plan.width() + append.skip) * head_dim;
+            write(b, head, &rows[first..first + append.take * head_dim]);
         }
     }
 }
@@ -29,9 +27,10 @@ pub(in crate::ops) fn append_rows<E: Element>(
     plan: &AppendPlan,
     sizes: Sizes,
 ) {
-    each_row(rows, plan, sizes, |head, row, position| {
-        let first = (head * sizes.capacity + position) * sizes.head_dim;
-        for (stored, &value) in cache[first..].iter_mut().zip(row) {
+    each_head(rows, plan, sizes, |b, head, rows| {
+        let memory = sizes.of_head(plan.place(b, sizes.capacity), head);
+        let first = memory.start + plan.as_slice()[b].at * sizes.head_dim;
+        for (stored, &value) in cache[first..memory.end].iter_mut().zip(rows) {
             *stored = E::cached(value);
         }
     });
@@ -46,29 +45,23 @@ pub(in crate::ops) fn append_columns<E: Element>(
 ) {
     let Sizes { kv_heads, head_dim, capacity, .. } = sizes;
     let heads = plan.as_slice().len() * kv_heads;
-    let per_task = heads_per_task(heads);
-    let task = |(task, index): (usize, &mut [E])| {
-        for (i, index) in index.chunks_exact_mut(head_dim * capacity).enumerate() {
-            let head = task * per_task + i;
-            let append = plan.as_slice()[head / kv_heads];
-            let rows = &rows[(head * plan.width() + append.skip) * head_dim..][..append.take * head_dim];
-            append_head_columns(index, rows, append.at, sizes);
-        }
+    let memory = |head| sizes.of_head(plan.place(head / kv_heads, capacity), head % kv_heads);
+    let mut parts = regions(index, &(0..heads).map(memory).collect::<Vec<_>>());
+    let append = |(head, index): (usize, &mut &mut [E])| {
+        let append = plan.as_slice()[head / kv_heads];
+        let rows = &rows[(head * plan.width() + append.skip) * head_dim..][..append.take * head_dim];
+        append_head_columns(index, rows, append.at, head_dim);
     };
     match is_parallel(heads * head_dim * plan.width()) {
-        true => index.par_chunks_mut(per_task * head_dim * capacity).enumerate().for_each(task),
-        false => index.chunks_mut(per_task * head_dim * capacity).enumerate().for_each(task),
+        true => parts.par_iter_mut().enumerate().with_min_len(heads_per_task(heads)).for_each(append),
+        false => parts.iter_mut().enumerate().for_each(append),
     }
 }
 
 /// Writes `rows: [count, head_dim]` as columns from position `at` on into `index: [head_dim, capacity]`, a
 /// block of positions at a time, so that what is read stays in the cache and what is written lies together.
-fn append_head_columns<E: Element>(
-    index: &mut [E],
-    rows: &[f32],
-    at: usize,
-    Sizes { head_dim, capacity, .. }: Sizes,
-) {
+fn append_head_columns<E: Element>(index: &mut [E], rows: &[f32], at: usize, head_dim: usize) {
+    let capacity = index.len() / head_dim;
     for (block, rows) in rows.chunks(BLOCK * head_dim).enumerate() {
         let (first, count) = (at + block * BLOCK, rows.len() / head_dim);
         for (c, channel) in index.chunks_exact_mut(capacity).enumerate() {
@@ -91,9 +84,13 @@ fn heads_per_task(heads: usize) -> usize {
 
 /// See [`crate::ops::accumulate`].
 pub(in crate::ops) fn accumulate(sum: &mut [f32], rows: &[f32], plan: &AppendPlan, sizes: Sizes) {
-    each_row(rows, plan, sizes, |head, row, _| {
-        for (sum, value) in sum[head * sizes.head_dim..].iter_mut().zip(row) {
-            *sum += value;
+    let Sizes { kv_heads, head_dim, .. } = sizes;
+    each_head(rows, plan, sizes, |b, head, rows| {
+        let of_slot = plan.as_slice()[b].slot * kv_heads + head;
+        for row in rows.chunks_exact(head_dim) {
+            for (sum, value) in sum[of_slot * head_dim..].iter_mut().zip(row) {
+                *sum += value;
+            }
         }
     });
 }
@@ -106,9 +103,6 @@ pub(in crate::ops) struct Codes<'a> {
     pub(in crate::ops) scales: &'a mut [f32],
 }
 
-/// Words, scales and keys of one KV head.
-type HeadParts<'a, E> = ((&'a mut [i32], &'a mut [f32]), &'a [E]);
-
 /// See [`crate::ops::append_quantized`]; `k` are the keys of the cache, with the new rows.
 pub(in crate::ops) fn append_quantized<E: Element>(
     codes: Codes<'_>,
@@ -120,8 +114,16 @@ pub(in crate::ops) fn append_quantized<E: Element>(
     let Codes { words, scales } = codes;
     let bits = index::bits(words.len(), scales.len());
     let heads = plan.as_slice().len() * kv_heads;
-    let (per_words, per_scales, per_keys) = (words.len() / heads, scales.len() / heads, capacity * head_dim);
-    let append = |(head, ((words, scales), k)): (usize, HeadParts<'_, E>)| {
+    let place = |head: usize| plan.place(head / kv_heads, capacity.next_multiple_of(BLOCK));
+    let memory = |head| sizes.of_head(place(head), head % kv_heads);
+    let of_heads = |per: usize, of: usize| -> Vec<_> {
+        (0..heads).map(memory).map(|part| part.start / of * per..part.end / of * per).collect()
+    };
+    let words = regions(words, &of_heads(bits, u32::BITS as usize));
+    let scales = regions(scales, &of_heads(1, BLOCK));
+    let mut parts: Vec<_> = words.into_iter().zip(scales).collect();
+    let append = |(head, (words, scales)): (usize, &mut (&mut [i32], &mut [f32]))| {
+        let k = &k[sizes.of_head(plan.place(head / kv_heads, capacity), head % kv_heads)];
         let mut head_codes = HeadCodes { bytes: bytemuck::cast_slice_mut(words), scales, bits, k, head_dim };
         let append = plan.as_slice()[head / kv_heads];
         match append.take {
@@ -130,19 +132,8 @@ pub(in crate::ops) fn append_quantized<E: Element>(
         }
     };
     match is_parallel(heads * head_dim * plan.width()) {
-        true => words
-            .par_chunks_exact_mut(per_words)
-            .zip(scales.par_chunks_exact_mut(per_scales))
-            .zip(k.par_chunks_exact(per_keys))
-            .enumerate()
-            .with_min_len(heads_per_task(heads))
-            .for_each(append),
-        false => words
-            .chunks_exact_mut(per_words)
-            .zip(scales.chunks_exact_mut(per_scales))
-            .zip(k.chunks_exact(per_keys))
-            .enumerate()
-            .for_each(append),
+        true => parts.par_iter_mut().enumerate().with_min_len(heads_per_task(heads)).for_each(append),
+        false => parts.iter_mut().enumerate().for_each(append),
     }
 }
 

@@ -29,13 +29,13 @@ pub(in crate::ops) fn decode_dense<E: Element>(
     let mut output = vec![0.0; q.len()];
     let mut log_sums = vec![0.0; q.len() / sizes.head_dim];
     let per_group = sizes.group * sizes.head_dim;
-    let per_head = sizes.capacity * sizes.head_dim;
     let heads = q.len() / per_group;
     let chunks = spans.as_slice().iter().map(|&span| parts(span)).max().unwrap_or(1);
     let part = |(task, partial): (usize, &mut Partial)| {
         let (head, chunk) = (task / chunks, task % chunks);
-        let span = spans.as_slice()[head / sizes.kv_heads];
-        let of_head = head * per_head..(head + 1) * per_head;
+        let sequence = head / sizes.kv_heads;
+        let span = spans.as_slice()[sequence];
+        let of_head = sizes.of_head(params.place(sequence, sizes.capacity), head % sizes.kv_heads);
         let kv = KeyValues {
             k: &k[of_head.clone()],
             v: &v[of_head],

@@ -7,7 +7,7 @@ use super::{
     rows::{PASS, Weights, add_weighted},
     simd::{I4_UNIT, I8_UNIT, LANES, Lanes, Simd},
 };
-use crate::index::BLOCK as SCALED;
+use crate::{index::BLOCK as SCALED, spans::AppendPlan};
 
 /// Positions scored at a time: the sums stay in the first-level cache while the rows pass by, and a
 /// row's share is long enough for the processor to see a stream in it.
@@ -24,7 +24,7 @@ pub(in crate::ops) trait Index: Copy + Send + Sync {
     fn add_scores<S: Simd>(
         self,
         s: S,
-        place: Place,
+        place: Positions<'_>,
         components: &[u32],
         weights: &[f32],
         scores: &mut [Lanes],
@@ -34,12 +34,24 @@ pub(in crate::ops) trait Index: Copy + Send + Sync {
 
 /// Which positions of which KV head.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::ops) struct Place {
+pub(in crate::ops) struct Positions<'a> {
+    /// Where its sequence lies.
+    pub(super) queries: &'a AppendPlan,
     /// KV head, counted through the batch.
     pub(super) head: usize,
     pub(super) first: usize,
     pub(super) count: usize,
     pub(super) sizes: Sizes,
+}
+
+impl Positions<'_> {
+    /// Positions per row of transposed keys that are filled up to a multiple of `of`, and the elements of
+    /// the head.
+    fn memory(&self, of: usize) -> (usize, Range<usize>) {
+        let kv_heads = self.sizes.kv_heads;
+        let place = self.queries.place(self.head / kv_heads, self.sizes.capacity.next_multiple_of(of));
+        (place.capacity, self.sizes.of_head(place, self.head % kv_heads))
+    }
 }
 
 /// `[batch, kv_heads, head_dim, capacity]` as it is.
@@ -51,14 +63,14 @@ impl<E: Element> Index for &[E] {
     fn add_scores<S: Simd>(
         self,
         s: S,
-        place: Place,
+        place: Positions<'_>,
         components: &[u32],
         weights: &[f32],
         scores: &mut [Lanes],
         stride: usize,
     ) {
-        let Sizes { head_dim, capacity, .. } = place.sizes;
-        let index = &self[place.head * head_dim * capacity..][..head_dim * capacity];
+        let (capacity, of_head) = place.memory(1);
+        let index = &self[of_head];
         let row = |i: usize| &index[components[i] as usize * capacity + place.first..][..place.count];
         let rank = components.len();
         let weights = Weights { values: weights, stride: rank, heads: weights.len() / rank };
@@ -117,19 +129,20 @@ impl<const BITS: usize> Index for Quantized<'_, BITS> {
     fn add_scores<S: Simd>(
         self,
         s: S,
-        place: Place,
+        place: Positions<'_>,
         components: &[u32],
         weights: &[f32],
         scores: &mut [Lanes],
         stride: usize,
     ) {
         // Room for all positions of the cache, in whole blocks.
-        let blocks = place.sizes.capacity.div_ceil(SCALED);
+        let (capacity, of_head) = place.memory(SCALED);
+        let (blocks, of_head) = (capacity / SCALED, of_head.start / SCALED);
         let bytes = SCALED * BITS / 8;
         let first = place.first / SCALED;
         let count = (place.first + place.count).div_ceil(SCALED) - first;
         let row = |i: usize| {
-            let from = (place.head * place.sizes.head_dim + components[i] as usize) * blocks + first;
+            let from = of_head + components[i] as usize * blocks + first;
             Row {
                 codes: &self.codes[from * bytes..(from + count) * bytes],
                 scales: &self.scales[from..from + count],

@@ -123,6 +123,8 @@ impl<E: Element> Problem<'_, E> {
     ) {
         let Sizes { kv_heads, group, head_dim, capacity } = self.sizes;
         let width = self.params.queries.width();
+        let place = self.params.place(head / kv_heads, capacity);
+        let memory = self.sizes.of_head(place, head % kv_heads).start;
         let (first, count) = self.columns_of(tile);
         let Tile { q, k, v, logits, out: sums_of_values, maxima, sums, spans } = buffers;
 
@@ -148,7 +150,7 @@ impl<E: Element> Problem<'_, E> {
             let keys = KEYS.min(end - key);
             // Keys of the tile that no query sees are zero, not what lies there.
             let unseen = start.saturating_sub(key);
-            let at = (head * capacity + key) * head_dim;
+            let at = memory + key * head_dim;
             let seen = at + unseen * head_dim..at + keys * head_dim;
             reset(k, KEYS / LANES * head_dim, [0.0; LANES]);
             pack_columns(s, &self.k[seen.clone()], head_dim, unseen, k);

@@ -211,8 +211,8 @@ fn key_values<'a, E: Element, I>(
     sizes: Sizes,
     head: usize,
 ) -> KeyValues<'a, E> {
-    let Sizes { head_dim, capacity, .. } = sizes;
-    let of_head = head * capacity * head_dim..(head + 1) * capacity * head_dim;
+    let Sizes { kv_heads, head_dim, capacity, .. } = sizes;
+    let of_head = sizes.of_head(params.attend.place(head / kv_heads, capacity), head % kv_heads);
     KeyValues {
         k: &x.k[of_head.clone()],
         v: &x.v[of_head],
@@ -246,7 +246,8 @@ fn finish<E: Element, I: Index>(
     if !scoring.params.config.mean_value || span.start > 0 || scoring.keeps_all(head) {
         return;
     }
-    let v_sum = &x.v_sum[head * head_dim..][..head_dim];
+    let of_slot = span.slot * scoring.sizes.kv_heads + head % scoring.sizes.kv_heads;
+    let v_sum = &x.v_sum[of_slot * head_dim..][..head_dim];
     for (out, masses) in out.chunks_exact_mut(head_dim).zip(masses.chunks_exact(MASSES)) {
         let alpha = masses[0];
         for (y, sum) in out.iter_mut().zip(v_sum) {

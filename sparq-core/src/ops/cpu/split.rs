@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn runs_are_cut_where_units_begin() {
         let split = Split { heads: 2, chunks: 3, is_parallel: true };
-        let span = Span { start: 5, end: 1805 };
+        let span = Span { slot: 0, start: 5, end: 1805 };
         let runs: Vec<_> = (0..3).map(|chunk| split.run_of(span, chunk)).collect();
         assert_eq!(runs, [(5, 512), (512, 1024), (1024, 1805)]);
         assert_eq!((split.tasks(), split.of_task(4), split.tasks_of(1)), (6, (1, 1), 3..6));

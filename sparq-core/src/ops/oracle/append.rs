@@ -5,7 +5,10 @@ use burn::{
     tensor::FloatDType,
 };
 
-use super::{cached, dims, f32, narrow, reshape, slice};
+use super::{
+    cached, dims, f32, narrow, reshape, slice,
+    slots::{self, Part},
+};
 use crate::spans::{Append, AppendPlan};
 
 /// See [`crate::ops::append_rows`].
@@ -14,7 +17,14 @@ pub fn append_rows<B: Backend>(
     rows: FloatTensor<B>,
     plan: &AppendPlan,
 ) -> FloatTensor<B> {
-    let [_, kv_heads, _, head_dim] = dims(&cache);
+    let [batch, kv_heads, _, head_dim] = dims(&cache);
+    if !plan.is_rectangle(batch) {
+        return each_sequence::<B>(cache, plan, |cache, b| {
+            let part = Part::of_rows(&cache, plan, b);
+            let written = append_rows::<B>(part.get::<B>(cache.clone()), slots::row::<B>(&rows, b), &plan.alone(b));
+            part.set::<B>(cache, written)
+        });
+    }
     let dtype = FloatDType::from(cache.dtype());
     each_block::<B>(cache, rows, plan, |cache, block, sequences, append| {
         let place = [sequences, slice(0, kv_heads), slice(append.at, append.take), slice(0, head_dim)];
@@ -28,7 +38,14 @@ pub fn append_columns<B: Backend>(
     rows: FloatTensor<B>,
     plan: &AppendPlan,
 ) -> FloatTensor<B> {
-    let [_, kv_heads, head_dim, _] = dims(&index);
+    let [batch, kv_heads, head_dim, _] = dims(&index);
+    if !plan.is_rectangle(batch) {
+        return each_sequence::<B>(index, plan, |index, b| {
+            let part = Part::of_columns(&index, plan, b);
+            let written = append_columns::<B>(part.get::<B>(index.clone()), slots::row::<B>(&rows, b), &plan.alone(b));
+            part.set::<B>(index, written)
+        });
+    }
     let dtype = FloatDType::from(index.dtype());
     each_block::<B>(index, rows, plan, |index, block, sequences, append| {
         let place = [sequences, slice(0, kv_heads), slice(0, head_dim), slice(append.at, append.take)];
@@ -43,7 +60,16 @@ pub fn accumulate<B: Backend>(
     rows: FloatTensor<B>,
     plan: &AppendPlan,
 ) -> FloatTensor<B> {
-    let [_, kv_heads, head_dim] = dims(&sum);
+    let [batch, kv_heads, head_dim] = dims(&sum);
+    if !plan.is_rectangle(batch) {
+        return each_sequence::<B>(sum, plan, |sum, b| {
+            let slot = plan.as_slice()[b].slot;
+            let of_slot = [slice(slot, 1), slice(0, kv_heads), slice(0, head_dim)];
+            let before = B::float_slice(sum.clone(), &of_slot);
+            let after = accumulate::<B>(before, slots::row::<B>(&rows, b), &plan.alone(b));
+            B::float_slice_assign(sum, &of_slot, after)
+        });
+    }
     each_block::<B>(sum, rows, plan, |sum, block, sequences, _| {
         let place = [sequences, slice(0, kv_heads), slice(0, head_dim)];
         let [count, _, _, _] = dims(&block);
@@ -51,6 +77,16 @@ pub fn accumulate<B: Backend>(
         let before = B::float_slice(sum.clone(), &place);
         B::float_slice_assign(sum, &place, B::float_add(before, added))
     })
+}
+
+/// Runs `write` on the sequences that get rows, one after another.
+fn each_sequence<B: Backend>(
+    target: FloatTensor<B>,
+    plan: &AppendPlan,
+    write: impl Fn(FloatTensor<B>, usize) -> FloatTensor<B>,
+) -> FloatTensor<B> {
+    let appends = plan.as_slice().iter().enumerate().filter(|(_, append)| append.take > 0);
+    appends.fold(target, |target, (b, _)| write(target, b))
 }
 
 /// Runs `write` on the real rows: once for the whole batch where all sequences place theirs alike,

@@ -5,7 +5,11 @@ use burn::{
     tensor::Shape,
 };
 
-use super::{MASKED, bools, dims, expand, f32, narrow, overflow_to_nan, reshape, soft_cap};
+use super::{
+    MASKED, bools, dims, expand, f32, narrow, overflow_to_nan, reshape,
+    slots::{self, Part},
+    soft_cap,
+};
 use crate::ops::AttendParams;
 
 /// Scores that one chunk may hold at a time (elements; 64 MiB in f32).
@@ -25,7 +29,9 @@ pub fn attend<B: Backend>(
     v: FloatTensor<B>,
     params: &AttendParams,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    attend_with::<B>(q, k, v, params, |scores, block| hide::<B>(overflow_to_nan::<B>(scores), params, block))
+    attend_with::<B>(q, k, v, params, |scores, params, block| {
+        hide::<B>(overflow_to_nan::<B>(scores), params, block)
+    })
 }
 
 /// A part of the scores of a prefill.
@@ -39,15 +45,25 @@ pub(in crate::ops) struct Block {
 
 /// [`attend`] with `limit`, which is given capped scores `[batch, kv_heads, g · columns, positions]`
 /// of a block, fills those that a column does not see with [`MASKED`], and makes others that are not
-/// finite NaN.
+/// finite NaN. Its parameters are those of the sequences that it is given.
 pub(in crate::ops) fn attend_with<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
     params: &AttendParams,
-    limit: impl Fn(FloatTensor<B>, Block) -> FloatTensor<B>,
+    limit: impl Fn(FloatTensor<B>, &AttendParams, Block) -> FloatTensor<B> + Copy,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let [batch, heads, width, head_dim] = dims(&q);
+    if !params.queries.is_rectangle(dims::<4>(&k)[0]) {
+        let of_sequence = |b| {
+            let (k_part, v_part) =
+                (Part::of_rows(&k, &params.queries, b), Part::of_rows(&v, &params.queries, b));
+            let (k, v) = (k_part.get::<B>(k.clone()), v_part.get::<B>(v.clone()));
+            attend_with::<B>(slots::row::<B>(&q, b), k, v, &params.alone(b), limit)
+        };
+        let (outputs, log_sums) = (0..batch).map(of_sequence).unzip();
+        return (slots::together::<B>(outputs), slots::together::<B>(log_sums));
+    }
     let [_, kv_heads, _, _] = dims(&k);
     let [_, _, _, value_dim] = dims(&v);
     let plan = &params.queries;
@@ -72,7 +88,7 @@ pub(in crate::ops) fn attend_with<B: Backend>(
         let queries = B::float_mul_scalar(queries, params.scale.into());
         let scores = B::float_matmul(queries, B::float_swap_dims(k, 2, 3));
         let scores = soft_cap::<B>(scores, params.softcap);
-        let scores = limit(scores, Block { columns: (first, count), positions: (start, len) });
+        let scores = limit(scores, params, Block { columns: (first, count), positions: (start, len) });
 
         let (weights, sums, log_sum) = exponentials::<B>(scores);
         let sums = expand::<B, 4>(sums, [batch, kv_heads, rows, value_dim]);

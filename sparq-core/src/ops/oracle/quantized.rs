@@ -8,7 +8,9 @@ use burn::{
     tensor::{FloatDType, IntDType, Shape},
 };
 
-use super::{bool_dtype, dims, expand, f32, narrow, reshape, slice};
+use super::{
+    bool_dtype, dims, expand, f32, narrow, reshape, slice, slots::Part, sparq::sparq_each,
+};
 use crate::{
     index::{self, BLOCK},
     ops::SparqParams,
@@ -24,6 +26,22 @@ pub fn append_quantized<B: Backend>(
     plan: &AppendPlan,
 ) -> (IntTensor<B>, FloatTensor<B>) {
     let batch = plan.as_slice().len();
+    let [slots, _, _, blocks] = dims(&scales);
+    if !plan.is_rectangle(slots) {
+        for (b, _) in plan.as_slice().iter().enumerate().filter(|(_, append)| append.take > 0) {
+            let in_words = Part::of_codes(&words, blocks, plan, b);
+            let in_scales = Part::of_codes(&scales, blocks, plan, b);
+            let (new_words, new_scales) = append_quantized::<B>(
+                in_words.get_int::<B>(words.clone()),
+                in_scales.get::<B>(scales.clone()),
+                Part::of_rows(&k, plan, b).get::<B>(k.clone()),
+                &plan.alone(b),
+            );
+            words = in_words.set_int::<B>(words, new_words);
+            scales = in_scales.set::<B>(scales, new_scales);
+        }
+        return (words, scales);
+    }
     let bits = bits::<B>(&words, &scales);
     let mut write = |first: usize, count: usize, append: Append| {
         let [_, kv_heads, head_dim, _] = dims(&words);
@@ -165,6 +183,14 @@ pub fn decode_sparq_quantized<B: Backend>(
     v_sum: FloatTensor<B>,
     params: &SparqParams,
 ) -> (FloatTensor<B>, IntTensor<B>, FloatTensor<B>) {
-    let k_index = dequantize::<B>(words, scales);
-    super::decode_sparq::<B>(q, k, k_index, v, v_sum, params)
+    let queries = &params.attend.queries;
+    let [slots, _, _, blocks] = dims(&scales);
+    if queries.is_rectangle(slots) {
+        let k_index = dequantize::<B>(words, scales);
+        return super::decode_sparq::<B>(q, k, k_index, v, v_sum, params);
+    }
+    sparq_each::<B>(q, [k, v], v_sum, params, |b| {
+        let words = Part::of_codes(&words, blocks, queries, b).get_int::<B>(words.clone());
+        dequantize::<B>(words, Part::of_codes(&scales, blocks, queries, b).get::<B>(scales.clone()))
+    })
 }

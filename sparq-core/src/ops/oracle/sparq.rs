@@ -10,7 +10,9 @@ use burn::{
 
 use super::{
     MASKED, attention::exponentials, bool_dtype, bools, dims, expand, f32, int_dtype, mask_dead, narrow,
-    overflow_to_nan, position_mask, reshape, select_rows, slice, soft_cap,
+    overflow_to_nan, position_mask, reshape, select_rows, slice,
+    slots::{self, Part},
+    soft_cap,
 };
 use crate::{
     config::GroupScores,
@@ -28,8 +30,14 @@ pub fn decode_sparq<B: Backend>(
     params: &SparqParams,
 ) -> (FloatTensor<B>, IntTensor<B>, FloatTensor<B>) {
     let [batch, heads, _, head_dim] = dims(&q);
-    let [_, kv_heads, _, _] = dims(&k);
+    let [slots, kv_heads, _, _] = dims(&k);
     let [_, _, _, value_dim] = dims(&v);
+    let queries = &params.attend.queries;
+    if !queries.is_rectangle(slots) {
+        return sparq_each::<B>(q, [k, v], v_sum, params, |b| {
+            Part::of_columns(&k_index, queries, b).get::<B>(k_index.clone())
+        });
+    }
     let (spans, config) = (params.attend.spans(), &params.config);
     let q = reshape::<B, 4>(q, [batch, kv_heads, heads / kv_heads, head_dim]);
 
@@ -48,6 +56,43 @@ pub fn decode_sparq<B: Backend>(
         positions,
         reshape::<B, 3>(masses, [batch, heads, 3]),
     )
+}
+
+/// [`decode_sparq`] for one sequence after another; `k_index` gives the transposed keys of sequence `b`.
+pub(super) fn sparq_each<B: Backend>(
+    q: FloatTensor<B>,
+    [k, v]: [FloatTensor<B>; 2],
+    v_sum: FloatTensor<B>,
+    params: &SparqParams,
+    k_index: impl Fn(usize) -> FloatTensor<B>,
+) -> (FloatTensor<B>, IntTensor<B>, FloatTensor<B>) {
+    let queries = &params.attend.queries;
+    let kept = params.config.top_k.min(params.attend.spans().max_end());
+    let (mut outputs, mut positions, mut masses) = (vec![], vec![], vec![]);
+    for (b, append) in queries.as_slice().iter().enumerate() {
+        let alone = SparqParams { attend: params.attend.alone(b), ..params.clone() };
+        let part = |x: &FloatTensor<B>| Part::of_rows(x, queries, b).get::<B>(x.clone());
+        let v_sum = narrow::<B>(v_sum.clone(), 0, append.slot, 1);
+        let found = decode_sparq::<B>(slots::row::<B>(&q, b), part(&k), k_index(b), part(&v), v_sum, &alone);
+        outputs.push(found.0);
+        positions.push(filled_up::<B>(found.1, kept));
+        masses.push(found.2);
+    }
+    (slots::together::<B>(outputs), B::int_cat(positions, 0), slots::together::<B>(masses))
+}
+
+/// Positions `[1, kv_heads, n]` with -1 behind them, `[1, kv_heads, kept]`.
+fn filled_up<B: Backend>(positions: IntTensor<B>, kept: usize) -> IntTensor<B> {
+    let [_, kv_heads, count] = dims(&positions);
+    let device = positions.device();
+    match kept > count {
+        true => {
+            let filler = Shape::new([1, kv_heads, kept - count]);
+            let filler = B::int_full(filler, (-1i64).into(), &device, int_dtype::<B>(&device));
+            B::int_cat(vec![positions, filler], 2)
+        }
+        false => positions,
+    }
 }
 
 /// 0 for each group whose logits `[batch, kv_heads, g, len]` are finite, else NaN, `[batch, kv_heads, 1, 1]`:

@@ -29,7 +29,7 @@ fn alone(model: &TextModel, sample: &Sample, variant: &Variant) -> f64 {
     let max_len = script.prefill.len() + script.fed.len();
     let config = StateConfig { batch: 1, max_len, dtype: model.dtype() };
     let methods = variant.methods(&model.model().attention_layers(), sample.length).unwrap();
-    let mut state = ModelState::of_methods(model.model(), &config, &methods).unwrap();
+    let mut state = ModelState::new(model.model(), &config, &methods).unwrap();
     forward::prefill(model.model(), &script.prefill, &mut state).unwrap();
     let mut nats = vec![];
     for step in 0..script.steps() {

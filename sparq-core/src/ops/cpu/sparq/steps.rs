@@ -7,7 +7,7 @@ use crate::{
         SparqParams,
         cpu::{
             Sizes,
-            index::{BLOCK, Index, Place},
+            index::{BLOCK, Index, Positions},
             query::Query,
             simd::{LANES, Lanes, Simd, with_simd},
             split::{Split, UNIT},
@@ -129,7 +129,8 @@ impl<I: Index> Scoring<'_, I> {
             let (first, count) = (next, (BLOCK - next % BLOCK).min(end - next));
             next += count;
             let lead = start.saturating_sub(first);
-            let place = Place { head, first, count, sizes: self.sizes };
+            let queries = &self.params.attend.queries;
+            let place = Positions { queries, head, first, count, sizes: self.sizes };
             if per_head {
                 let (scores, stride) = part.logits.starting_at(first - base);
                 self.k_index.add_scores(s, place, components, weights, scores, stride);

@@ -1,0 +1,147 @@
+//! One sequence of a cache, as a decode method sees it.
+
+use burn::tensor::Tensor;
+
+use super::LayerCache;
+use crate::{
+    config::{AttentionLayer, AttentionShape},
+    error::Result,
+    index::{IndexDtype, QuantizedIndex},
+    ops::AttendParams,
+    spans::{Append, AppendPlan, Spans},
+    transfer::Part,
+};
+
+/// One sequence of a cache: what a decode method sees of it. In all tensors the batch is 1.
+#[derive(Debug, Clone, Copy)]
+pub struct CachedSequence<'a> {
+    cache: &'a LayerCache,
+    slot: usize,
+}
+
+impl LayerCache {
+    /// The sequence of a slot.
+    ///
+    /// # Errors
+    /// [`crate::Error::Slot`] for a slot that is not there.
+    pub fn sequence(&self, slot: usize) -> Result<CachedSequence<'_>> {
+        self.check_slot(slot)?;
+        Ok(CachedSequence { cache: self, slot })
+    }
+}
+
+impl<'a> CachedSequence<'a> {
+    /// The cache that it lies in.
+    pub fn cache(&self) -> &'a LayerCache {
+        self.cache
+    }
+
+    /// Its slot there.
+    pub fn slot(&self) -> usize {
+        self.slot
+    }
+
+    /// The layer that the cache belongs to.
+    pub fn layer(&self) -> AttentionLayer {
+        self.cache.config.layer
+    }
+
+    /// Bytes of an element of keys and values.
+    pub fn element_size(&self) -> usize {
+        self.cache.config.dtype.size()
+    }
+
+    /// Tokens that it holds.
+    pub fn len(&self) -> usize {
+        self.cache.lens[self.slot]
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Positions that fit without growing: the third axis of keys and values.
+    pub fn capacity(&self) -> usize {
+        self.cache.places[self.slot].capacity
+    }
+
+    /// Live positions: those that the next query sees. The layer's window leaves the last ones.
+    pub fn spans(&self) -> Spans {
+        Spans::from_lens(&[self.len()], self.cache.config.layer.window)
+    }
+
+    /// What queries of its last `width` tokens need, in the cache's tensors.
+    pub fn attend_params(&self, width: usize) -> AttendParams {
+        let take = self.len().min(width);
+        let append = Append { slot: self.slot, skip: 0, take, at: self.len() - take };
+        self.cache.attend_params_of(&AppendPlan::of(width, std::iter::once(append)))
+    }
+
+    /// Keys `[1, kv_heads, capacity, head_dim]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::MissingInCache`] before the first append.
+    pub fn k(&self) -> Result<Tensor<4>> {
+        Ok(self.cache.rows_of(self.cache.k()?, self.slot))
+    }
+
+    /// Values `[1, kv_heads, capacity, head_dim]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::MissingInCache`] before the first append.
+    pub fn v(&self) -> Result<Tensor<4>> {
+        Ok(self.cache.rows_of(self.cache.v()?, self.slot))
+    }
+
+    /// Transposed keys `[1, kv_heads, head_dim, capacity]`.
+    ///
+    /// # Errors
+    /// As [`LayerCache::k_index`].
+    pub fn k_index(&self) -> Result<Tensor<4>> {
+        Ok(self.cache.columns_of(self.cache.k_index()?, self.slot))
+    }
+
+    /// Transposed keys as codes.
+    ///
+    /// # Errors
+    /// As [`LayerCache::quantized_index`].
+    pub fn quantized_index(&self) -> Result<QuantizedIndex> {
+        Ok(self.cache.codes_of(self.cache.quantized_index()?, self.slot))
+    }
+
+    /// Sum of all values, `[1, kv_heads, head_dim]`: see [`LayerCache::v_sum`].
+    ///
+    /// # Errors
+    /// As [`LayerCache::v_sum`].
+    pub fn v_sum(&self) -> Result<Tensor<3>> {
+        Ok(self.cache.v_sum()?.narrow(0, self.slot, 1))
+    }
+
+    /// What appending one token writes: `k`, `v` and the copies kept.
+    pub(crate) fn append_part(&self) -> Part {
+        let rows = Part::new(2 * self.vector_elements(), self.element_size());
+        self.cache.kept.forms().fold(rows, |part, form| part + self.index_part(self.vector_elements(), form))
+    }
+
+    /// `elements` components of the transposed keys in one form, scales included.
+    pub(crate) fn index_part(&self, elements: usize, form: IndexDtype) -> Part {
+        let mut part = Part::new(elements, 1);
+        part.bytes = form.bytes(elements, self.cache.config.dtype) as u64;
+        part
+    }
+
+    /// What keeping the sum of values up to date reads and writes per token.
+    pub(crate) fn mean_value_part(&self) -> Part {
+        match self.cache.kept.mean_value {
+            true => Part::new(2 * self.vector_elements(), size_of::<f32>()),
+            false => Part::default(),
+        }
+    }
+
+    /// Elements of one vector per KV head.
+    fn vector_elements(&self) -> usize {
+        let AttentionShape { kv_heads, head_dim, .. } = self.cache.config.layer.shape;
+        kv_heads * head_dim
+    }
+}
