@@ -7,10 +7,10 @@ use std::{fs, path::PathBuf};
 
 use burn::tensor::{DType, Device};
 use safetensors::SafeTensors;
-use sparq_core::{AttentionShape, Method, NewTokens, SparqConfig};
+use sparq_core::{AttentionShape, Method, SparqConfig};
 use sparq_models::{
     checkpoint::Checkpoint,
-    forward,
+    forward::{self, Row, Want},
     inspect::Inspection,
     models::CausalModel,
     state::{ModelState, StateConfig},
@@ -99,8 +99,7 @@ pub fn family_logits_with_the_prompt_in_chunks(device: &Device) {
             state.expect(family.ids.len());
             let mut logits = vec![];
             for ids in family.ids.chunks(chunk) {
-                let new = NewTokens::all(1, ids.len());
-                let output = forward::prefill_logits(family.model.as_ref(), ids, &new, &mut state);
+                let output = forward::step(family.model.as_ref(), &[Row::prompt(ids)], &mut state, Want::All);
                 logits.extend(forward::read(output.map_err(text)?).map_err(text)?);
             }
             let first = (family.prefill - 1) * family.model.vocab_size();
@@ -115,14 +114,17 @@ pub fn family_greedy_tokens(device: &Device) {
     each("greedy", DType::F32, device, |family| {
         let mut state = family.state(&Method::Dense)?;
         let prompt = &family.ids[..family.prefill];
-        let mut logits = forward::prefill_last(family.model.as_ref(), prompt, &mut state).map_err(text)?;
+        let step = |row: Row<'_>, state: &mut ModelState| {
+            forward::step(family.model.as_ref(), &[row], state, Want::Last).map_err(text)
+        };
+        let mut logits = step(Row::prompt(prompt), &mut state)?;
         let mut tokens = vec![];
         while tokens.len() < family.greedy.len() {
             let row = forward::read(logits).map_err(text)?;
             let likeliest = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
             tokens.push(likeliest.map_or(0, |(id, _)| id as u32));
             let last = &tokens[tokens.len() - 1..];
-            logits = forward::decode(family.model.as_ref(), last, &mut state).map_err(text)?;
+            logits = step(Row::decode(last), &mut state)?;
         }
         match tokens == family.greedy {
             true => Ok(format!("{} tokens", tokens.len())),
@@ -139,11 +141,13 @@ pub fn family_logits_with_sparq_that_reads_everything(device: &Device) {
         let method = Method::Sparq(SparqConfig::new(&shape, shape.head_dim, top_k));
         let mut state = family.state(&method)?;
         let (prompt, rest) = family.ids.split_at(family.prefill);
-        forward::prefill(family.model.as_ref(), prompt, &mut state).map_err(text)?;
+        let mut step = |row: Row<'_>, want: Want| {
+            forward::step(family.model.as_ref(), &[row], &mut state, want).map_err(text)
+        };
+        step(Row::prompt(prompt), Want::Nothing)?;
         let mut logits = vec![];
         for id in rest {
-            let output = forward::decode(family.model.as_ref(), &[*id], &mut state).map_err(text)?;
-            logits.extend(forward::read(output).map_err(text)?);
+            logits.extend(forward::read(step(Row::decode(&[*id]), Want::Last)?).map_err(text)?);
         }
         Ok(format!("{:.1e}", close(&logits, &family.decode_logits)?))
     });
@@ -164,8 +168,7 @@ pub fn family_logits_with_the_newer_configuration(device: &Device) {
         fs::rename(copy.path().join("config.5.json"), copy.path().join("config.json")).map_err(text)?;
         let other = Family::open(copy.path().to_owned(), family.window, DType::F32, device)?;
         let mut state = other.state(&Method::Dense)?;
-        let new = NewTokens::all(1, other.ids.len());
-        let logits = forward::prefill_logits(other.model.as_ref(), &other.ids, &new, &mut state);
+        let logits = forward::step(other.model.as_ref(), &[Row::prompt(&other.ids)], &mut state, Want::All);
         let logits = forward::read(logits.map_err(text)?).map_err(text)?;
         let first = (other.prefill - 1) * other.model.vocab_size();
         Ok(format!("{:.1e}", close(&logits[first..], &family.logits)?))

@@ -82,7 +82,8 @@ pub(crate) struct Step {
 /// One decode step over the keys and values of a problem, without a prefill that a method could watch.
 fn one_step(problem: &Problem, method: &Method, device: &Device) -> Step {
     let cache = problem.cache(DType::F32, device);
-    let methods = cache.lens().iter().map(|_| method.for_layer(&problem.shape).expect("a valid configuration"));
+    let methods =
+        cache.lens().iter().map(|_| method.for_layer(&problem.shape).expect("a valid configuration"));
     let mut sequences = Sequences::new(methods.collect());
     let queries = cache.attend_params(1).queries;
     let decoded = sequences.attend(problem.queries(device), &cache, &queries).expect("a step");
@@ -91,7 +92,8 @@ fn one_step(problem: &Problem, method: &Method, device: &Device) -> Step {
 
 /// What the groups of a batch report, by sequence.
 fn read(decoded: DecodedBatch, lens: &[usize], layer: AttentionLayer) -> Step {
-    let (transfer, dense) = (decoded.transfer(), decoded.groups.iter().all(|group| group.selection.is_none()));
+    let (transfer, dense) =
+        (decoded.transfer(), decoded.groups.iter().all(|group| group.selection.is_none()));
     let mut by_row: Vec<Option<Step>> = lens.iter().map(|_| None).collect();
     let AttentionShape { heads, kv_heads, .. } = layer.shape;
     for DecodedGroup { rows, selection, .. } in decoded.groups {

@@ -1,10 +1,10 @@
 //! Whole models: reference logits, and batches against single sequences.
 
 use burn::tensor::{DType, Device};
-use sparq_core::{Method, NewTokens, SparqConfig};
+use sparq_core::{Method, SparqConfig};
 use sparq_models::{
     checkpoint::Checkpoint,
-    forward,
+    forward::{self, Row, Want},
     models::CausalModel,
     state::{ModelState, StateConfig},
     text_model::load_model,
@@ -107,7 +107,7 @@ pub fn weights_in_eight_bits(device: &Device) {
     }
 }
 
-/// A left-padded batch gives each sequence the logits that it gets alone: in a prefill in two
+/// A batch gives each sequence the logits that it gets alone: in a prefill in two
 /// chunks, and in the SparQ decode steps behind it.
 pub fn a_ragged_model_batch_equals_one_by_one(device: &Device) {
     let model = load("llama", DType::F32, device);
@@ -122,39 +122,35 @@ pub fn a_ragged_model_batch_equals_one_by_one(device: &Device) {
         ModelState::uniform(model.as_ref(), &config, &method).expect("a valid state")
     };
 
+    let ids: Vec<Vec<u32>> = (0..3).map(|b| (0..lens[b]).map(|t| token(b, t)).collect()).collect();
+    let logits = |rows: &[Row<'_>], state: &mut ModelState| {
+        let logits = forward::step(model.as_ref(), rows, state, Want::Last).expect("it fits");
+        forward::read(logits).expect("f32 logits")
+    };
     let mut together = state(3);
-    let padding: Vec<usize> = lens.iter().map(|len| width - len).collect();
-    let tokens = NewTokens::left_padded(width, &padding).expect("padding within the width");
-    let mut last = vec![];
+    let mut last: Vec<Vec<f32>> = vec![vec![]; 3];
+    // In any order of the sequences; the short ones have no tokens in the second chunk.
     for first in [0, width / 2] {
-        let column = |b: usize, t: usize| if t < padding[b] { 0 } else { token(b, t - padding[b]) };
-        let ids: Vec<u32> = (0..3)
-            .flat_map(|b| (first..first + width / 2).map(move |t| (b, t)))
-            .map(|(b, t)| column(b, t))
-            .collect();
-        let new = tokens.columns(first, width / 2);
-        let logits = forward::prefill_logits(model.as_ref(), &ids, &new, &mut together).expect("it fits");
-        last = forward::read(logits).expect("f32 logits").chunks(vocab).map(<[f32]>::to_vec).collect();
+        let part = |b: usize| &ids[b][first.min(lens[b])..(first + width / 2).min(lens[b])];
+        let rows = [2, 0, 1].map(|b| Row::prompt(part(b)).in_slot(b));
+        let found = logits(&rows, &mut together);
+        let given = rows.iter().filter(|row| !row.ids.is_empty());
+        given.zip(found.chunks(vocab)).for_each(|(row, logits)| last[row.slot] = logits.to_vec());
     }
     assert_eq!(together.lens(), lens);
-    let last: Vec<_> = (0..3).map(|b| last[(b + 1) * width / 2 - 1].clone()).collect();
     let decoded: Vec<Vec<f32>> = (0..steps)
         .map(|step| {
-            let ids: Vec<u32> = (0..3).map(|b| token(b, 100 + step)).collect();
-            let logits = forward::decode(model.as_ref(), &ids, &mut together).expect("it fits");
-            forward::read(logits).expect("f32 logits")
+            let ids = [0, 1, 2].map(|b| [token(b, 100 + step)]);
+            logits(&[0, 1, 2].map(|b| Row::decode(&ids[b]).in_slot(b)), &mut together)
         })
         .collect();
 
     for b in 0..3 {
         let mut alone = state(1);
-        let ids: Vec<u32> = (0..lens[b]).map(|t| token(b, t)).collect();
-        let logits = forward::prefill_last(model.as_ref(), &ids, &mut alone).expect("it fits");
-        assert_close(&last[b], &forward::read(logits).expect("f32 logits"), f32().reference, "prefill");
+        let prefill = logits(&[Row::prompt(&ids[b])], &mut alone);
+        assert_close(&last[b], &prefill, f32().reference, "prefill");
         for (step, together) in decoded.iter().enumerate() {
-            let logits =
-                forward::decode(model.as_ref(), &[token(b, 100 + step)], &mut alone).expect("it fits");
-            let logits = forward::read(logits).expect("f32 logits");
+            let logits = logits(&[Row::decode(&[token(b, 100 + step)])], &mut alone);
             let what = format!("sequence {b}, step {step}");
             assert_close(&together[b * vocab..(b + 1) * vocab], &logits, f32().reference, &what);
         }
@@ -172,7 +168,10 @@ pub fn greedy_tokens_with_sparq(device: &Device) {
     let config = StateConfig { batch: 1, max_len: 40 + GREEDY.len(), dtype: DType::F32 };
     let mut state = ModelState::uniform(model.as_ref(), &config, &method).expect("a valid state");
     let prompt: Vec<u32> = (0..40).map(|t| (t * t * 7 % vocab) as u32).collect();
-    let mut logits = forward::prefill_last(model.as_ref(), &prompt, &mut state).expect("it fits");
+    let step = |row: Row<'_>, state: &mut ModelState| {
+        forward::step(model.as_ref(), &[row], state, Want::Last).expect("it fits")
+    };
+    let mut logits = step(Row::prompt(&prompt), &mut state);
     let mut tokens = vec![];
     // How clear the least clear choice is: rounding moves logits by less than the tolerance.
     let mut margin = f32::INFINITY;
@@ -182,7 +181,7 @@ pub fn greedy_tokens_with_sparq(device: &Device) {
         order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
         margin = margin.min(row[order[0]] - row[order[1]]);
         tokens.push(order[0] as u32);
-        logits = forward::decode(model.as_ref(), &tokens[tokens.len() - 1..], &mut state).expect("it fits");
+        logits = step(Row::decode(&tokens[tokens.len() - 1..]), &mut state);
     }
     assert_eq!(tokens, GREEDY, "least margin {margin}");
     assert!(margin > 5.0 * f32().reference, "a choice hangs on {margin}");

@@ -12,10 +12,10 @@ use burn::tensor::{DType, Device};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use sparq_backend_tests::reference;
-use sparq_core::{Method, NewTokens};
+use sparq_core::Method;
 use sparq_models::{
     checkpoint::Checkpoint,
-    forward,
+    forward::{self, Row, Want},
     state::{ModelState, StateConfig},
     text_model::load_model,
 };
@@ -130,8 +130,7 @@ fn logits(folder: &Path, table: &Table, device: &Device) -> Result<Vec<f32>, Str
     let ids: Vec<u32> = (0..table.tokens as u32).map(|i| (3 + i) % 61).collect();
     let config = StateConfig { batch: 1, max_len: ids.len(), dtype: DType::F32 };
     let mut state = ModelState::uniform(model.as_ref(), &config, &Method::Dense).map_err(text)?;
-    let new = NewTokens::all(1, ids.len());
-    let logits = forward::prefill_logits(model.as_ref(), &ids, &new, &mut state).map_err(text)?;
+    let logits = forward::step(model.as_ref(), &[Row::prompt(&ids)], &mut state, Want::All).map_err(text)?;
     let logits = forward::read(logits).map_err(text)?;
     let vocab = model.vocab_size();
     let picked = table.positions.iter().flat_map(|p| table.picked.iter().map(move |t| p * vocab + t));

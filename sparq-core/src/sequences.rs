@@ -174,7 +174,9 @@ impl Sequences {
                 let slot = plan.as_slice()[row].slot;
                 let sequence = cache.sequence(slot)?;
                 let mut transfers = [operation.transfer(&sequence), dense_transfer(&sequence)];
-                transfers.iter_mut().for_each(|transfer| transfer.append = transfer.append.times(plan.width()));
+                transfers
+                    .iter_mut()
+                    .for_each(|transfer| transfer.append = transfer.append.times(plan.width()));
                 self.traffic[slot].record(transfers[0], transfers[1]);
                 sum += transfers[0];
             }

@@ -10,7 +10,7 @@ use sparq_core::{
 
 use crate::{
     error::{Error, Result},
-    forward,
+    forward::{self, Row, Want},
     models::CausalModel,
     state::{ModelState, StateConfig},
 };
@@ -45,7 +45,7 @@ pub fn label_channels(
         })?;
         state.expect(ids.len());
         for chunk in ids.chunks(PREFILL_CHUNK) {
-            forward::prefill(model, chunk, &mut state)?;
+            forward::step(model, &[Row::prompt(chunk)], &mut state, Want::Nothing)?;
         }
         done(index + 1, total);
     }

@@ -1,91 +1,125 @@
-//! Running a model: prompts in chunks, then one token at a time.
+//! Running a model in steps: any sequences of a state, each with as many new tokens as it has.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor, TensorData};
 use sparq_core::NewTokens;
 
 use crate::{
     error::{Error, Result},
-    layers::{Phase, Step},
+    layers::{Phase, Step, StepPart},
     models::CausalModel,
     overflow,
     state::ModelState,
 };
 
-/// Runs `ids: [batch, width]` (row-major, columns outside of `new` are padding) through the model,
-/// densely and causally. Returns logits `[batch · width, vocab]` in f32.
+/// New tokens of one sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row<'a> {
+    /// The sequence's slot.
+    pub slot: usize,
+    /// The tokens. A row without any is legal: its sequence stays as it is.
+    pub ids: &'a [u32],
+    /// Whether they are a part of a prompt, or decoded with the sequence's method.
+    pub phase: Phase,
+}
+
+impl<'a> Row<'a> {
+    /// A part of the prompt of slot 0, attended densely and causally.
+    pub fn prompt(ids: &'a [u32]) -> Self {
+        Self { slot: 0, ids, phase: Phase::Prefill }
+    }
+
+    /// Tokens of slot 0, decoded one after another with its method.
+    pub fn decode(ids: &'a [u32]) -> Self {
+        Self { slot: 0, ids, phase: Phase::Decode }
+    }
+
+    /// The same tokens in another slot.
+    pub fn in_slot(self, slot: usize) -> Self {
+        Self { slot, ..self }
+    }
+}
+
+/// Which logits a step computes. They are a good part of the work in small models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// None: the step is for what it leaves in the state.
+    Nothing,
+    /// Those of the last token of each row that has tokens.
+    Last,
+    /// Those of all tokens.
+    All,
+}
+
+/// Runs new tokens through the model. Rows may be parts of prompts and decode steps side by side; what a row
+/// gives does not depend on the others, on the CPU to the bit.
+///
+/// Returns logits in f32, in the order of the rows: `[rows, vocab]` for [`Want::Last`], `[tokens, vocab]` for
+/// [`Want::All`], `None` for [`Want::Nothing`] and where no row has tokens.
 ///
 /// # Errors
-/// [`Error::TokenId`] for ids outside of the vocabulary, [`Error::Core`] where the state is full.
-pub fn prefill_logits(
+/// [`Error::TokenId`] for ids outside of the vocabulary, [`Error::Core`] where a sequence is full, a slot is not
+/// there, or is named twice. Nothing has been computed then.
+pub fn step(
     model: &dyn CausalModel,
-    ids: &[u32],
-    new: &NewTokens,
+    rows: &[Row<'_>],
     state: &mut ModelState,
-) -> Result<Tensor<2>> {
-    let hidden = hidden(model, ids, new, state, Phase::Prefill)?;
-    Ok(model.logits(hidden))
+    want: Want,
+) -> Result<Option<Tensor<2>>> {
+    let vocab = model.vocab_size();
+    let rows: Vec<&Row<'_>> = rows.iter().filter(|row| !row.ids.is_empty()).collect();
+    let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids.iter().copied()).collect();
+    if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab) {
+        return Err(Error::TokenId { id, vocab });
+    }
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    let slots: Vec<usize> = rows.iter().map(|row| row.slot).collect();
+    NewTokens::all(rows.len(), 1).in_slots(&slots)?;
+    let (mut parts, mut positions, mut lens) = (vec![], vec![], vec![]);
+    for alike in rows.chunk_by(|a, b| (a.phase, a.ids.len()) == (b.phase, b.ids.len())) {
+        let (width, slots) = (alike[0].ids.len(), alike.iter().map(|row| row.slot).collect::<Vec<_>>());
+        let plan = state.plan(&NewTokens::all(alike.len(), width).in_slots(&slots)?)?;
+        lens.extend(state.text_lens(&plan).into_iter().flat_map(|len| std::iter::repeat_n(len, width)));
+        let first = positions.len();
+        positions.extend(plan.positions());
+        parts.push(StepPart { phase: alike[0].phase, tokens: first..positions.len(), plan });
+    }
+    let step = Step { parts, rotations: model.rotations(&positions, &lens) };
+    let hidden = model.hidden(&ids, state, &step)?;
+    Ok(match want {
+        Want::Nothing => None,
+        Want::Last => Some(model.logits(last(hidden, &rows))),
+        Want::All => Some(model.logits(hidden)),
+    })
 }
 
-/// Like [`prefill_logits`] for one sequence, but computes logits of the last token only:
-/// `[1, vocab]`. An empty prompt is an error.
-///
-/// # Errors
-/// As [`prefill_logits`], and [`Error::EmptyPrompt`].
-pub fn prefill_last(model: &dyn CausalModel, ids: &[u32], state: &mut ModelState) -> Result<Tensor<2>> {
-    let last = ids.len().checked_sub(1).ok_or(Error::EmptyPrompt)?;
-    let hidden = hidden(model, ids, &NewTokens::all(1, ids.len()), state, Phase::Prefill)?;
-    Ok(model.logits(hidden.narrow(0, last, 1)))
+/// Hidden states `[rows, hidden]` of the rows' last tokens.
+fn last(hidden: Tensor<2>, rows: &[&Row<'_>]) -> Tensor<2> {
+    let [tokens, _] = hidden.dims();
+    match rows.len() {
+        1 => hidden.narrow(0, tokens - 1, 1),
+        count if count == tokens => hidden,
+        count => {
+            let mut end = 0;
+            let ends = rows.iter().map(|row| {
+                end += row.ids.len();
+                end as i64 - 1
+            });
+            let ends = TensorData::new(ends.collect::<Vec<_>>(), [count]);
+            let ends = Tensor::<1, Int>::from_data(ends, &hidden.device());
+            hidden.select(0, ends)
+        }
+    }
 }
 
-/// Runs a chunk of one sequence's prompt through the model for what it leaves in the state.
-///
-/// # Errors
-/// As [`prefill_logits`].
-pub fn prefill(model: &dyn CausalModel, ids: &[u32], state: &mut ModelState) -> Result<()> {
-    hidden(model, ids, &NewTokens::all(1, ids.len()), state, Phase::Prefill)?;
-    Ok(())
-}
-
-/// Like [`prefill`] for a batch of sequences, as [`prefill_logits`] takes it.
-///
-/// # Errors
-/// As [`prefill_logits`].
-pub fn prefill_batch(
-    model: &dyn CausalModel,
-    ids: &[u32],
-    new: &NewTokens,
-    state: &mut ModelState,
-) -> Result<()> {
-    hidden(model, ids, new, state, Phase::Prefill)?;
-    Ok(())
-}
-
-/// Decodes one token per sequence with the state's method: `ids: [batch]` to logits
-/// `[batch, vocab]` in f32.
-///
-/// # Errors
-/// As [`prefill_logits`].
-pub fn decode(model: &dyn CausalModel, ids: &[u32], state: &mut ModelState) -> Result<Tensor<2>> {
-    let hidden = hidden(model, ids, &NewTokens::all(ids.len(), 1), state, Phase::Decode)?;
-    Ok(model.logits(hidden))
-}
-
-/// [`decode`] for what it leaves in the state, where nobody asks what comes next: the logits are a good
-/// part of the work in small models.
-///
-/// # Errors
-/// As [`prefill_logits`].
-pub fn feed(model: &dyn CausalModel, ids: &[u32], state: &mut ModelState) -> Result<()> {
-    hidden(model, ids, &NewTokens::all(ids.len(), 1), state, Phase::Decode)?;
-    Ok(())
-}
-
-/// Reads logits back, row-major.
+/// Reads logits back, row-major; none where a step gave none.
 ///
 /// # Errors
 /// [`Error::ReadBack`] where the device fails.
-pub fn read(logits: Tensor<2>) -> Result<Vec<f32>> {
-    logits.into_data().try_to_vec().map_err(|error| Error::ReadBack { message: format!("{error:?}") })
+pub fn read(logits: Option<Tensor<2>>) -> Result<Vec<f32>> {
+    let values = logits.map(|logits| logits.into_data().try_to_vec()).transpose();
+    Ok(values.map_err(|error| Error::ReadBack { message: format!("{error:?}") })?.unwrap_or_default())
 }
 
 /// [`read`] for choosing a token: the logits that the last step of `state` gave.
@@ -93,7 +127,7 @@ pub fn read(logits: Tensor<2>) -> Result<Vec<f32>> {
 /// # Errors
 /// As [`read`], and [`Error::Overflow`] where one of them is not a number or infinite, or none is finite:
 /// with the first layer and token whose numbers overflowed.
-pub fn read_finite(logits: Tensor<2>, state: &ModelState) -> Result<Vec<f32>> {
+pub fn read_finite(logits: Option<Tensor<2>>, state: &ModelState) -> Result<Vec<f32>> {
     let logits = read(logits)?;
     // Minus infinity excludes a token.
     let is_bad = |logit: f32| logit.is_nan() || logit == f32::INFINITY;
@@ -102,20 +136,4 @@ pub fn read_finite(logits: Tensor<2>, state: &ModelState) -> Result<Vec<f32>> {
         true => Err(overflow::error(state)),
         false => Ok(logits),
     }
-}
-
-fn hidden(
-    model: &dyn CausalModel,
-    ids: &[u32],
-    new: &NewTokens,
-    state: &mut ModelState,
-    phase: Phase,
-) -> Result<Tensor<2>> {
-    let vocab = model.vocab_size();
-    if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab) {
-        return Err(Error::TokenId { id, vocab });
-    }
-    let plan = state.plan(new)?;
-    let rotations = model.rotations(&plan.positions(), &state.text_lens(&plan));
-    model.hidden(ids, state, &Step { phase, plan, rotations })
 }

@@ -11,11 +11,13 @@ mod mlp;
 mod norm;
 mod projections;
 mod rope;
+mod step;
 
-pub use attention::{Attention, AttentionConfig, Phase, QkNorm, Step};
+pub use attention::{Attention, AttentionConfig, QkNorm};
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use mlp::{GatedMlp, GatedMlpConfig, Mlp, MlpConfig};
 pub use norm::Norm;
 pub use projections::Projections;
 pub use rope::{Rope, Rotation};
+pub use step::{Phase, Step, StepPart};

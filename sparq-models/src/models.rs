@@ -41,8 +41,8 @@ pub trait CausalModel: std::fmt::Debug + Send + Sync {
     /// Where the weights lie.
     fn device(&self) -> &Device;
 
-    /// Rotary embeddings for tokens at `positions: [batch, width]`, row-major, in texts of `lens: [batch]`
-    /// tokens: one for each that the model has. Models without rotary embeddings have none.
+    /// Rotary embeddings for tokens at these positions, each in a text of so many tokens as `lens` says: one for
+    /// each that the model has. Models without rotary embeddings have none.
     fn rotations(&self, positions: &[usize], lens: &[usize]) -> Vec<Rotation> {
         let _ = (positions, lens);
         vec![]
@@ -54,8 +54,7 @@ pub trait CausalModel: std::fmt::Debug + Send + Sync {
         None
     }
 
-    /// Hidden states `[batch · width, hidden]` after the last layer and its norm, for token `ids`
-    /// `[batch, width]`, row-major.
+    /// Hidden states `[tokens, hidden]` after the last layer and its norm, for the token `ids` of a step.
     ///
     /// # Errors
     /// [`Error::StateLayers`] for a state of another model, [`Error::Core`] where the state does not fit.

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use burn::tensor::{DType, Tensor};
-use sparq_core::LayerCache;
+use sparq_core::{CachedSequence, LayerCache};
 
 use crate::{
     error::{Error, Result},
@@ -121,11 +121,17 @@ fn locate(state: &ModelState) -> Result<Overflow> {
 }
 
 fn in_layer(layer: usize, cache: &LayerCache) -> Result<Option<OverflowPart>> {
-    let len = cache.lens().iter().copied().min().unwrap_or(0);
-    if len == 0 {
-        return Ok(None);
+    for slot in (0..cache.lens().len()).filter(|&slot| cache.lens()[slot] > 0) {
+        let found = in_sequence(layer, &cache.sequence(slot)?)?;
+        if found.is_some() {
+            return Ok(found);
+        }
     }
-    let (k, v) = (cache.k()?, cache.v()?);
+    Ok(None)
+}
+
+fn in_sequence(layer: usize, sequence: &CachedSequence<'_>) -> Result<Option<OverflowPart>> {
+    let (len, k, v) = (sequence.len(), sequence.k()?, sequence.v()?);
     let (in_k, in_v) = (first(&k, len)?, first(&v, len)?);
     let Some(token) = in_k.into_iter().chain(in_v).min() else { return Ok(None) };
     // What is not finite on its way into a layer makes all of the key and all of the value NaN.
@@ -137,7 +143,7 @@ fn in_layer(layer: usize, cache: &LayerCache) -> Result<Option<OverflowPart>> {
     }))
 }
 
-/// The first position of `x: [batch, kv_heads, capacity, head_dim]` with a component that is not finite.
+/// The first position of `x: [1, kv_heads, capacity, head_dim]` with a component that is not finite.
 fn first(x: &Tensor<4>, len: usize) -> Result<Option<usize>> {
     let rows = x.clone().narrow(2, 0, len).cast(DType::F32);
     // What is not finite times zero is not a number.

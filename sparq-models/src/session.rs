@@ -155,7 +155,7 @@ impl<'a> Session<'a> {
     fn take(&mut self, ids: &[u32], attention: &AttentionPlan, run_len: usize) -> Result<Held> {
         let methods = attention.methods(&self.model.model().attention_layers(), run_len)?;
         if let Some(held) = self.held.take()
-            && held.state.suits(self.model.model(), ids.len() + 1)
+            && held.state.suits(self.model.model(), 0, ids.len() + 1)
             && let Some(held) = held.continued(ids, &methods)?
         {
             return Ok(held);

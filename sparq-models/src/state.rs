@@ -1,8 +1,9 @@
-//! What a model remembers of a batch of sequences: one cache and decode method per layer.
+//! What a model remembers of some sequences: for each layer a cache, and for each sequence in it a decode method.
 
 use burn::tensor::DType;
 use sparq_core::{
-    AppendPlan, AttentionLayer, CacheConfig, DecodeMethod, LayerMark, LayerState, Method, NewTokens, Traffic,
+    AppendPlan, AttentionLayer, CacheConfig, DecodeMethod, LayerMark, LayerState, Method, NewTokens,
+    SequenceMark, Traffic, spans::Append,
 };
 
 use crate::{error::Result, models::CausalModel};
@@ -10,7 +11,7 @@ use crate::{error::Result, models::CausalModel};
 /// Sizes of a [`ModelState`].
 #[derive(Debug, Clone, Copy)]
 pub struct StateConfig {
-    /// Sequences in the batch.
+    /// Slots: the most sequences at a time.
     pub batch: usize,
     /// The most tokens that any sequence may hold.
     pub max_len: usize,
@@ -23,8 +24,8 @@ pub struct StateConfig {
 pub struct ModelState {
     layers: Vec<LayerState>,
     max_len: usize,
-    /// The least length of the texts that are being fed, as far as it is known beforehand.
-    text_len: usize,
+    /// The least length of the text that each slot is being fed, as far as it is known beforehand.
+    text_lens: Vec<usize>,
     /// Transfers before the state began again.
     earlier: Traffic,
 }
@@ -32,6 +33,10 @@ pub struct ModelState {
 /// A point that a [`ModelState`] can go back to.
 #[derive(Debug)]
 pub struct StateMark(Vec<LayerMark>);
+
+/// A point that one slot of a [`ModelState`] can go back to.
+#[derive(Debug)]
+pub struct SlotMark(Vec<SequenceMark>);
 
 impl ModelState {
     /// An empty state for `model`, decoding with one method for each layer, as
@@ -72,7 +77,7 @@ impl ModelState {
             Ok(LayerState::with_methods(&config, |slot| method(index, slot, &layer), model.device())?)
         };
         let layers: Result<_> = model.attention_layers().into_iter().enumerate().map(state).collect();
-        Ok(Self { layers: layers?, max_len, text_len: 0, earlier: Traffic::default() })
+        Ok(Self { layers: layers?, max_len, text_lens: vec![0; batch], earlier: Traffic::default() })
     }
 
     /// The layers' states, in order.
@@ -98,19 +103,28 @@ impl ModelState {
     /// Says that the texts, of which what is fed next may be a part, have at least `len` tokens. What
     /// depends on the length of a text is the same for all of its parts then.
     pub fn expect(&mut self, len: usize) {
-        self.text_len = len;
+        self.text_lens.fill(len);
+    }
+
+    /// [`ModelState::expect`] for the text of one slot.
+    pub fn expect_in(&mut self, slot: usize, len: usize) {
+        if let Some(expected) = self.text_lens.get_mut(slot) {
+            *expected = len;
+        }
     }
 
     /// The length of each text once `plan` is appended, or what was said to be expected.
     pub fn text_lens(&self, plan: &AppendPlan) -> Vec<usize> {
-        plan.lens_after().into_iter().map(|len| len.max(self.text_len)).collect()
+        let expected = |append: &Append| self.text_lens.get(append.slot).copied().unwrap_or(0);
+        plan.as_slice().iter().zip(plan.lens_after()).map(|(append, len)| len.max(expected(append))).collect()
     }
 
-    /// Whether a text of `len` tokens may go on from what is cached: LongRoPE rotates the keys of long
+    /// Whether a text of `len` tokens may go on from what a slot has cached: LongRoPE rotates the keys of long
     /// texts otherwise.
-    pub fn suits(&self, model: &dyn CausalModel, len: usize) -> bool {
-        let held = self.lens().iter().copied().max().unwrap_or(0);
-        let is_long = |border: usize| (held.max(self.text_len) > border) == (len > border);
+    pub fn suits(&self, model: &dyn CausalModel, slot: usize, len: usize) -> bool {
+        let held = self.lens().get(slot).copied().unwrap_or(0);
+        let expected = self.text_lens.get(slot).copied().unwrap_or(0);
+        let is_long = |border: usize| (held.max(expected) > border) == (len > border);
         held == 0 || model.longest_with_short_factors().is_none_or(is_long)
     }
 
@@ -130,7 +144,7 @@ impl ModelState {
     /// Plans an append of `new` tokens behind what is there.
     ///
     /// # Errors
-    /// [`crate::Error::Core`] for another batch size or past the maximum.
+    /// [`crate::Error::Core`] for a slot that is not there or past the maximum.
     pub fn plan(&self, new: &NewTokens) -> Result<AppendPlan> {
         match self.layers.first() {
             Some(layer) => Ok(layer.cache().plan(new)?),
@@ -183,6 +197,75 @@ impl ModelState {
     pub fn truncate(&mut self, len: usize) -> Result<()> {
         self.layers.iter_mut().try_for_each(|layer| layer.truncate(len))?;
         Ok(())
+    }
+
+    /// Forgets what one slot holds from position `len` on, in all layers.
+    ///
+    /// # Errors
+    /// As [`ModelState::truncate`], and for a slot that is not there.
+    pub fn truncate_sequence(&mut self, slot: usize, len: usize) -> Result<()> {
+        self.layers.iter_mut().try_for_each(|layer| layer.truncate_sequence(slot, len))?;
+        Ok(())
+    }
+
+    /// Forgets what one slot holds, its traffic too, and lets others have its memory. Its methods stay, and begin
+    /// anew.
+    ///
+    /// # Errors
+    /// As [`ModelState::truncate_sequence`].
+    pub fn release(&mut self, slot: usize) -> Result<()> {
+        self.layers.iter_mut().try_for_each(|layer| layer.release(slot))?;
+        self.expect_in(slot, 0);
+        Ok(())
+    }
+
+    /// Makes slot `to` hold the first `len` tokens of slot `from` and decode with its methods, in the place of
+    /// what it held: what both have in common goes through the model once.
+    ///
+    /// # Errors
+    /// [`crate::Error::Core`] as [`LayerState::copy`].
+    pub fn copy(&mut self, from: usize, to: usize, len: usize) -> Result<()> {
+        self.layers.iter_mut().try_for_each(|layer| layer.copy(from, to, len))?;
+        self.expect_in(to, self.text_lens.get(from).copied().unwrap_or(0));
+        Ok(())
+    }
+
+    /// The point that one slot is at in all layers; `None` where a method cannot be copied.
+    ///
+    /// # Errors
+    /// [`crate::Error::Core`] for a slot that is not there.
+    pub fn snapshot(&self, slot: usize) -> Result<Option<SlotMark>> {
+        let marks = self.layers.iter().map(|layer| layer.snapshot(slot));
+        Ok(marks.collect::<sparq_core::Result<Option<Vec<_>>>>()?.map(SlotMark))
+    }
+
+    /// Brings one slot back to a mark of it, as often as wanted, while the tokens before it stay.
+    ///
+    /// # Errors
+    /// [`crate::Error::Core`] as [`LayerState::restore`].
+    pub fn restore(&mut self, slot: usize, mark: &SlotMark) -> Result<()> {
+        self.layers.iter_mut().zip(&mark.0).try_for_each(|(layer, mark)| layer.restore(slot, mark))?;
+        Ok(())
+    }
+
+    /// Decodes one slot with one method for each layer from now on, as [`ModelState::set_methods`].
+    ///
+    /// # Errors
+    /// As [`ModelState::set_methods`], and for a slot that is not there.
+    pub fn set_methods_of(&mut self, slot: usize, methods: &[Method]) -> Result<bool> {
+        for (layer, method) in self.layers.iter_mut().zip(methods) {
+            if !layer.set_method_of(slot, method)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Transfers of one slot's decode steps since it was released, over all layers.
+    pub fn traffic_of(&self, slot: usize) -> Traffic {
+        let mut sum = Traffic::default();
+        self.layers.iter().for_each(|layer| sum += layer.sequences().traffic_of(slot));
+        sum
     }
 
     /// Transfers of all decode steps so far, over all layers.

@@ -27,13 +27,11 @@ use std::{
 
 use burn::tensor::DType;
 use safetensors::{Dtype, SafeTensors};
-use sparq_core::{
-    AttentionShape, H2oConfig, LayerState, LocalConfig, Method, NewTokens, SparqConfig, TopkConfig,
-};
+use sparq_core::{AttentionShape, H2oConfig, LayerState, LocalConfig, Method, SparqConfig, TopkConfig};
 
 use crate::{
     error::{Error, Result},
-    forward,
+    forward::{self, Row, Want},
     models::CausalModel,
     state::{ModelState, StateConfig},
 };
@@ -151,10 +149,11 @@ fn method(name: &str, shape: &AttentionShape) -> Option<Method> {
 /// Logits of positions P − 1 … P + N − 1 in one pass.
 fn uncached(model: &dyn CausalModel, dtype: DType, reference: &Reference) -> Result<Vec<f32>> {
     let len = reference.ids.len();
-    let mut state = ModelState::uniform(model, &StateConfig { batch: 1, max_len: len, dtype }, &Method::Dense)?;
-    let logits = forward::prefill_logits(model, &reference.ids, &NewTokens::all(1, len), &mut state)?;
+    let mut state =
+        ModelState::uniform(model, &StateConfig { batch: 1, max_len: len, dtype }, &Method::Dense)?;
+    let logits = forward::step(model, &[Row::prompt(&reference.ids)], &mut state, Want::All)?;
     let first = reference.prefill - 1;
-    forward::read(logits.narrow(0, first, len - first))
+    forward::read(logits.map(|logits| logits.narrow(0, first, len - first)))
 }
 
 /// Logits after each of the tokens P … P + N − 1, one at a time, and the selections whose ties were
@@ -176,10 +175,10 @@ fn cached(
             *layer = LayerState::with_methods(&cache, settling, model.device())?;
         }
     }
-    forward::prefill(model, prompt, &mut state)?;
+    forward::step(model, &[Row::prompt(prompt)], &mut state, Want::Nothing)?;
     let mut logits = vec![];
     for &id in rest {
-        logits.extend(forward::read(forward::decode(model, &[id], &mut state)?)?);
+        logits.extend(forward::read(forward::step(model, &[Row::decode(&[id])], &mut state, Want::Last)?)?);
     }
     Ok((logits, ties.load(Ordering::Relaxed)))
 }

@@ -9,7 +9,7 @@ use sparq_models::{
     attention::AttentionPlan,
     core::{AttentionLayer, AttentionShape, MethodKind, device},
     generate::{Finish, GenerateOptions, Generation},
-    layers::{Phase, Step},
+    layers::Step,
     models::CausalModel,
     state::ModelState,
     tokenizer::Tokenizer,
@@ -44,21 +44,15 @@ impl CausalModel for Toy {
     }
 
     fn hidden(&self, ids: &[u32], state: &mut ModelState, step: &Step) -> Result<Tensor<2>> {
-        let [batch, width] = [step.plan.as_slice().len(), step.plan.width()];
         let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
         let ids = Tensor::<1, Int>::from_data(TensorData::from(&ids[..]), &self.device);
         let x = self.table.clone().select(0, ids);
         let part = |heads| {
             let columns = x.clone().narrow(1, 0, heads * SHAPE.head_dim);
-            columns.reshape([batch, width, heads, SHAPE.head_dim]).swap_dims(1, 2)
+            columns.reshape([-1, heads as i32, SHAPE.head_dim as i32])
         };
-        let (q, k, v) = (part(SHAPE.heads), part(SHAPE.kv_heads), part(SHAPE.kv_heads));
-        let layer = &mut state.layers_mut()[0];
-        let y = match step.phase {
-            Phase::Prefill => layer.prefill_planned(q, k, v, &step.plan)?,
-            Phase::Decode => layer.decode_planned(q, k, v, &step.plan)?.output,
-        };
-        Ok(x + y.swap_dims(1, 2).reshape([batch * width, HIDDEN]))
+        let qkv = [SHAPE.heads, SHAPE.kv_heads, SHAPE.kv_heads].map(part);
+        Ok(x.clone() + step.attend(qkv, &mut state.layers_mut()[0])?)
     }
 
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {

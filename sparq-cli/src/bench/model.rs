@@ -14,7 +14,7 @@ use sparq_models::{
     attention::{AttentionPlan, Profile, widest},
     checkpoint::Checkpoint,
     core::{Method, MethodKind, Traffic},
-    forward,
+    forward::{self, Row, Want},
     models::CausalModel,
     presets::{preset, presets},
     state::{ModelState, StateConfig, StateMark},
@@ -202,13 +202,9 @@ impl Bench<'_> {
                 let chunks = ids.len().div_ceil(BATCH);
                 for (i, chunk) in ids.chunks(BATCH).enumerate() {
                     // Only the last token of all needs the output layer.
-                    match i + 1 == chunks {
-                        true => {
-                            logits =
-                                forward::read(forward::prefill_last(self.model.as_ref(), chunk, state)?)?;
-                        }
-                        false => forward::prefill(self.model.as_ref(), chunk, state)?,
-                    }
+                    let want = if i + 1 == chunks { Want::Last } else { Want::Nothing };
+                    let step = forward::step(self.model.as_ref(), &[Row::prompt(chunk)], state, want)?;
+                    logits = forward::read(step)?;
                 }
                 std::hint::black_box(logits);
                 Ok(())
@@ -227,7 +223,7 @@ impl Bench<'_> {
         let ids = self.ids(tokens);
         let runs = self.repeat(&mut states, |state, is_warmup| {
             for &id in ids.iter().take(if is_warmup { 1 } else { tokens }) {
-                forward::read(forward::decode(self.model.as_ref(), &[id], state)?)?;
+                forward::read(forward::step(self.model.as_ref(), &[Row::decode(&[id])], state, Want::Last)?)?;
             }
             Ok(())
         })?;
@@ -259,7 +255,7 @@ impl Bench<'_> {
             true => state.layers_mut().iter_mut().try_for_each(|layer| fill(layer, depth, &self.device))?,
             false => {
                 for chunk in self.ids(depth).chunks(BATCH) {
-                    forward::prefill(self.model.as_ref(), chunk, &mut state)?;
+                    forward::step(self.model.as_ref(), &[Row::prompt(chunk)], &mut state, Want::Nothing)?;
                 }
             }
         }

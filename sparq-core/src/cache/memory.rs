@@ -72,8 +72,12 @@ impl LayerCache {
     /// Gives the memory of empty slots back, where that is worth moving the others.
     pub(super) fn give_back(&mut self) -> Result<()> {
         let held: usize = self.places.iter().map(|place| place.capacity).sum();
-        let capacities: Vec<usize> =
-            self.places.iter().zip(&self.lens).map(|(place, len)| if *len == 0 { 0 } else { place.capacity }).collect();
+        let capacities: Vec<usize> = self
+            .places
+            .iter()
+            .zip(&self.lens)
+            .map(|(place, len)| if *len == 0 { 0 } else { place.capacity })
+            .collect();
         match capacities.iter().sum::<usize>() {
             0 => {
                 (self.k, self.v, self.k_index, self.quantized) = (None, None, None, None);

@@ -77,10 +77,12 @@ impl LayerCache {
     /// # Errors
     /// [`Error::MissingInCache`] where tokens before the mark are gone, and as [`LayerCache::keep`].
     pub fn rewind(&mut self, mark: &CacheMark, extras: &[CacheExtras]) -> Result<()> {
-        if self.lens.len() != mark.lens.len() || self.lens.iter().zip(&mark.lens).any(|(held, at)| held < at) {
+        if self.lens.len() != mark.lens.len() || self.lens.iter().zip(&mark.lens).any(|(held, at)| held < at)
+        {
             return Err(Error::MissingInCache { missing: "tokens before the mark" });
         }
-        let longer = (0..self.lens.len()).filter(|&slot| self.lens[slot] > mark.lens[slot]).collect::<Vec<_>>();
+        let longer =
+            (0..self.lens.len()).filter(|&slot| self.lens[slot] > mark.lens[slot]).collect::<Vec<_>>();
         self.lens.clone_from(&mark.lens);
         self.renew(&longer)?;
         self.keep(extras)

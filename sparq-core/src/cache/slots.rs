@@ -74,7 +74,8 @@ impl LayerCache {
             false => [0..1, 0..kv_heads, 0..len, 0..columns],
         };
         let held = Tensor::<4>::from_dispatch(source.get::<Dispatch>(x.clone())).slice(live.clone());
-        let filled = Tensor::<4>::zeros(target.shape(), (&self.device, self.config.dtype)).slice_assign(live, held);
+        let filled =
+            Tensor::<4>::zeros(target.shape(), (&self.device, self.config.dtype)).slice_assign(live, held);
         Tensor::from_dispatch(target.set::<Dispatch>(x, filled.into_dispatch()))
     }
 }

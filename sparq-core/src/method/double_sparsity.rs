@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeMethod, Decoded, Dense, Method, MethodKind, Selection, check, PromptChunk, parts};
+use super::{DecodeMethod, Decoded, Dense, Method, MethodKind, PromptChunk, Selection, check, parts};
 use crate::{
     cache::{CacheExtras, CachedSequence},
     config::AttentionShape,
@@ -83,7 +83,8 @@ impl ChannelStatistics {
     pub fn observe(&mut self, chunk: &PromptChunk<'_>, sequence: &CachedSequence<'_>) -> Result<()> {
         let AttentionShape { kv_heads, head_dim, .. } = sequence.layer().shape;
         let group = sequence.layer().shape.group();
-        for Append { skip, take, at, .. } in chunk.plan().as_slice().iter().copied().filter(|append| append.take > 0)
+        for Append { skip, take, at, .. } in
+            chunk.plan().as_slice().iter().copied().filter(|append| append.take > 0)
         {
             let k = sequence.k()?.narrow(2, at, take).cast(DType::F32);
             let q = chunk.queries().narrow(2, skip, take).reshape([kv_heads, group, take, head_dim]);
@@ -163,7 +164,10 @@ impl DoubleSparsity {
         let spans = sequence.spans();
         let kept = parts::kept(&spans, self.config.top_k);
         let scored = parts::live(&spans) * sequence.layer().shape.kv_heads * self.config.rank;
-        Transfer { k_index: sequence.index_part(scored, IndexDtype::Cache), ..parts::rows_transfer(sequence, kept, kept) }
+        Transfer {
+            k_index: sequence.index_part(scored, IndexDtype::Cache),
+            ..parts::rows_transfer(sequence, kept, kept)
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Int, Tensor, activation::softmax};
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeMethod, Decoded, Method, MethodKind, Selection, check, PromptChunk, parts};
+use super::{DecodeMethod, Decoded, Method, MethodKind, PromptChunk, Selection, check, parts};
 use crate::{
     cache::CachedSequence,
     error::{Error, Result},

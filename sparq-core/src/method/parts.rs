@@ -52,7 +52,11 @@ pub(super) fn exact_logits(q: Tensor<4>, sequence: &CachedSequence<'_>) -> Resul
 
 /// Exact attention of grouped queries over `positions: [batch, kv_heads, kept]`, renormalised over
 /// them. Fillers and positions that are not live get no weight, and no row is read for them.
-pub(super) fn attend(q: Tensor<4>, sequence: &CachedSequence<'_>, positions: Tensor<3, Int>) -> Result<Attended> {
+pub(super) fn attend(
+    q: Tensor<4>,
+    sequence: &CachedSequence<'_>,
+    positions: Tensor<3, Int>,
+) -> Result<Attended> {
     let [batch, kv_heads, group, head_dim] = q.dims();
     let [_, _, kept] = positions.dims();
     let positions = live_only(positions, &sequence.spans());
@@ -67,7 +71,11 @@ pub(super) fn attend(q: Tensor<4>, sequence: &CachedSequence<'_>, positions: Ten
 }
 
 /// `weights · V` over `positions`, not renormalised: `[batch, heads, 1, head_dim]`.
-pub(super) fn weigh(weights: Tensor<4>, sequence: &CachedSequence<'_>, positions: &Tensor<3, Int>) -> Result<Tensor<4>> {
+pub(super) fn weigh(
+    weights: Tensor<4>,
+    sequence: &CachedSequence<'_>,
+    positions: &Tensor<3, Int>,
+) -> Result<Tensor<4>> {
     let [batch, kv_heads, group, _] = weights.dims();
     let v = rows(sequence.v()?, positions, &sequence.spans());
     let [_, _, _, head_dim] = v.dims();

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeMethod, Decoded, Dense, Method, MethodKind, Selection, check, PromptChunk, parts};
+use super::{DecodeMethod, Decoded, Dense, Method, MethodKind, PromptChunk, Selection, check, parts};
 use crate::{
     cache::CachedSequence,
     error::Result,

@@ -52,7 +52,11 @@ impl SparqMass {
 
     /// Positions `[batch, kv_heads, n]`, best first, fillers behind them where a head keeps fewer,
     /// their mass α `[batch, kv_heads, g, 1]`, and how many are kept in all.
-    fn select(&self, logits: Tensor<4>, sequence: &CachedSequence<'_>) -> Result<(Tensor<3, Int>, Tensor<4>, usize)> {
+    fn select(
+        &self,
+        logits: Tensor<4>,
+        sequence: &CachedSequence<'_>,
+    ) -> Result<(Tensor<3, Int>, Tensor<4>, usize)> {
         let SparqMassConfig { sparq, mass } = self.config;
         let spans = sequence.spans();
         let capped = parts::soft_cap(logits.clone(), sequence.layer().softcap);

@@ -9,11 +9,7 @@ use crate::{
 };
 
 /// Checks queries `[batch, heads, width, head_dim]` against the heads of a layer.
-pub(crate) fn check_queries(
-    q: &Tensor<4>,
-    shape: AttentionShape,
-    [batch, width]: [usize; 2],
-) -> Result<()> {
+pub(crate) fn check_queries(q: &Tensor<4>, shape: AttentionShape, [batch, width]: [usize; 2]) -> Result<()> {
     check_shape("q", "[batch, heads, width, head_dim]", q, [batch, shape.heads, width, shape.head_dim])
 }
 

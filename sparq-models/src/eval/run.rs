@@ -1,7 +1,10 @@
 //! Running samples under several methods: one dense prefill per context, then every method from there.
 
+use std::ops::Range;
+
+use burn::tensor::Tensor;
 use sparq_core::{
-    DecodeMethod, Method, NewTokens, Traffic,
+    DecodeMethod, Method, Traffic,
     cache::CacheMark,
     method::{MassMeter, RetainedMass},
 };
@@ -16,7 +19,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    forward,
+    forward::{self, Row, Want},
     state::{ModelState, StateConfig},
     text_model::TextModel,
 };
@@ -108,7 +111,7 @@ impl<'a> Batch<'a> {
             // The question is decoded once, for the reference answer and for the output.
             for step in 0..shared {
                 let ids = self.fed_at(step);
-                forward::feed(self.model.model(), &ids, &mut self.state)?;
+                self.step(&ids, Want::Nothing)?;
             }
             let fork = if generates { Some(self.fork(variant)?) } else { None };
             let forced = self.forced(&meters, shared)?;
@@ -140,7 +143,8 @@ impl<'a> Batch<'a> {
             if measure {
                 let meter = RetainedMass::default();
                 meters.push(meter.clone());
-                let metered = |method| Box::new(MassMeter::new(method, meter.clone())) as Box<dyn DecodeMethod>;
+                let metered =
+                    |method| Box::new(MassMeter::new(method, meter.clone())) as Box<dyn DecodeMethod>;
                 methods = methods.into_iter().map(metered).collect();
             }
             layer.restart(mark, methods)?;
@@ -203,10 +207,10 @@ impl<'a> Batch<'a> {
             let ids = self.fed_at(step);
             let targets: Vec<_> = self.scripts.iter().map(|script| script.target(step)).collect();
             if targets.iter().all(Option::is_none) {
-                forward::feed(self.model.model(), &ids, &mut self.state)?;
+                self.step(&ids, Want::Nothing)?;
                 continue;
             }
-            let logits = forward::decode(self.model.model(), &ids, &mut self.state)?;
+            let logits = self.step(&ids, Want::Last)?;
             let logits = forward::read_finite(logits, &self.state)?;
             let vocab = logits.len() / count;
             for (row, target) in targets.into_iter().enumerate() {
@@ -226,6 +230,13 @@ impl<'a> Batch<'a> {
         Ok(found)
     }
 
+    /// Decodes one token of each sequence.
+    fn step(&mut self, ids: &[u32], want: Want) -> Result<Option<Tensor<2>>> {
+        let rows =
+            ids.iter().enumerate().map(|(slot, id)| Row::decode(std::slice::from_ref(id)).in_slot(slot));
+        forward::step(self.model.model(), &rows.collect::<Vec<_>>(), &mut self.state, want)
+    }
+
     /// Greedy outputs behind the first question, of which `first` tokens were fed.
     fn generate(&mut self, first: usize) -> Result<Vec<String>> {
         let wanted: Vec<usize> = self
@@ -243,10 +254,10 @@ impl<'a> Batch<'a> {
             };
             let ids: Vec<u32> = self.scripts.iter().zip(&outputs).map(id).collect();
             if self.scripts.iter().all(|script| step + 1 < script.question.len()) {
-                forward::feed(self.model.model(), &ids, &mut self.state)?;
+                self.step(&ids, Want::Nothing)?;
                 continue;
             }
-            let logits = forward::decode(self.model.model(), &ids, &mut self.state)?;
+            let logits = self.step(&ids, Want::Last)?;
             let logits = forward::read_finite(logits, &self.state)?;
             let vocab = logits.len() / ids.len();
             for (row, output) in outputs.iter_mut().enumerate() {
@@ -322,17 +333,16 @@ fn empty((sample, script): (&Sample, &Script)) -> SampleResult {
 
 /// The contexts of all sequences through the model, in chunks.
 fn prefill(model: &TextModel, scripts: &[Script], state: &mut ModelState) -> Result<()> {
-    let lens: Vec<usize> = scripts.iter().map(|script| script.prefill.len()).collect();
-    let width = lens.iter().copied().max().unwrap_or(0);
-    let new = NewTokens::ragged(width, &lens)?;
-    for start in (0..width).step_by(PREFILL_CHUNK) {
-        let chunk = PREFILL_CHUNK.min(width - start);
-        let column = |script: &Script, at: usize| script.prefill.get(at).copied().unwrap_or(0);
-        let ids: Vec<u32> = scripts
-            .iter()
-            .flat_map(|script| (start..start + chunk).map(move |at| column(script, at)))
-            .collect();
-        forward::prefill_batch(model.model(), &ids, &new.columns(start, chunk), state)?;
+    let longest = scripts.iter().map(|script| script.prefill.len()).max().unwrap_or(0);
+    for start in (0..longest).step_by(PREFILL_CHUNK) {
+        let of_script = |script: &'_ Script| {
+            script.prefill.len().min(start)..script.prefill.len().min(start + PREFILL_CHUNK)
+        };
+        let ranges: Vec<_> = scripts.iter().map(of_script).collect();
+        let row =
+            |(slot, range): (usize, Range<usize>)| Row::prompt(&scripts[slot].prefill[range]).in_slot(slot);
+        let rows: Vec<Row<'_>> = ranges.into_iter().enumerate().map(row).collect();
+        forward::step(model.model(), &rows, state, Want::Nothing)?;
     }
     Ok(())
 }

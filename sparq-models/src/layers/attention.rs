@@ -1,9 +1,9 @@
 //! The attention block: projections and rotation around the layer's cache and decode method.
 
 use burn::tensor::Tensor;
-use sparq_core::{AppendPlan, AttentionLayer, LayerState};
+use sparq_core::{AttentionLayer, LayerState};
 
-use super::{Linear, Norm, Projections, Rotation, projections::Qkv};
+use super::{Linear, Norm, Projections, Step, projections::Qkv};
 use crate::{checkpoint::Loader, error::Result};
 
 /// Sizes and variants of an [`Attention`] block.
@@ -50,26 +50,6 @@ pub struct QkNorm {
     pub one_plus: bool,
 }
 
-/// Whether a step attends densely to a prompt or decodes one token with the chosen method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Any number of tokens, dense and causal.
-    Prefill,
-    /// One token per sequence, through the layer's decode method.
-    Decode,
-}
-
-/// What all layers of one forward pass share.
-#[derive(Debug, Clone)]
-pub struct Step {
-    /// Prefill or decode.
-    pub phase: Phase,
-    /// Where the new tokens go.
-    pub plan: AppendPlan,
-    /// Rotary embeddings of the new tokens, one for each that the model has.
-    pub rotations: Vec<Rotation>,
-}
-
 /// Self-attention with grouped queries and rotary embeddings.
 #[derive(Debug, Clone)]
 pub struct Attention {
@@ -105,23 +85,17 @@ impl Attention {
         self.layer
     }
 
-    /// `x: [batch · width, hidden]` to the same shape; the new keys and values stay in `state`.
+    /// `x: [tokens, hidden]` to the same shape; the new keys and values stay in `state`.
     ///
     /// # Errors
     /// [`crate::Error::Core`] where the cache is full or does not fit.
     pub fn forward(&self, x: Tensor<2>, state: &mut LayerState, step: &Step) -> Result<Tensor<2>> {
-        let [batch, width] = [step.plan.as_slice().len(), step.plan.width()];
-        let [mut q, mut k, v] = self.qkv.forward(x, self.layer.shape, [batch, width]);
+        let [mut q, mut k, v] = self.qkv.forward(x, self.layer.shape);
         if let Some([q_norm, k_norm]) = &self.qk_norm {
             (q, k) = (q_norm.forward(q), k_norm.forward(k));
         }
         let rotation = &step.rotations[self.rope];
-        (q, k) = (rotation.apply(q), rotation.apply(k));
-        let output = match step.phase {
-            Phase::Prefill => state.prefill_planned(q, k, v, &step.plan)?,
-            Phase::Decode => state.decode_planned(q, k, v, &step.plan)?.output,
-        };
-        let [_, heads, _, head_dim] = output.dims();
-        Ok(self.o_proj.forward(output.swap_dims(1, 2).reshape([batch * width, heads * head_dim])))
+        let output = step.attend([rotation.apply(q), rotation.apply(k), v], state)?;
+        Ok(self.o_proj.forward(output))
     }
 }

@@ -56,15 +56,11 @@ impl Qkv {
         }
     }
 
-    /// `x: [batch · width, hidden]` to queries, keys and values `[batch, heads, width, head_dim]`.
-    pub(super) fn forward(
-        &self,
-        x: Tensor<2>,
-        shape: AttentionShape,
-        [batch, width]: [usize; 2],
-    ) -> [Tensor<4>; 3] {
+    /// `x: [tokens, hidden]` to queries, keys and values `[tokens, heads, head_dim]`.
+    pub(super) fn forward(&self, x: Tensor<2>, shape: AttentionShape) -> [Tensor<3>; 3] {
         let AttentionShape { heads, kv_heads, head_dim } = shape;
-        let split = |x: Tensor<2>, heads| x.reshape([batch, width, heads, head_dim]).swap_dims(1, 2);
+        let [tokens, _] = x.dims();
+        let split = |x: Tensor<2>, heads| x.reshape([tokens, heads, head_dim]);
         match self {
             Self::Separate(linears) => {
                 let [q_proj, k_proj, v_proj] = linears.as_ref();
@@ -85,8 +81,8 @@ impl Qkv {
                 ]
             }
             Self::FusedPerHead(linear) => {
-                let all = linear.forward(x).reshape([batch, width, heads, 3 * head_dim]).swap_dims(1, 2);
-                [0, 1, 2].map(|i| all.clone().narrow(3, i * head_dim, head_dim))
+                let all = linear.forward(x).reshape([tokens, heads, 3 * head_dim]);
+                [0, 1, 2].map(|i| all.clone().narrow(2, i * head_dim, head_dim))
             }
         }
     }

@@ -59,25 +59,21 @@ impl Rope {
         self.long.as_ref().map(|(original, _)| *original)
     }
 
-    /// Sines and cosines for tokens at these positions, `[batch, width]` row-major, in texts of
-    /// `lens: [batch]` tokens. All layers of a step share them.
+    /// Sines and cosines for tokens at these positions, each in a text of so many tokens as `lens` says. All
+    /// layers of a step share them.
     ///
     /// LongRoPE has two sets of frequencies: the length of the text chooses, as in transformers. Rotated
     /// keys stay in the cache, so a text that outgrows the short set is computed again.
     pub fn at(&self, positions: &[usize], lens: &[usize], device: &Device) -> Rotation {
-        let batch = lens.len();
-        let width = positions.len() / batch.max(1);
-        let of_row = |len: usize| match &self.long {
+        let of_text = |len: usize| match &self.long {
             Some((original, long)) if len > *original => long,
             _ => &self.frequencies,
         };
         let table = |f: fn(f64) -> f64| {
-            let rows = positions.chunks(width.max(1)).zip(lens);
-            let angles = rows.flat_map(|(row, &len)| {
-                row.iter().flat_map(move |&p| of_row(len).iter().map(move |w| w * p as f64))
-            });
+            let tokens = positions.iter().zip(lens);
+            let angles = tokens.flat_map(|(&p, &len)| of_text(len).iter().map(move |w| w * p as f64));
             let values: Vec<f32> = angles.map(|angle| (f(angle) * self.attention_factor) as f32).collect();
-            let shape = [batch, 1, width, self.frequencies.len()];
+            let shape = [positions.len(), 1, self.frequencies.len()];
             Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
         };
         Rotation { cos: table(f64::cos), sin: table(f64::sin) }
@@ -87,26 +83,26 @@ impl Rope {
 /// Sines and cosines for the tokens of one step.
 #[derive(Debug, Clone)]
 pub struct Rotation {
-    /// `[batch, 1, width, rotary_dim / 2]`
-    cos: Tensor<4>,
-    /// `[batch, 1, width, rotary_dim / 2]`
-    sin: Tensor<4>,
+    /// `[tokens, 1, rotary_dim / 2]`
+    cos: Tensor<3>,
+    /// `[tokens, 1, rotary_dim / 2]`
+    sin: Tensor<3>,
 }
 
 impl Rotation {
-    /// Rotates the first `rotary_dim` components of `x: [batch, heads, width, head_dim]`: component
+    /// Rotates the first `rotary_dim` components of `x: [tokens, heads, head_dim]`: component
     /// `i` with component `i + rotary_dim / 2`. The others stay as they are.
-    pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
-        let ([_, _, _, head_dim], [_, _, _, half]) = (x.dims(), self.cos.dims());
+    pub fn apply(&self, x: Tensor<3>) -> Tensor<3> {
+        let ([_, _, head_dim], [_, _, half]) = (x.dims(), self.cos.dims());
         let (cos, sin) = (&self.cos, &self.sin);
-        let (a, b) = (x.clone().narrow(3, 0, half), x.clone().narrow(3, half, half));
+        let (a, b) = (x.clone().narrow(2, 0, half), x.clone().narrow(2, half, half));
         let rotated_a = a.clone() * cos.clone() - b.clone() * sin.clone();
         let rotated_b = b * cos.clone() + a * sin.clone();
         let mut parts = vec![rotated_a, rotated_b];
         if head_dim > 2 * half {
-            parts.push(x.narrow(3, 2 * half, head_dim - 2 * half));
+            parts.push(x.narrow(2, 2 * half, head_dim - 2 * half));
         }
-        Tensor::cat(parts, 3)
+        Tensor::cat(parts, 2)
     }
 }
 

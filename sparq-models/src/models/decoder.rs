@@ -17,7 +17,7 @@ pub(super) trait Block: std::fmt::Debug + Send + Sync {
     /// Its attention.
     fn attention(&self) -> &Attention;
 
-    /// Hidden states `[batch · width, hidden]` to the same shape.
+    /// Hidden states `[tokens, hidden]` to the same shape.
     fn forward(&self, x: Tensor<2>, state: &mut LayerState, step: &Step) -> Result<Tensor<2>>;
 }
 

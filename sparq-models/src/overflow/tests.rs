@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     attention::{AttentionPlan, MethodSpec},
     checkpoint::Checkpoint,
-    forward,
+    forward::{self, Row, Want},
     state::StateConfig,
     text_model::TextModel,
 };
@@ -87,7 +87,7 @@ fn a_step_behind_a_key_that_overflows_ends_the_run_whatever_the_method() {
         let spec: MethodSpec = spec.parse().unwrap();
         let methods = AttentionPlan::from(spec).methods(&layers, 64).unwrap();
         let mut state = ModelState::new(model.model(), &config, &methods).unwrap();
-        let logits = forward::prefill_last(model.model(), &ids, &mut state).unwrap();
+        let logits = forward::step(model.model(), &[Row::prompt(&ids)], &mut state, Want::Last).unwrap();
         forward::read_finite(logits, &state).unwrap();
         // One more token whose key is beyond f16 in the second layer, as a step would append it.
         for (layer, own) in state.layers_mut().iter_mut().enumerate() {
@@ -95,7 +95,7 @@ fn a_step_behind_a_key_that_overflows_ends_the_run_whatever_the_method() {
             let rows = |x: f32, heads: usize| Tensor::full([1, heads, 1, shape.head_dim], x, &Device::flex());
             own.decode(rows(0.1, shape.heads), rows(key, shape.kv_heads), rows(1.0, shape.kv_heads)).unwrap();
         }
-        let logits = forward::decode(model.model(), &[ids[0]], &mut state).unwrap();
+        let logits = forward::step(model.model(), &[Row::decode(&[ids[0]])], &mut state, Want::Last).unwrap();
         let error = forward::read_finite(logits, &state).unwrap_err();
         let message = format!(
             "the model's numbers overflowed: the keys of layer 1 do not fit into f16 at token {}",

@@ -4,7 +4,13 @@ use burn::tensor::{DType, Device};
 use sparq_core::MethodKind;
 
 use super::{writing::PREFILL_CHUNK, *};
-use crate::{checkpoint::Checkpoint, crossover::Verdict, forward, generate::Finish, state::ModelState};
+use crate::{
+    checkpoint::Checkpoint,
+    crossover::Verdict,
+    forward::{self, Row, Want},
+    generate::Finish,
+    state::ModelState,
+};
 
 /// The small trained model that ships with the program.
 fn model() -> TextModel {
@@ -83,19 +89,24 @@ fn under_sparq_a_session_is_one_long_run() {
         let config = StateConfig { batch: 1, max_len: 1024, dtype: DType::F32 };
         let methods = attention.methods(&model.model().attention_layers(), 1024).unwrap();
         let mut state = ModelState::new(model.model(), &config, &methods).unwrap();
-        forward::prefill(model.model(), &first, &mut state).unwrap();
+        forward::step(model.model(), &[Row::prompt(&first)], &mut state, Want::Nothing).unwrap();
         for &id in &answer.tokens[..11] {
-            forward::decode(model.model(), &[id], &mut state).unwrap();
+            forward::step(model.model(), &[Row::decode(&[id])], &mut state, Want::Last).unwrap();
         }
         let rest = &whole[first.len() + 11..];
-        let mut logits =
-            forward::read(forward::prefill_last(model.model(), rest, &mut state).unwrap()).unwrap();
+        let mut logits = forward::read(
+            forward::step(model.model(), &[Row::prompt(rest)], &mut state, Want::Last).unwrap(),
+        )
+        .unwrap();
         let mut greedy = Sampler::new(options(&attention, 12).sampler).unwrap();
         let mut expected = vec![];
         for _ in 0..12 {
             let id = greedy.sample(&mut logits, &expected).unwrap();
             expected.push(id);
-            logits = forward::read(forward::decode(model.model(), &[id], &mut state).unwrap()).unwrap();
+            logits = forward::read(
+                forward::step(model.model(), &[Row::decode(&[id])], &mut state, Want::Last).unwrap(),
+            )
+            .unwrap();
         }
         assert_eq!(second.tokens, expected, "mean value {mean_value}");
     }
@@ -317,7 +328,10 @@ fn uncached(model: &TextModel, ids: &[u32], count: usize) -> Vec<u32> {
     for _ in 0..count {
         let config = StateConfig { batch: 1, max_len: text.len(), dtype: DType::F32 };
         let mut state = ModelState::uniform(model.model(), &config, &Method::Dense).unwrap();
-        let logits = forward::read(forward::prefill_last(model.model(), &text, &mut state).unwrap()).unwrap();
+        let logits = forward::read(
+            forward::step(model.model(), &[Row::prompt(&text)], &mut state, Want::Last).unwrap(),
+        )
+        .unwrap();
         let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
         text.push(best.0 as u32);
     }
@@ -329,7 +343,7 @@ fn a_state_of_another_model_is_refused() {
     let (eight, two) = (model(), long_rope());
     let config = StateConfig { batch: 1, max_len: 8, dtype: DType::F32 };
     let mut state = ModelState::uniform(two.model(), &config, &Method::Dense).unwrap();
-    let error = forward::prefill(eight.model(), &[5, 6], &mut state).unwrap_err();
+    let error = forward::step(eight.model(), &[Row::prompt(&[5, 6])], &mut state, Want::Nothing).unwrap_err();
     let own = eight.model().attention_layers().len();
     assert!(
         matches!(error, crate::Error::StateLayers { state: 2, model } if model == own && own != 2),

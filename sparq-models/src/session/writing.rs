@@ -6,7 +6,7 @@ use super::{Held, Session};
 use crate::{
     crossover::Verdict,
     error::{Error, Result},
-    forward,
+    forward::{self, Row, Want},
     generate::{Finish, GenerateOptions, Generation, Stats},
     sampling::Sampler,
     stop::{StopStep, StopStrings},
@@ -216,10 +216,10 @@ impl<'s, 'm> Writing<'s, 'm> {
         let chunk = &self.history[held..end];
         // Only the last chunk's last token needs the output projection.
         if end == self.prompt_tokens {
-            let last = forward::prefill_last(model, chunk, &mut self.held.state)?;
+            let last = forward::step(model, &[Row::prompt(chunk)], &mut self.held.state, Want::Last)?;
             self.logits = Some(forward::read_finite(last, &self.held.state)?);
         } else {
-            forward::prefill(model, chunk, &mut self.held.state)?;
+            forward::step(model, &[Row::prompt(chunk)], &mut self.held.state, Want::Nothing)?;
         }
         self.held.push(chunk);
         if end == self.prompt_tokens {
@@ -241,13 +241,13 @@ impl<'s, 'm> Writing<'s, 'm> {
     fn decode(&mut self) -> Result<Vec<f32>> {
         let Some((id, before)) = self.history.split_last() else { return Err(Error::EmptyPrompt) };
         let (model, held) = (self.session.model.model(), &mut self.held);
-        if !held.state.suits(model, self.history.len()) {
+        if !held.state.suits(model, 0, self.history.len()) {
             held.begin_again(model)?;
-            before
-                .chunks(PREFILL_CHUNK)
-                .try_for_each(|chunk| forward::prefill(model, chunk, &mut held.state))?;
+            for chunk in before.chunks(PREFILL_CHUNK) {
+                forward::step(model, &[Row::prompt(chunk)], &mut held.state, Want::Nothing)?;
+            }
         }
-        let logits = forward::decode(model, &[*id], &mut held.state)?;
+        let logits = forward::step(model, &[Row::decode(&[*id])], &mut held.state, Want::Last)?;
         held.push(&[*id]);
         forward::read_finite(logits, &held.state)
     }

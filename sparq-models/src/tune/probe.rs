@@ -9,7 +9,7 @@ use sparq_core::{
 use crate::{
     error::{Error, Result},
     eval::metrics::{Divergence, log_softmax},
-    forward,
+    forward::{self, Row, Want},
     models::CausalModel,
     state::{ModelState, StateConfig},
 };
@@ -176,10 +176,10 @@ impl<'m> Probe<'m> {
         state.expect(ids.len());
         let (prompt, rest) = ids.split_at(ids.len() - self.steps);
         for chunk in prompt.chunks(PREFILL_CHUNK) {
-            forward::prefill(self.model, chunk, &mut state)?;
+            forward::step(self.model, &[Row::prompt(chunk)], &mut state, Want::Nothing)?;
         }
         for &id in rest {
-            let row = forward::decode(self.model, &[id], &mut state)?;
+            let row = forward::step(self.model, &[Row::decode(&[id])], &mut state, Want::Last)?;
             logits(forward::read_finite(row, &state)?);
         }
         Ok(state.traffic())

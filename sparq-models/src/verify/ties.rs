@@ -17,7 +17,7 @@ use std::sync::{
 
 use burn::tensor::{Tensor, TensorData};
 use sparq_core::{
-    AttentionShape, GroupScores, CachedSequence, SparqConfig,
+    AttentionShape, CachedSequence, GroupScores, SparqConfig,
     cache::CacheExtras,
     method::{DecodeMethod, Decoded, Sparq},
 };

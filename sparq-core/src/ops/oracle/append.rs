@@ -21,7 +21,8 @@ pub fn append_rows<B: Backend>(
     if !plan.is_rectangle(batch) {
         return each_sequence::<B>(cache, plan, |cache, b| {
             let part = Part::of_rows(&cache, plan, b);
-            let written = append_rows::<B>(part.get::<B>(cache.clone()), slots::row::<B>(&rows, b), &plan.alone(b));
+            let written =
+                append_rows::<B>(part.get::<B>(cache.clone()), slots::row::<B>(&rows, b), &plan.alone(b));
             part.set::<B>(cache, written)
         });
     }
@@ -42,7 +43,8 @@ pub fn append_columns<B: Backend>(
     if !plan.is_rectangle(batch) {
         return each_sequence::<B>(index, plan, |index, b| {
             let part = Part::of_columns(&index, plan, b);
-            let written = append_columns::<B>(part.get::<B>(index.clone()), slots::row::<B>(&rows, b), &plan.alone(b));
+            let written =
+                append_columns::<B>(part.get::<B>(index.clone()), slots::row::<B>(&rows, b), &plan.alone(b));
             part.set::<B>(index, written)
         });
     }

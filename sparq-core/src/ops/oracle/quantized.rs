@@ -8,9 +8,7 @@ use burn::{
     tensor::{FloatDType, IntDType, Shape},
 };
 
-use super::{
-    bool_dtype, dims, expand, f32, narrow, reshape, slice, slots::Part, sparq::sparq_each,
-};
+use super::{bool_dtype, dims, expand, f32, narrow, reshape, slice, slots::Part, sparq::sparq_each};
 use crate::{
     index::{self, BLOCK},
     ops::SparqParams,

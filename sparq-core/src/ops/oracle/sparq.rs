@@ -9,8 +9,10 @@ use burn::{
 };
 
 use super::{
-    MASKED, attention::exponentials, bool_dtype, bools, dims, expand, f32, int_dtype, mask_dead, narrow,
-    overflow_to_nan, position_mask, reshape, select_rows, slice,
+    MASKED,
+    attention::exponentials,
+    bool_dtype, bools, dims, expand, f32, int_dtype, mask_dead, narrow, overflow_to_nan, position_mask,
+    reshape, select_rows, slice,
     slots::{self, Part},
     soft_cap,
 };

@@ -30,10 +30,12 @@ fn alone(model: &TextModel, sample: &Sample, variant: &Variant) -> f64 {
     let config = StateConfig { batch: 1, max_len, dtype: model.dtype() };
     let methods = variant.methods(&model.model().attention_layers(), sample.length).unwrap();
     let mut state = ModelState::new(model.model(), &config, &methods).unwrap();
-    forward::prefill(model.model(), &script.prefill, &mut state).unwrap();
+    forward::step(model.model(), &[Row::prompt(&script.prefill)], &mut state, Want::Nothing).unwrap();
     let mut nats = vec![];
     for step in 0..script.steps() {
-        let logits = forward::decode(model.model(), &script.fed[step..=step], &mut state).unwrap();
+        let logits =
+            forward::step(model.model(), &[Row::decode(&script.fed[step..=step])], &mut state, Want::Last)
+                .unwrap();
         if let Some((_, id)) = script.target(step) {
             nats.push(-f64::from(log_softmax(&forward::read(logits).unwrap())[id as usize]));
         }

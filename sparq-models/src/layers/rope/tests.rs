@@ -8,8 +8,8 @@ fn rope(rotary_dim: usize, theta: f64, scaling: RopeScaling) -> Rope {
 fn a_pair_turns_by_its_angle() {
     let device = sparq_core::device::parse("cpu").unwrap();
     let rope = rope(4, 100.0, RopeScaling::None); // frequencies 1 and 0.1
-    let x = Tensor::<4>::from_data([[[[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]]]], &device);
-    let y = rope.at(&[0, 3], &[4], &device).apply(x).into_data().try_to_vec::<f32>().unwrap();
+    let x = Tensor::<3>::from_data([[[1.0, 1.0, 0.0, 0.0]], [[1.0, 1.0, 0.0, 0.0]]], &device);
+    let y = rope.at(&[0, 3], &[4, 4], &device).apply(x).into_data().try_to_vec::<f32>().unwrap();
     let angle = |a: f32| (a.cos(), a.sin());
     let ((c0, s0), (c1, s1)) = (angle(3.0), angle(0.3));
     let expected = [1.0, 1.0, 0.0, 0.0, c0, c1, s0, s1];
@@ -46,7 +46,7 @@ fn linear_scaling_divides_positions() {
 #[test]
 fn components_beyond_the_rotary_ones_pass() {
     let device = sparq_core::device::parse("cpu").unwrap();
-    let x = Tensor::<4>::from_data([[[[1.0, 0.0, 5.0, 6.0]]]], &device);
+    let x = Tensor::<3>::from_data([[[1.0, 0.0, 5.0, 6.0]]], &device);
     let rotation = rope(2, 100.0, RopeScaling::None).at(&[2], &[4], &device);
     let y = rotation.apply(x).into_data().try_to_vec::<f32>().unwrap();
     let expected = [2f32.cos(), 2f32.sin(), 5.0, 6.0];
