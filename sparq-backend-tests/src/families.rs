@@ -50,16 +50,16 @@ const FAMILIES: &[(&str, &str, Option<usize>)] = &[
 const LOGITS: f32 = 1e-4;
 
 /// What a check says of one family: its measurement, or what went wrong.
-type Verdict = Result<String, String>;
+pub(crate) type Verdict = Result<String, String>;
 
 /// A checkpoint on a device, with what transformers computed from it.
-struct Family {
+pub(crate) struct Family {
     folder: PathBuf,
     window: Option<usize>,
-    shape: AttentionShape,
-    model: Box<dyn CausalModel>,
-    ids: Vec<u32>,
-    prefill: usize,
+    pub(crate) shape: AttentionShape,
+    pub(crate) model: Box<dyn CausalModel>,
+    pub(crate) ids: Vec<u32>,
+    pub(crate) prefill: usize,
     logits: Vec<f32>,
     decode_logits: Vec<f32>,
     greedy: Vec<u32>,
@@ -176,7 +176,7 @@ pub fn family_logits_with_the_newer_configuration(device: &Device) {
 }
 
 /// Runs `check` on every family, notes what it measured and panics where one failed or is missing.
-fn each(what: &str, dtype: DType, device: &Device, check: impl Fn(&Family) -> Verdict) {
+pub(crate) fn each(what: &str, dtype: DType, device: &Device, check: impl Fn(&Family) -> Verdict) {
     let models = folder().join("families");
     let mut failures = vec![];
     for &(name, architecture, window) in FAMILIES {
@@ -248,7 +248,7 @@ impl Family {
 }
 
 /// The largest difference, if it is within [`LOGITS`].
-fn close(actual: &[f32], expected: &[f32]) -> Result<f32, String> {
+pub(crate) fn close(actual: &[f32], expected: &[f32]) -> Result<f32, String> {
     if actual.len() != expected.len() {
         return Err(format!("{} logits, expected {}", actual.len(), expected.len()));
     }
@@ -258,6 +258,6 @@ fn close(actual: &[f32], expected: &[f32]) -> Result<f32, String> {
     if worst <= LOGITS { Ok(worst) } else { Err(format!("largest difference {worst:.1e}")) }
 }
 
-fn text(error: impl std::fmt::Display) -> String {
+pub(crate) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }

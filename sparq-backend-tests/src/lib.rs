@@ -17,6 +17,8 @@
 //! - [`methods`]: the other decode methods;
 //! - [`layout`]: views of other tensors, caches that grow, long ones and those that are too large;
 //! - [`rollback`]: going back in a cache;
+//! - [`rows`]: what a row of a step gives beside others, of every family and method;
+//! - [`slots`]: sequences that come, go on, are copied and leave;
 //! - [`streams`]: work that runs twice, or beside other work;
 //! - [`kernels`]: which operations run as kernels, and which do not and why;
 //! - [`memory`]: what a backend does with its memory;
@@ -40,6 +42,8 @@ pub mod quantized;
 pub mod reference;
 pub mod report;
 pub mod rollback;
+pub mod rows;
+pub mod slots;
 pub mod streams;
 pub mod suite;
 pub mod tolerance;

@@ -125,6 +125,7 @@ checks! {
         families::family_greedy_tokens
         families::family_logits_with_sparq_that_reads_everything
         families::family_logits_with_the_newer_configuration
+        rows::a_row_beside_others_gives_what_it_gives_alone
     ]
     in_each_dtype: [
         reference::attention_through_the_oracle
@@ -141,6 +142,8 @@ checks! {
         overflow::what_does_not_fit_is_stored_as_nan
         rollback::one_sequence_goes_back_to_the_bit
         rollback::sums_are_kept_again_in_memory_that_grew_without
+        slots::a_slot_holds_what_a_cache_of_its_own_holds
+        slots::each_sequence_decodes_as_alone
         streams::repeated_runs_give_the_same_result
         layout::views_of_other_tensors
         layout::a_cache_grows_without_changing_its_contents

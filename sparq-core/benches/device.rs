@@ -23,7 +23,8 @@ use cubecl::{
     logging::{LaunchObservation, LaunchObserver, ProfileDuration, TimingRequest},
 };
 use sparq_core::{
-    AttentionShape, CacheConfig, IndexDtype, LayerCache, Method, NewTokens, SparqConfig, device, ops,
+    AttentionShape, CacheConfig, IndexDtype, LayerCache, Method, NewTokens, Sequences, SparqConfig,
+    cache::CacheExtras, device, ops,
 };
 
 /// As in the program: the thread of a device frees what this one allocates.
@@ -219,9 +220,11 @@ fn step(
 ) -> sparq_core::Result<Figures> {
     let room = len + calls + TIMED;
     let config = CacheConfig { layer: shape.into(), batch, max_len: room.next_multiple_of(256), dtype };
-    let mut method = method.for_layer(&shape).expect("a valid method");
-    let extras = method.cache_extras();
-    let mut cache = LayerCache::new(&config, extras, device)?;
+    let methods = (0..batch).map(|_| method.for_layer(&shape).expect("a valid method"));
+    let mut sequences = Sequences::new(methods.collect());
+    let extras = sequences.extras();
+    let mut cache = LayerCache::new(&config, CacheExtras::default(), device)?;
+    cache.keep(&extras)?;
     // A device may hold no buffer of that size.
     cache.reserve(config.max_len)?;
     // In pieces: the rows are f32.
@@ -241,11 +244,12 @@ fn step(
     let mut step = |cache: &mut LayerCache| {
         let plan = cache.plan(&NewTokens::all(batch, 1)).expect("it fits");
         cache.append(k.clone(), v.clone(), &plan).expect("shapes fit");
-        moved = method.decode(q.clone(), cache).expect("a step").transfer.total().bytes;
+        let decoded = sequences.attend(q.clone(), cache, &plan).expect("a step");
+        moved = decoded.transfer().total().bytes;
     };
     let start = cache.mark();
     let (seconds, queued) = median(device, calls, || {
-        cache.rewind(&start, extras).expect("it was there before");
+        cache.rewind(&start, &extras).expect("it was there before");
         (0..calls).for_each(|_| step(&mut cache));
     });
     let observed = Arc::new(Kernels::default());

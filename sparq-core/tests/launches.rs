@@ -36,7 +36,7 @@ fn launches(shape: AttentionShape, method: Method, len: usize, device: &Device) 
         let watching = LaunchObservation::new(seen.clone());
         let plan = cache.plan(&NewTokens::all(1, 1)).expect("it fits");
         cache.append(k, v, &plan).expect("shapes fit");
-        let decoded = method.decode(q, &cache).expect("a step");
+        let decoded = method.decode(q, &cache.sequence(0).expect("it is there")).expect("a step");
         drop(watching);
         let output = decoded.output.into_data().try_to_vec::<f32>().expect("f32 data");
         assert!(output.iter().all(|x| x.is_finite()));

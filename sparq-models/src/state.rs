@@ -50,7 +50,7 @@ impl ModelState {
         if methods.len() != layers {
             return Err(crate::Error::ProfileLayers { profile: methods.len(), model: layers });
         }
-        Self::with_methods(model, config, |index, _, layer| Ok(methods[index].for_layer(&layer.shape)?))
+        Self::with_methods(model, config, |index, _, layer| methods[index].for_layer(&layer.shape))
     }
 
     /// An empty state for `model`, decoding with `method` in every layer.
@@ -58,7 +58,7 @@ impl ModelState {
     /// # Errors
     /// [`crate::Error::Core`] for hyper-parameters that do not fit the model.
     pub fn uniform(model: &dyn CausalModel, config: &StateConfig, method: &Method) -> Result<Self> {
-        Self::with_methods(model, config, |_, _, layer| Ok(method.for_layer(&layer.shape)?))
+        Self::with_methods(model, config, |_, _, layer| method.for_layer(&layer.shape))
     }
 
     /// An empty state for `model`, decoding with methods of the caller's own, each made from the layer's index, the

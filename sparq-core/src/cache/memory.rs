@@ -11,6 +11,7 @@ use burn::{
 use super::{BLOCK, LayerCache};
 use crate::{
     config::AttentionShape,
+    device::{Kind, kind},
     error::{Error, Result},
     index::{self, QuantizedIndex},
     ops::oracle::Part,
@@ -168,8 +169,12 @@ impl LayerCache {
     fn lay_out(&mut self, mut capacities: Vec<usize>) -> Result<()> {
         let largest = capacities.iter().copied().max().unwrap_or(0).max(1);
         let total: usize = capacities.iter().sum();
-        // Slots of about the same size are made alike: most operations are simpler then.
-        let is_rectangle = capacities.len() == 1 || total == 0 || 4 * largest * capacities.len() <= 5 * total;
+        // Slots of about the same size are made alike: most operations are simpler then. The kernels of GPUs take
+        // nothing else.
+        let is_rectangle = capacities.len() == 1
+            || 4 * largest * capacities.len() <= 5 * total
+            || total == 0
+            || kind(&self.device) != Kind::Cpu;
         match is_rectangle {
             true => capacities.fill(largest.min(self.config.max_len)),
             false => capacities.iter_mut().for_each(|capacity| *capacity = capacity.next_multiple_of(BLOCK)),

@@ -94,7 +94,7 @@ impl LayerCache {
             let rows = v.clone().slice([0..1, 0..kv_heads, at..end, 0..head_dim]).cast(DType::F32);
             let plan = AppendPlan::new(&NewTokens::all(1, end - at), &[0]);
             renewed = ops::accumulate(renewed, rows, &plan);
-            if end % BLOCK == 0 {
+            if end.is_multiple_of(BLOCK) {
                 sums.blocks.push(renewed.clone().mul_scalar(1.0));
             }
             at = end;

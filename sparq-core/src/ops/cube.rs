@@ -53,7 +53,7 @@ const PRODUCTS: Reason = "prefill is Burn's matrix products, masked by a kernel"
 
 impl SparqOps for CubeBackend {
     fn append_rows(cache: FloatTensor<Self>, rows: FloatTensor<Self>, plan: AppendPlan) -> FloatTensor<Self> {
-        let covered = append::covers([&cache], [Part::K], [&rows; 2]);
+        let covered = append::covers([&cache], [Part::K], [&rows; 2], &plan);
         kernel_or!(AppendRows on rows.device, covered, () => append_one(cache, Part::K, rows, &plan),
             oracle::append_rows::<Self>(cache, rows, &plan))
     }
@@ -63,13 +63,13 @@ impl SparqOps for CubeBackend {
         rows: FloatTensor<Self>,
         plan: AppendPlan,
     ) -> FloatTensor<Self> {
-        let covered = append::covers([&index], [Part::Index], [&rows; 2]);
+        let covered = append::covers([&index], [Part::Index], [&rows; 2], &plan);
         kernel_or!(AppendColumns on rows.device, covered, () => append_one(index, Part::Index, rows, &plan),
             oracle::append_columns::<Self>(index, rows, &plan))
     }
 
     fn accumulate(sum: FloatTensor<Self>, rows: FloatTensor<Self>, plan: AppendPlan) -> FloatTensor<Self> {
-        let covered = append::covers([&sum], [Part::Sum], [&rows; 2]);
+        let covered = append::covers([&sum], [Part::Sum], [&rows; 2], &plan);
         kernel_or!(Accumulate on rows.device, covered, () => append_one(sum, Part::Sum, rows, &plan),
             oracle::accumulate::<Self>(sum, rows, &plan))
     }
@@ -82,7 +82,7 @@ impl SparqOps for CubeBackend {
         plan: AppendPlan,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let parts = [Part::K, Part::V];
-        if append::covers([&k, &v], parts, [&k_rows, &v_rows]).is_err() {
+        if append::covers([&k, &v], parts, [&k_rows, &v_rows], &plan).is_err() {
             return append_in_parts::append::<Self>([k, v], [k_rows, v_rows], plan);
         }
         note::<Self>(Op::Append, &k_rows.device, By::Kernel);
@@ -101,7 +101,7 @@ impl SparqOps for CubeBackend {
         mean_value: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let parts = [Part::K, Part::V, Part::Index, Part::Sum];
-        if append::covers([&k, &v, &k_index, &v_sum], parts, [&k_rows, &v_rows]).is_err() {
+        if append::covers([&k, &v, &k_index, &v_sum], parts, [&k_rows, &v_rows], &plan).is_err() {
             return append_in_parts::append_with_index::<Self>(
                 [k, v, k_index, v_sum],
                 [k_rows, v_rows],
@@ -126,8 +126,7 @@ impl SparqOps for CubeBackend {
         params: AttendParams,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         note::<Self>(Op::Prefill, &q.device, By::Definition(PRODUCTS));
-        let hide = |scores, block| prefill::hide(scores, &params, block);
-        oracle::attend_with::<Self>(q, k, v, &params, hide)
+        oracle::attend_with::<Self>(q, k, v, &params, prefill::hide)
     }
 
     fn decode_dense(
@@ -162,7 +161,7 @@ impl SparqOps for CubeBackend {
         k: FloatTensor<Self>,
         plan: AppendPlan,
     ) -> (IntTensor<Self>, FloatTensor<Self>) {
-        let covered = codes::covers(&words, &scales, &k);
+        let covered = codes::covers(&words, &scales, &k, &plan);
         kernel_or!(AppendQuantized on k.device, covered, () => codes::append(words, scales, &k, &plan),
             oracle::append_quantized::<Self>(words, scales, k, &plan))
     }

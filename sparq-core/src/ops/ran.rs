@@ -9,6 +9,9 @@ use std::{
 use burn::backend::{Backend, DeviceId, DeviceOps};
 use serde::Serialize;
 
+#[cfg(any(feature = "cube", feature = "libtorch"))]
+use crate::spans::AppendPlan;
+
 /// An operation of [`SparqOps`](super::SparqOps).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -92,9 +95,18 @@ pub(super) const SHAPE: Reason = "the kernels do not take this head_dim or numbe
 /// A sequence without a token.
 #[cfg(feature = "cube")]
 pub(super) const EMPTY: Reason = "a sequence has no live position";
+/// Sequences in another order than their memory.
+#[cfg(any(feature = "cube", feature = "libtorch"))]
+const SLOTS: Reason = "the sequences are not those of the whole cache in its order, with the same room each";
 /// The choice by buckets, where it is not written.
 #[cfg(any(feature = "cube", feature = "libtorch"))]
 pub(super) const BUCKETS: Reason = "the kernels have no choice by buckets";
+
+/// The reason where kernels that count sequences by their place in a batch of `slots` cannot take a plan.
+#[cfg(any(feature = "cube", feature = "libtorch"))]
+pub(super) fn in_order(plan: &AppendPlan, slots: usize) -> Result<(), Reason> {
+    plan.is_rectangle(slots).then_some(()).ok_or(SLOTS)
+}
 
 /// How an operation ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

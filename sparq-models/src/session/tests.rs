@@ -144,9 +144,10 @@ fn a_method_that_lacks_something_begins_anew_and_other_sizes_do_not() {
     assert_eq!(cached(&mut session, &sparq(false)), 0);
     let wider = "sparq:r=32:k=40:mean=off:dense-below=0".parse().unwrap();
     assert_eq!(cached(&mut session, &wider), ids.len() - 1);
-    assert_eq!(cached(&mut session, &sparq(true)), 0, "the mean value was not kept");
+    assert_eq!(cached(&mut session, &sparq(true)), ids.len() - 1, "the values are summed then");
     assert_eq!(cached(&mut session, &dense()), ids.len() - 1, "it needs nothing but keys and values");
-    assert_eq!(cached(&mut session, &sparq(true)), 0, "the values were not summed");
+    assert_eq!(cached(&mut session, &sparq(true)), ids.len() - 1, "from the values again");
+    assert_eq!(cached(&mut session, &"h2o:k=40".parse().unwrap()), 0, "it did not see the prompt");
     session.clear();
     assert!(session.cached_tokens().is_empty());
 }

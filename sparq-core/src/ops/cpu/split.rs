@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn parts_cover_each_position_once() {
         let cuts = |start, end| {
-            let span = Span { start, end };
+            let span = Span { slot: 0, start, end };
             (0..=parts(span)).map(|part| part_of(span, part)).collect::<Vec<_>>()
         };
         assert_eq!(cuts(5, 1029), [(5, 512), (512, 1029), (1029, 1029)]);

@@ -9,7 +9,10 @@ use super::{
     spans::{Table, growing, word},
     team::nan_where,
 };
-use crate::{ops::ran::Reason, spans::AppendPlan};
+use crate::{
+    ops::ran::{Reason, in_order},
+    spans::AppendPlan,
+};
 
 /// Units per cube.
 pub(super) const UNITS: usize = 64;
@@ -50,7 +53,9 @@ pub(super) fn covers<const N: usize>(
     cache: [&CubeTensor; N],
     parts: [Part; N],
     rows: [&CubeTensor; 2],
+    plan: &AppendPlan,
 ) -> Result<(), Reason> {
+    in_order(plan, cache[0].shape()[0])?;
     let small = |tensor: &CubeTensor| tensor.shape().num_elements() <= u32::MAX as usize / 2;
     let (sums, stored): (Vec<_>, Vec<_>) = cache.iter().zip(parts).partition(|(_, part)| *part == Part::Sum);
     let covered = rows.iter().all(|rows| rows.dtype == DType::F32 && small(rows))

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     index::{self, BLOCK},
-    ops::ran::Reason,
+    ops::ran::{Reason, in_order},
     spans::AppendPlan,
 };
 
@@ -25,7 +25,13 @@ const LOADS: usize = 8;
 const WORDS: Reason = "codes are not 32-bit words with f32 scales, each in one contiguous piece";
 
 /// The reason where [`append`] does not take them.
-pub(super) fn covers(words: &CubeTensor, scales: &CubeTensor, k: &CubeTensor) -> Result<(), Reason> {
+pub(super) fn covers(
+    words: &CubeTensor,
+    scales: &CubeTensor,
+    k: &CubeTensor,
+    plan: &AppendPlan,
+) -> Result<(), Reason> {
+    in_order(plan, k.shape()[0])?;
     let stored = |tensor: &CubeTensor| {
         tensor.is_contiguous() && tensor.shape().num_elements() <= u32::MAX as usize / 2
     };

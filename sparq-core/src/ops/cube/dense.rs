@@ -17,7 +17,7 @@ use super::{
 };
 use crate::ops::{
     AttendParams,
-    ran::{EMPTY, QUERIES, Reason, SHAPE},
+    ran::{EMPTY, QUERIES, Reason, SHAPE, in_order},
 };
 
 /// Positions of one cube are at least so many: below, merging costs more than it brings.
@@ -34,7 +34,8 @@ pub(super) fn decode(
     params: &AttendParams,
 ) -> Result<(CubeTensor, CubeTensor), Reason> {
     let [batch, heads, width, head_dim] = q.shape().dims();
-    let [_, kv_heads, capacity, _] = k.shape().dims();
+    let [slots, kv_heads, capacity, _] = k.shape().dims();
+    in_order(&params.queries, slots)?;
     let spans = params.spans();
     let rows = heads * width;
     let limits = Limits::new(&q.client, 6)?;

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     ops::{
         SparqParams,
-        ran::{BUCKETS, DEVICE, EMPTY, QUERIES, Reason, SHAPE},
+        ran::{BUCKETS, DEVICE, EMPTY, QUERIES, Reason, SHAPE, in_order},
     },
     spans::Span,
 };
@@ -44,7 +44,8 @@ pub(super) fn decode(
     params: &SparqParams,
 ) -> Result<(CubeTensor, CubeTensor, CubeTensor), Reason> {
     let [batch, heads, _, head_dim] = q.shape().dims();
-    let [_, kv_heads, capacity, _] = k.shape().dims();
+    let [slots, kv_heads, capacity, _] = k.shape().dims();
+    in_order(&params.attend.queries, slots)?;
     let (config, spans) = (&params.config, params.attend.spans());
     let limits = Limits::new(&q.client, 9)?;
     let team = limits.team(head_dim, heads / kv_heads, k.dtype, Cubes::Few)?;

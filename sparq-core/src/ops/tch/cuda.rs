@@ -28,7 +28,7 @@ use crate::{
     config::GroupScores,
     ops::{
         AttendParams, SparqParams,
-        ran::{BUCKETS, QUERIES, Reason, SHAPE, SHARED, STORAGE},
+        ran::{BUCKETS, QUERIES, Reason, SHAPE, SHARED, STORAGE, in_order},
     },
     spans::{AppendPlan, Span},
 };
@@ -73,6 +73,8 @@ pub(super) fn append(
         (_, _, Some(columns)) => sizes::<4>(&columns.tensor)?[3],
         _ => 1,
     };
+    let slots = [&k, &v, &k_index, &v_sum].into_iter().flatten().next().map(|target| target.tensor.size()[0]);
+    in_order(plan, slots.ok_or(SHAPE)? as usize)?;
     // The sum alone has no storage dtype; the kernel is the same.
     let stored = k.as_ref().or(v.as_ref()).or(k_index.as_ref()).map_or(DType::F32, |target| target.dtype());
     let heads = Heads::new(stored, kv_heads, kv_heads, head_dim, 1)?;
@@ -103,6 +105,7 @@ pub(super) fn decode_dense(
 ) -> Result<(TchTensor, TchTensor), Reason> {
     let gpu = gpu_of(&k.tensor)?;
     let Problem { heads, batch, capacity } = Problem::new(q, k)?;
+    in_order(&params.queries, sizes::<4>(&k.tensor)?[0])?;
     let copy = reordered(q);
     let q = copy.as_ref().unwrap_or(&q.tensor);
     let (out, spans) = (output_like(q), params.spans());
@@ -138,6 +141,7 @@ pub(super) fn decode_sparq(
 ) -> Result<(TchTensor, TchTensor, TchTensor), Reason> {
     let gpu = gpu_of(&k.tensor)?;
     let Problem { heads, batch, capacity } = Problem::new(q, k)?;
+    in_order(&params.attend.queries, sizes::<4>(&k.tensor)?[0])?;
     let (config, spans) = (&params.config, params.attend.spans());
     if config.buckets().is_some() {
         return Err(BUCKETS);
