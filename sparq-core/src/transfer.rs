@@ -84,7 +84,7 @@ impl AddAssign for Transfer {
 /// Transfers summed over decode steps, beside what dense attention would have moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Traffic {
-    /// Decode steps counted; one step is one token of every sequence in the batch, in one layer.
+    /// Decode steps counted: one is a step of one sequence in one layer.
     pub steps: u64,
     /// What the method moved.
     pub moved: Transfer,

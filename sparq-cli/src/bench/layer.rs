@@ -219,7 +219,8 @@ impl Contestant {
     /// Bytes of a step, and of a step of dense attention.
     fn bytes(&self) -> (u64, u64) {
         let traffic = self.state.traffic();
-        let steps = traffic.steps.max(1);
+        // Each sequence counts its own.
+        let steps = (traffic.steps / self.state.cache().config().batch as u64).max(1);
         (traffic.moved.total().bytes / steps, traffic.dense.total().bytes / steps)
     }
 }
