@@ -50,8 +50,9 @@ impl LayerState {
         method: impl FnMut(usize) -> Result<Box<dyn DecodeMethod>>,
         device: &Device,
     ) -> Result<Self> {
-        let sequences = Sequences::new((0..config.batch).map(method).collect::<Result<_>>()?);
+        // It checks the sizes: there may be no room for so many methods.
         let mut cache = LayerCache::new(config, CacheExtras::default(), device)?;
+        let sequences = Sequences::new((0..config.batch).map(method).collect::<Result<_>>()?);
         cache.keep(&sequences.extras())?;
         Ok(Self { cache, sequences })
     }

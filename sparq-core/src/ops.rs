@@ -127,7 +127,7 @@ pub struct SparqAttended {
 /// same tokens: query `t` sees its own and all earlier positions in the window.
 ///
 /// # Errors
-/// [`Error::Shape`] and [`Error::QueryDtype`] for queries that do not fit.
+/// [`Error::Shape`](crate::Error::Shape) and [`Error::QueryDtype`](crate::Error::QueryDtype) for queries that do not fit.
 pub fn prefill(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, params: AttendParams) -> Result<Attended> {
     check_attend(&q, &k, &v, &params)?;
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
