@@ -2,13 +2,15 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use sparq_core::{
-    AttentionShape, CacheConfig, Error, IndexDtype, LayerCache, NewTokens, SparqConfig,
+    AttentionLayer, AttentionShape, CacheConfig, Error, IndexDtype, LayerCache, LayerState, Method,
+    NewTokens, SparqConfig,
     cache::CacheExtras,
     device::Limits,
     ops::{self, SparqParams},
 };
 
 use crate::{
+    methods::methods,
     problem::{Path, Problem, dense, floats, ints, sparq, tensor},
     suite::not_run,
     tolerance::{Tolerance, assert_close},
@@ -187,4 +189,50 @@ pub fn a_cache_beyond_the_limit_is_refused(device: &Device) {
     }
     assert_eq!(cache.capacity(), 0, "nothing was allocated");
     cache.reserve(64).expect("a small one still fits");
+}
+
+/// Values that are wider or narrower than keys: outputs are those of two layers with a part of the values each,
+/// whatever the method, in a prompt and in steps behind it.
+pub fn values_of_another_width(device: &Device, row: Tolerance) {
+    let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 16 };
+    let (len, steps) = (40, 3);
+    let random = |heads: usize, size: usize, seed: u64| {
+        let shape = AttentionShape { heads: 1, kv_heads: heads, head_dim: size };
+        let problem = Problem::random(shape, NewTokens::all(1, len + steps), seed);
+        problem.rows(&problem.k, device)
+    };
+    let (q, k, wide) = (random(4, 16, 71), random(2, 16, 72), random(2, 24, 73));
+    let mut all = methods(device, &shape, 12);
+    all.push(Method::Dense);
+    all.push(Method::Sparq(SparqConfig { mean_value: true, ..SparqConfig::new(&shape, 8, 12) }));
+    for method in all {
+        let run = |layer: AttentionLayer, v: &Tensor<4>| {
+            let config = CacheConfig { layer, batch: 1, max_len: len + steps, dtype: row.dtype };
+            let mut state = LayerState::new(&config, &method, device).expect("valid");
+            let part = |x: &Tensor<4>, at: usize, count: usize| x.clone().narrow(2, at, count);
+            let [q_part, k_part, v_part] = [&q, &k, v].map(|x| part(x, 0, len));
+            let mut outputs =
+                vec![state.prefill(q_part, k_part, v_part, &NewTokens::all(1, len)).expect("it fits")];
+            for at in len..len + steps {
+                let [q_part, k_part, v_part] = [&q, &k, v].map(|x| part(x, at, 1));
+                outputs.push(state.decode(q_part, k_part, v_part).expect("it fits"));
+            }
+            Tensor::cat(outputs, 2)
+        };
+        let plain = AttentionLayer::from(shape);
+        let halves = [0, 8].map(|first| run(plain, &wide.clone().narrow(3, first, 16)));
+        let [first, second] = halves;
+        let expected = Tensor::cat(vec![first.clone().narrow(3, 0, 8), second], 3);
+        for (width, expected) in [(24, expected), (8, first.narrow(3, 0, 8))] {
+            let layer = AttentionLayer { value_dim: Some(width), ..plain };
+            let found = run(layer, &wide.clone().narrow(3, 0, width));
+            assert_eq!(found.dims(), [1, 4, len + steps, width]);
+            assert_close(
+                &floats(found),
+                &floats(expected),
+                row.oracle,
+                &format!("{method:?}, {width} components"),
+            );
+        }
+    }
 }

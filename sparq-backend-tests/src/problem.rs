@@ -92,7 +92,7 @@ impl Problem {
     /// The layer that the problem is for.
     pub fn layer(&self) -> AttentionLayer {
         let Self { shape, window, softcap, scale, .. } = *self;
-        AttentionLayer { shape, window, softcap, scale }
+        AttentionLayer { window, softcap, scale, ..shape.into() }
     }
 
     /// Number of sequences.

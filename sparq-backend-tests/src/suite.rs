@@ -148,6 +148,7 @@ checks! {
         layout::views_of_other_tensors
         layout::a_cache_grows_without_changing_its_contents
         layout::a_cache_of_65_thousand
+        layout::values_of_another_width
         model::llama_reference_logits
         model::mistral_reference_logits
         model::gemma_reference_logits

@@ -101,9 +101,10 @@ impl Kept {
 ///
 /// | tensor | axes where all slots have the same room |
 /// |---|---|
-/// | `k`, `v` | `[batch, kv_heads, capacity, head_dim]` |
+/// | `k` | `[batch, kv_heads, capacity, head_dim]` |
+/// | `v` | `[batch, kv_heads, capacity, value_dim]`: [`AttentionLayer::value_dim`] |
 /// | `k_index` | `[batch, kv_heads, head_dim, capacity]`, or codes: [`QuantizedIndex`] |
-/// | `v_sum` | `[batch, kv_heads, head_dim]`, f32 |
+/// | `v_sum` | `[batch, kv_heads, value_dim]`, f32 |
 ///
 /// Slots of different size lie one after another, as [`Place`] says; [`LayerCache::sequence`] gives the tensors
 /// of one of them.
@@ -202,7 +203,7 @@ impl LayerCache {
         handle(&self.k, "a cached token")
     }
 
-    /// Values of all slots, as the keys.
+    /// Values of all slots, as the keys, with `value_dim` components each.
     ///
     /// # Errors
     /// [`Error::MissingInCache`] before the first append.
@@ -229,7 +230,7 @@ impl LayerCache {
     }
 
     /// Sum of all values of each sequence as they are stored, whatever the window, added one after another:
-    /// `[batch, kv_heads, head_dim]`, f32. All zero before [`CacheExtras::mean_value`] is asked for.
+    /// `[batch, kv_heads, value_dim]`, f32. All zero before [`CacheExtras::mean_value`] is asked for.
     ///
     /// # Errors
     /// [`Error::MissingInCache`] before the first append.
@@ -251,16 +252,16 @@ impl LayerCache {
         Ok(plan)
     }
 
-    /// Appends the real rows of `k` and `v`, both `[batch, kv_heads, width, head_dim]` with the sequences of the
-    /// plan, in place.
+    /// Appends the real rows of `k` and `v`, `[batch, kv_heads, width, head_dim]` and `[batch, kv_heads, width, value_dim]` with
+    /// the sequences of the plan, in place.
     ///
     /// # Errors
     /// [`Error::Shape`] for rows that do not fit the plan or the cache, [`Error::MissingInCache`] for a plan
     /// that does not begin where a sequence ends, [`Error::CacheFull`] past the maximum.
     pub fn append(&mut self, k: Tensor<4>, v: Tensor<4>, plan: &AppendPlan) -> Result<()> {
         let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
-        let expected = [plan.as_slice().len(), kv_heads, plan.width(), head_dim];
-        for (tensor, rows) in [("k", &k), ("v", &v)] {
+        for (tensor, rows, size) in [("k", &k, head_dim), ("v", &v, self.config.layer.value_dim())] {
+            let expected = [plan.as_slice().len(), kv_heads, plan.width(), size];
             if rows.dims() != expected {
                 return Err(Error::Shape {
                     tensor,

@@ -53,6 +53,10 @@ pub struct AttentionLayer {
     /// What products of queries and keys are multiplied by; `1 / √head_dim` where `None`.
     #[serde(default)]
     pub scale: Option<f32>,
+    /// Components of a value, and of an output; as many as a key has where `None`. No backend has kernels for
+    /// values of another width: these run as definitions, and [`crate::ops::ran`] says so.
+    #[serde(default)]
+    pub value_dim: Option<usize>,
 }
 
 impl AttentionLayer {
@@ -61,14 +65,21 @@ impl AttentionLayer {
         self.scale.unwrap_or_else(|| 1.0 / (self.shape.head_dim as f32).sqrt())
     }
 
-    /// Checks the shape, and that window, cap and scale are above zero.
+    /// Components of a value.
+    pub fn value_dim(&self) -> usize {
+        self.value_dim.unwrap_or(self.shape.head_dim)
+    }
+
+    /// Checks the shape, and that window, cap, scale and the width of values are above zero.
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] that names the field.
     pub fn validate(&self) -> Result<()> {
         self.shape.validate()?;
-        if self.window == Some(0) {
-            return Err(invalid("window", 0, "it must be at least 1".into()));
+        for (field, value) in [("window", self.window), ("value_dim", self.value_dim)] {
+            if value == Some(0) {
+                return Err(invalid(field, 0, "it must be at least 1".into()));
+            }
         }
         for (field, value) in [("softcap", self.softcap), ("scale", self.scale)] {
             if let Some(value) = value.filter(|value| !value.is_finite() || *value <= 0.0) {
@@ -82,7 +93,7 @@ impl AttentionLayer {
 impl From<AttentionShape> for AttentionLayer {
     /// A layer that sees every token, scales by `1 / √head_dim` and has no soft cap.
     fn from(shape: AttentionShape) -> Self {
-        Self { shape, window: None, softcap: None, scale: None }
+        Self { shape, window: None, softcap: None, scale: None, value_dim: None }
     }
 }
 
@@ -264,6 +275,11 @@ mod tests {
         assert_eq!(layer.validate(), Ok(()));
         let message = |layer: AttentionLayer| layer.validate().unwrap_err().to_string();
         assert!(message(AttentionLayer { window: Some(0), ..layer }).starts_with("window = 0"));
+        assert!(message(AttentionLayer { value_dim: Some(0), ..layer }).starts_with("value_dim = 0"));
+        assert_eq!(
+            [layer.value_dim(), AttentionLayer { value_dim: Some(64), ..layer }.value_dim()],
+            [128, 64]
+        );
         assert!(message(AttentionLayer { softcap: Some(0.0), ..layer }).starts_with("softcap = 0"));
         assert!(message(AttentionLayer { softcap: Some(f32::NAN), ..layer }).starts_with("softcap = NaN"));
         assert!(message(AttentionLayer { scale: Some(-1.0), ..layer }).starts_with("scale = -1"));

@@ -24,7 +24,7 @@ pub struct Sequences {
 /// Result of a decode step of a batch in one layer.
 #[derive(Debug, Clone)]
 pub struct DecodedBatch {
-    /// Attention output `[batch, heads, width, head_dim]`, f32; zero for sequences without a new token.
+    /// Attention output `[batch, heads, width, value_dim]`, f32; zero for sequences without a new token.
     pub output: Tensor<4>,
     /// Sequences that were decoded together.
     pub groups: Vec<DecodedGroup>,
@@ -185,7 +185,7 @@ impl Sequences {
         }
         let output = match &groups[..] {
             [all] if all.rows.len() == batch => outputs.swap_remove(0),
-            _ => in_order(outputs, &groups, &q),
+            _ => in_order(outputs, &groups, &q, cache.config().layer.value_dim()),
         };
         Ok(DecodedBatch { output, groups })
     }
@@ -213,13 +213,18 @@ fn rows_of(q: &Tensor<4>, rows: &[usize]) -> Tensor<4> {
 }
 
 /// Outputs of groups in the order of the batch; zero where a row is in none.
-fn in_order(mut outputs: Vec<Tensor<4>>, groups: &[DecodedGroup], q: &Tensor<4>) -> Tensor<4> {
-    let [batch, heads, width, head_dim] = q.dims();
+fn in_order(
+    mut outputs: Vec<Tensor<4>>,
+    groups: &[DecodedGroup],
+    q: &Tensor<4>,
+    value_dim: usize,
+) -> Tensor<4> {
+    let [batch, heads, width, _] = q.dims();
     let rows: Vec<usize> = groups.iter().flat_map(|group| group.rows.iter().copied()).collect();
     let mut from = vec![rows.len(); batch];
     rows.iter().enumerate().for_each(|(i, &row)| from[row] = i);
     if rows.len() < batch {
-        outputs.push(Tensor::zeros([1, heads, width, head_dim], (&q.device(), DType::F32)));
+        outputs.push(Tensor::zeros([1, heads, width, value_dim], (&q.device(), DType::F32)));
     }
     Tensor::cat(outputs, 0).select(0, indices(&from, q))
 }

@@ -94,13 +94,14 @@ impl LayerCache {
     pub fn bytes(&self) -> usize {
         let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
         let (vector, size) = (kv_heads * head_dim, self.config.dtype.size());
+        let values = kv_heads * self.config.layer.value_dim();
         let of_slot = |place: &Place| {
             let plain = if self.kept.plain { vector * place.capacity * size } else { 0 };
             let capacity = place.capacity.next_multiple_of(index::BLOCK);
             let codes = self.kept.codes.map_or(0, |bits| {
                 vector * (capacity * bits / 8 + capacity / index::BLOCK * DType::F32.size())
             });
-            2 * vector * place.capacity * size + plain + codes
+            (vector + values) * place.capacity * size + plain + codes
         };
         self.places.iter().map(of_slot).sum()
     }
@@ -182,7 +183,9 @@ impl LayerCache {
         let total = capacities.iter().sum();
         let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
         let (batch, capacity) = if is_rectangle { (capacities.len(), capacities[0]) } else { (1, total) };
-        self.limits.check("the key cache", &[batch, kv_heads, capacity, head_dim], self.config.dtype)?;
+        let (rows, values) = (|size| [batch, kv_heads, capacity, size], self.config.layer.value_dim());
+        self.limits.check("the key cache", &rows(head_dim), self.config.dtype)?;
+        self.limits.check("the value cache", &rows(values), self.config.dtype)?;
         self.drop_copies();
         let mut first = 0;
         let place = |capacity: usize| {
@@ -191,10 +194,9 @@ impl LayerCache {
             place
         };
         let places: Vec<Place> = capacities.into_iter().map(place).collect();
-        let rows = [batch, kv_heads, capacity, head_dim];
-        let k = self.moved(self.k.clone(), rows, &places, Axis::Rows);
+        let k = self.moved(self.k.clone(), rows(head_dim), &places, Axis::Rows);
         self.k = None;
-        let v = self.moved(self.v.clone(), rows, &places, Axis::Rows);
+        let v = self.moved(self.v.clone(), rows(values), &places, Axis::Rows);
         self.v = None;
         if self.kept.plain {
             let columns = [batch, kv_heads, head_dim, capacity];

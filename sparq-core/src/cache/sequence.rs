@@ -86,7 +86,7 @@ impl<'a> CachedSequence<'a> {
         Ok(self.cache.rows_of(self.cache.k()?, self.slot))
     }
 
-    /// Values `[1, kv_heads, capacity, head_dim]`.
+    /// Values `[1, kv_heads, capacity, value_dim]`.
     ///
     /// # Errors
     /// [`crate::Error::MissingInCache`] before the first append.
@@ -110,7 +110,7 @@ impl<'a> CachedSequence<'a> {
         Ok(self.cache.codes_of(self.cache.quantized_index()?, self.slot))
     }
 
-    /// Sum of all values, `[1, kv_heads, head_dim]`: see [`LayerCache::v_sum`].
+    /// Sum of all values, `[1, kv_heads, value_dim]`: see [`LayerCache::v_sum`].
     ///
     /// # Errors
     /// As [`LayerCache::v_sum`].
@@ -120,8 +120,11 @@ impl<'a> CachedSequence<'a> {
 
     /// What appending one token writes: `k`, `v` and the copies kept.
     pub(crate) fn append_part(&self) -> Part {
-        let rows = Part::new(2 * self.vector_elements(), self.element_size());
-        self.cache.kept.forms().fold(rows, |part, form| part + self.index_part(self.vector_elements(), form))
+        let rows = self.key_rows(1) + self.value_rows(1);
+        self.cache
+            .kept
+            .forms()
+            .fold(rows, |part, form| part + self.index_part(self.key_rows(1).elements as usize, form))
     }
 
     /// `elements` components of the transposed keys in one form, scales included.
@@ -134,14 +137,20 @@ impl<'a> CachedSequence<'a> {
     /// What keeping the sum of values up to date reads and writes per token.
     pub(crate) fn mean_value_part(&self) -> Part {
         match self.cache.kept.mean_value {
-            true => Part::new(2 * self.vector_elements(), size_of::<f32>()),
+            true => Part::new(2 * self.value_rows(1).elements as usize, size_of::<f32>()),
             false => Part::default(),
         }
     }
 
-    /// Elements of one vector per KV head.
-    fn vector_elements(&self) -> usize {
+    /// So many keys per KV head.
+    pub(crate) fn key_rows(&self, count: usize) -> Part {
         let AttentionShape { kv_heads, head_dim, .. } = self.cache.config.layer.shape;
-        kv_heads * head_dim
+        Part::new(count.saturating_mul(kv_heads * head_dim), self.element_size())
+    }
+
+    /// So many values per KV head.
+    pub(crate) fn value_rows(&self, count: usize) -> Part {
+        let layer = self.cache.config.layer;
+        Part::new(count.saturating_mul(layer.shape.kv_heads * layer.value_dim()), self.element_size())
     }
 }

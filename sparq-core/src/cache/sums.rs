@@ -4,7 +4,6 @@ use burn::tensor::{DType, Tensor};
 
 use super::{BLOCK, LayerCache};
 use crate::{
-    config::AttentionShape,
     error::Result,
     ops,
     spans::{Append, AppendPlan, NewTokens},
@@ -15,7 +14,7 @@ use crate::{
 pub(super) struct BlockSums {
     /// Tokens in the sum.
     pub(super) covered: usize,
-    /// What it was behind each whole block of positions, `[1, kv_heads, head_dim]` each.
+    /// What it was behind each whole block of positions, `[1, kv_heads, value_dim]` each.
     blocks: Vec<Tensor<3>>,
 }
 
@@ -41,7 +40,7 @@ impl LayerCache {
         plan.as_slice().iter().any(|append| (append.at + append.take) / BLOCK > append.at / BLOCK)
     }
 
-    /// Adds the real rows of `v: [batch, kv_heads, width, head_dim]` to the sums, block after block of positions.
+    /// Adds the real rows of `v: [batch, kv_heads, width, value_dim]` to the sums, block after block of positions.
     pub(super) fn add_values(&mut self, v: &Tensor<4>, plan: &AppendPlan) {
         let Some(mut sum) = self.v_sum.take() else { return };
         let v = match self.config.dtype {
@@ -70,7 +69,7 @@ impl LayerCache {
     /// one after another: from the end of the last whole block that is known, and the values behind it.
     /// Subtracting would keep the rounding of what went.
     pub(super) fn renew_sum(&mut self, slot: usize) -> Result<()> {
-        let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
+        let (kv_heads, value_dim) = (self.config.layer.shape.kv_heads, self.config.layer.value_dim());
         let len = self.lens[slot];
         let covered = self.sums[slot].covered;
         let (Some(sum), Some(v)) = (self.v_sum.take(), &self.v) else { return Ok(()) };
@@ -79,19 +78,19 @@ impl LayerCache {
             return Ok(());
         }
         let v = self.rows_of(v.clone(), slot);
-        let of_slot = [slot..slot + 1, 0..kv_heads, 0..head_dim];
+        let of_slot = [slot..slot + 1, 0..kv_heads, 0..value_dim];
         let sums = &mut self.sums[slot];
         sums.blocks.truncate(len / BLOCK);
         let (mut renewed, mut at) = match sums.blocks.last() {
             _ if covered < len => (sum.clone().slice(of_slot.clone()), covered),
             Some(block) => (block.clone(), sums.blocks.len() * BLOCK),
-            None => (Tensor::zeros([1, kv_heads, head_dim], (&self.device, DType::F32)), 0),
+            None => (Tensor::zeros([1, kv_heads, value_dim], (&self.device, DType::F32)), 0),
         };
         // In memory of its own, as above.
         renewed = renewed.mul_scalar(1.0);
         while at < len {
             let end = len.min((at / BLOCK + 1) * BLOCK);
-            let rows = v.clone().slice([0..1, 0..kv_heads, at..end, 0..head_dim]).cast(DType::F32);
+            let rows = v.clone().slice([0..1, 0..kv_heads, at..end, 0..value_dim]).cast(DType::F32);
             let plan = AppendPlan::new(&NewTokens::all(1, end - at), &[0]);
             renewed = ops::accumulate(renewed, rows, &plan);
             if end.is_multiple_of(BLOCK) {
@@ -106,8 +105,8 @@ impl LayerCache {
 
     /// Takes memory for the sums, where there is none.
     pub(super) fn make_sums(&mut self) {
-        let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
-        let shape = [self.config.batch, kv_heads, head_dim];
+        let (kv_heads, value_dim) = (self.config.layer.shape.kv_heads, self.config.layer.value_dim());
+        let shape = [self.config.batch, kv_heads, value_dim];
         self.v_sum.get_or_insert_with(|| Tensor::zeros(shape, (&self.device, DType::F32)));
     }
 }

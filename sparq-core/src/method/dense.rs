@@ -3,11 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::{DecodeMethod, Decoded, MethodKind, Operation};
-use crate::{
-    cache::CachedSequence,
-    error::Result,
-    transfer::{Part, Transfer},
-};
+use crate::{cache::CachedSequence, error::Result, transfer::Transfer};
 
 /// Exact attention over all live positions.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,13 +34,11 @@ impl DecodeMethod for Dense {
 /// What dense attention moves in one step over this sequence: all live keys and values read, one of
 /// each written.
 pub fn dense_transfer(sequence: &CachedSequence<'_>) -> Transfer {
-    let (size, shape) = (sequence.element_size(), sequence.layer().shape);
-    let vector = shape.kv_heads * shape.head_dim;
     let live = sequence.spans().max_len();
     Transfer {
-        k: Part::new(live * vector, size),
-        v: Part::new(live * vector, size),
-        append: Part::new(2 * vector, size),
+        k: sequence.key_rows(live),
+        v: sequence.value_rows(live),
+        append: sequence.key_rows(1) + sequence.value_rows(1),
         ..Transfer::default()
     }
 }

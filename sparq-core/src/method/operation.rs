@@ -5,10 +5,10 @@ use burn::tensor::Tensor;
 use super::{Decoded, Selection, dense_transfer};
 use crate::{
     cache::{CachedSequence, LayerCache},
-    config::{AttentionShape, SparqConfig},
+    config::SparqConfig,
     error::Result,
     ops::{self, AttendParams, SparqParams},
-    transfer::{Part, Transfer},
+    transfer::Transfer,
 };
 
 /// A decode step that is one operation of [`crate::ops`]: sequences whose methods ask for the same one are
@@ -59,10 +59,10 @@ impl Operation {
             Self::Dense => dense_transfer(sequence),
             Self::Sparq(config) => {
                 let live = sequence.spans().max_len();
-                let AttentionShape { kv_heads, head_dim, .. } = sequence.layer().shape;
-                let rows = Part::new(live.min(config.top_k) * kv_heads * head_dim, sequence.element_size());
+                let (kept, kv_heads) = (live.min(config.top_k), sequence.layer().shape.kv_heads);
                 let k_index = sequence.index_part(live * kv_heads * config.rank, config.index);
-                Transfer { k_index, k: rows, v: rows, ..Transfer::default() }
+                let (k, v) = (sequence.key_rows(kept), sequence.value_rows(kept));
+                Transfer { k_index, k, v, ..Transfer::default() }
             }
         };
         Transfer { append: sequence.append_part(), mean_value: sequence.mean_value_part(), ..read }

@@ -10,7 +10,7 @@ use crate::{
     device::{Kind, kind},
     error::{Error, Result},
     spans::{Span, Spans},
-    transfer::{Part, Transfer},
+    transfer::Transfer,
 };
 
 /// Stands for minus infinity, as in [`crate::ops::oracle`].
@@ -57,7 +57,7 @@ pub(super) fn attend(
     sequence: &CachedSequence<'_>,
     positions: Tensor<3, Int>,
 ) -> Result<Attended> {
-    let [batch, kv_heads, group, head_dim] = q.dims();
+    let [batch, kv_heads, group, _] = q.dims();
     let [_, _, kept] = positions.dims();
     let positions = live_only(positions, &sequence.spans());
     let k = rows(sequence.k()?, &positions, &sequence.spans());
@@ -66,7 +66,8 @@ pub(super) fn attend(
     let dead = positions.clone().lower_elem(0).unsqueeze_dim::<4>(2).expand([batch, kv_heads, group, kept]);
     let weights = softmax(logits.mask_fill(dead, MASKED), 3);
     let v = rows(sequence.v()?, &positions, &sequence.spans());
-    let output = weights.clone().matmul(v).reshape([batch, kv_heads * group, 1, head_dim]);
+    let [_, _, _, value_dim] = v.dims();
+    let output = weights.clone().matmul(v).reshape([batch, kv_heads * group, 1, value_dim]);
     Ok(Attended { output, weights, positions })
 }
 
@@ -78,8 +79,8 @@ pub(super) fn weigh(
 ) -> Result<Tensor<4>> {
     let [batch, kv_heads, group, _] = weights.dims();
     let v = rows(sequence.v()?, positions, &sequence.spans());
-    let [_, _, _, head_dim] = v.dims();
-    Ok(weights.matmul(v).reshape([batch, kv_heads * group, 1, head_dim]))
+    let [_, _, _, value_dim] = v.dims();
+    Ok(weights.matmul(v).reshape([batch, kv_heads * group, 1, value_dim]))
 }
 
 /// Replaces positions outside of the spans by [`FILLER`].
@@ -227,11 +228,9 @@ pub(super) fn rows(x: Tensor<4>, positions: &Tensor<3, Int>, spans: &Spans) -> T
 
 /// Transfers of a step that reads `keys` and `values` whole rows per KV head, and writes the new token.
 pub(super) fn rows_transfer(sequence: &CachedSequence<'_>, keys: usize, values: usize) -> Transfer {
-    let (size, shape) = (sequence.element_size(), sequence.layer().shape);
-    let vector = shape.kv_heads * shape.head_dim;
     Transfer {
-        k: Part::new(keys * vector, size),
-        v: Part::new(values * vector, size),
+        k: sequence.key_rows(keys),
+        v: sequence.value_rows(values),
         append: sequence.append_part(),
         mean_value: sequence.mean_value_part(),
         ..Transfer::default()

@@ -122,7 +122,7 @@ impl DecodeMethod for SparqMass {
         }
         ops::check_queries(&q, sequence.layer().shape, [1, 1])?;
         let sparq = self.config.sparq;
-        let AttentionShape { kv_heads, head_dim, .. } = sequence.layer().shape;
+        let (kv_heads, value_dim) = (sequence.layer().shape.kv_heads, sequence.layer().value_dim());
         let q = parts::grouped(q, &sequence.layer().shape);
         let k_index = match sparq.index.bits() {
             None => sequence.k_index()?.into_dispatch(),
@@ -143,22 +143,21 @@ impl DecodeMethod for SparqMass {
         let [batch, _, group, _] = alpha.dims();
         let output = match sparq.mean_value {
             true => Tensor::<4>::from_dispatch(oracle::reallocate_to_mean::<Dispatch>(
-                attended.output.reshape([batch, kv_heads, group, head_dim]).into_dispatch(),
+                attended.output.reshape([batch, kv_heads, group, value_dim]).into_dispatch(),
                 sequence.v_sum()?.into_dispatch(),
                 alpha.clone().into_dispatch(),
                 &spans,
             ))
-            .reshape([batch, kv_heads * group, 1, head_dim]),
+            .reshape([batch, kv_heads * group, 1, value_dim]),
             false => attended.output,
         };
-        let size = sequence.element_size();
-        let elements = kept * head_dim;
+        let (size, head_dim) = (sequence.element_size(), sequence.layer().shape.head_dim);
         Ok(Decoded {
             output: parts::unless_overflowed(output, logits),
             transfer: Transfer {
                 k_index: sequence.index_part(parts::live(&spans) * kv_heads * sparq.rank, sparq.index),
-                k: Part::new(elements, size),
-                v: Part::new(elements, size),
+                k: Part::new(kept * head_dim, size),
+                v: Part::new(kept * value_dim, size),
                 ..parts::rows_transfer(sequence, 0, 0)
             },
             selection: Some(Selection {

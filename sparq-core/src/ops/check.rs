@@ -25,7 +25,8 @@ pub(super) fn check_attend(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, params: 
     let cached = [slots, kv_heads, capacity, head_dim];
     let axes = "[slots, kv_heads, capacity, head_dim]";
     check_shape("k", axes, k, cached)?;
-    check_shape("v", axes, v, cached)?;
+    let [_, _, _, value_dim] = v.dims();
+    check_shape("v", "[slots, kv_heads, capacity, value_dim]", v, [slots, kv_heads, capacity, value_dim])?;
     if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
         return check_shape("k", axes, k, [slots, heads, capacity, head_dim]);
     }

@@ -34,15 +34,21 @@ pub(super) fn appended_with_index(
     (k.clone(), v.clone(), k_index.clone(), v_sum.clone())
 }
 
+/// An output for each query, as wide as the values.
+fn output(q: &TensorSpec, v: &TensorSpec) -> TensorSpec {
+    let ([batch, heads, width, _], [_, _, _, value_dim]) = (q.shape.dims(), v.shape.dims());
+    TensorSpec::new(Shape::new([batch, heads, width, value_dim]), q.dtype)
+}
+
 /// Output and log-sum-exp of [`super::SparqOps::prefill`] and [`super::SparqOps::decode_dense`].
 pub(super) fn attended(
     q: &TensorSpec,
     _k: &TensorSpec,
-    _v: &TensorSpec,
+    v: &TensorSpec,
     _params: &AttendParams,
 ) -> (TensorSpec, TensorSpec) {
     let [batch, heads, width, _] = q.shape.dims();
-    (q.clone(), TensorSpec::new(Shape::new([batch, heads, width]), q.dtype))
+    (output(q, v), TensorSpec::new(Shape::new([batch, heads, width]), q.dtype))
 }
 
 /// Output, positions and masses of [`super::SparqOps::decode_sparq`].
@@ -50,7 +56,7 @@ pub(super) fn sparq_outputs(
     q: &TensorSpec,
     k: &TensorSpec,
     _k_index: &TensorSpec,
-    _v: &TensorSpec,
+    v: &TensorSpec,
     _v_sum: &TensorSpec,
     params: &SparqParams,
 ) -> (TensorSpec, TensorSpec, TensorSpec) {
@@ -58,7 +64,7 @@ pub(super) fn sparq_outputs(
     let [_, kv_heads, _, _] = k.shape.dims();
     let kept = params.config.top_k.min(params.attend.spans().max_end());
     (
-        q.clone(),
+        output(q, v),
         TensorSpec::new(Shape::new([batch, kv_heads, kept]), DType::I32),
         TensorSpec::new(Shape::new([batch, heads, 3]), q.dtype),
     )

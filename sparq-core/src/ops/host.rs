@@ -18,7 +18,7 @@ use super::{
     AttendParams, SparqParams,
     cpu::{self, Codes, Element, Index, Quantized, Sizes, SparqSlices},
     oracle,
-    ran::{NO_SLICE, Reason, SHARED, STORAGE},
+    ran::{NO_SLICE, Reason, SHARED, STORAGE, of_one_width},
 };
 use crate::{index, spans::AppendPlan};
 
@@ -147,6 +147,7 @@ fn attend<B: Host>(
     params: &AttendParams,
     is_step: bool,
 ) -> Result<AttendTensors<B>, Reason> {
+    of_one_width(k.shape()[3], v.shape()[3])?;
     let shape @ [batch, heads, width, _] = q.shape().dims();
     let sizes = Sizes::new(shape, k.shape().dims());
     let q = B::contiguous(q);
@@ -212,6 +213,7 @@ fn decode<B: Host, E: Element, I: Index>(
     k_index: I,
     params: &SparqParams,
 ) -> Result<SparqTensors<B>, Reason> {
+    of_one_width(k.shape()[3], v.shape()[3])?;
     let sizes = Sizes::new(q.shape().dims(), k.shape().dims());
     let (q, v_sum) = (B::contiguous(q), B::contiguous(v_sum));
     let slices = SparqSlices {

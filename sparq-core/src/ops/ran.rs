@@ -92,6 +92,8 @@ pub(super) const DEVICE: Reason = "the device has too few units, bindings or too
 /// A shape that does not fit a kernel.
 #[cfg(any(feature = "cube", feature = "libtorch"))]
 pub(super) const SHAPE: Reason = "the kernels do not take this head_dim or number of heads";
+/// Values that are wider or narrower than keys.
+const WIDTHS: Reason = "the kernels take values as wide as keys";
 /// A sequence without a token.
 #[cfg(feature = "cube")]
 pub(super) const EMPTY: Reason = "a sequence has no live position";
@@ -101,6 +103,11 @@ const SLOTS: Reason = "the sequences are not those of the whole cache in its ord
 /// The choice by buckets, where it is not written.
 #[cfg(any(feature = "cube", feature = "libtorch"))]
 pub(super) const BUCKETS: Reason = "the kernels have no choice by buckets";
+
+/// The reason where kernels, which take keys and values of one width, cannot take these widths.
+pub(super) fn of_one_width(keys: usize, values: usize) -> Result<(), Reason> {
+    (keys == values).then_some(()).ok_or(WIDTHS)
+}
 
 /// The reason where kernels that count sequences by their place in a batch of `slots` cannot take a plan.
 #[cfg(any(feature = "cube", feature = "libtorch"))]

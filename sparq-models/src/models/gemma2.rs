@@ -71,10 +71,10 @@ impl DecoderLayer {
         let name = |part: &str| PARTS.of_layer(index, part);
         let hidden = config.hidden_size;
         let layer = AttentionLayer {
-            shape: config.attention_shape(),
             window: config.windows.window(index),
             softcap: config.attention_softcap.map(|cap| cap as f32),
             scale: config.query_scale().map(|scale| scale as f32),
+            ..config.attention_shape().into()
         };
         let attention = AttentionConfig {
             qkv_bias: config.attention_bias,

@@ -10,7 +10,7 @@ use super::{
     team::nan_where,
 };
 use crate::{
-    ops::ran::{Reason, in_order},
+    ops::ran::{Reason, in_order, of_one_width},
     spans::AppendPlan,
 };
 
@@ -56,6 +56,7 @@ pub(super) fn covers<const N: usize>(
     plan: &AppendPlan,
 ) -> Result<(), Reason> {
     in_order(plan, cache[0].shape()[0])?;
+    of_one_width(rows[0].shape()[3], rows[1].shape()[3])?;
     let small = |tensor: &CubeTensor| tensor.shape().num_elements() <= u32::MAX as usize / 2;
     let (sums, stored): (Vec<_>, Vec<_>) = cache.iter().zip(parts).partition(|(_, part)| *part == Part::Sum);
     let covered = rows.iter().all(|rows| rows.dtype == DType::F32 && small(rows))

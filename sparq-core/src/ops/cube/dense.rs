@@ -17,7 +17,7 @@ use super::{
 };
 use crate::ops::{
     AttendParams,
-    ran::{EMPTY, QUERIES, Reason, SHAPE, in_order},
+    ran::{EMPTY, QUERIES, Reason, SHAPE, in_order, of_one_width},
 };
 
 /// Positions of one cube are at least so many: below, merging costs more than it brings.
@@ -35,6 +35,7 @@ pub(super) fn decode(
 ) -> Result<(CubeTensor, CubeTensor), Reason> {
     let [batch, heads, width, head_dim] = q.shape().dims();
     let [slots, kv_heads, capacity, _] = k.shape().dims();
+    of_one_width(k.shape()[3], v.shape()[3])?;
     in_order(&params.queries, slots)?;
     let spans = params.spans();
     let rows = heads * width;

@@ -28,7 +28,7 @@ use crate::{
     config::GroupScores,
     ops::{
         AttendParams, SparqParams,
-        ran::{BUCKETS, QUERIES, Reason, SHAPE, SHARED, STORAGE, in_order},
+        ran::{BUCKETS, QUERIES, Reason, SHAPE, SHARED, STORAGE, in_order, of_one_width},
     },
     spans::{AppendPlan, Span},
 };
@@ -68,6 +68,9 @@ pub(super) fn append(
         return Err(SHARED);
     }
     let [batch, kv_heads, _, head_dim] = sizes(&rows.tensor)?;
+    if let Some(others) = k_rows.and(v_rows) {
+        of_one_width(head_dim, sizes::<4>(&others.tensor)?[3])?;
+    }
     let capacity = match (&k, &v, &k_index) {
         (Some(rows), _, _) | (_, Some(rows), _) => sizes::<4>(&rows.tensor)?[2],
         (_, _, Some(columns)) => sizes::<4>(&columns.tensor)?[3],
@@ -105,6 +108,7 @@ pub(super) fn decode_dense(
 ) -> Result<(TchTensor, TchTensor), Reason> {
     let gpu = gpu_of(&k.tensor)?;
     let Problem { heads, batch, capacity } = Problem::new(q, k)?;
+    of_one_width(sizes::<4>(&k.tensor)?[3], sizes::<4>(&v.tensor)?[3])?;
     in_order(&params.queries, sizes::<4>(&k.tensor)?[0])?;
     let copy = reordered(q);
     let q = copy.as_ref().unwrap_or(&q.tensor);
@@ -141,6 +145,7 @@ pub(super) fn decode_sparq(
 ) -> Result<(TchTensor, TchTensor, TchTensor), Reason> {
     let gpu = gpu_of(&k.tensor)?;
     let Problem { heads, batch, capacity } = Problem::new(q, k)?;
+    of_one_width(sizes::<4>(&k.tensor)?[3], sizes::<4>(&v.tensor)?[3])?;
     in_order(&params.attend.queries, sizes::<4>(&k.tensor)?[0])?;
     let (config, spans) = (&params.config, params.attend.spans());
     if config.buckets().is_some() {
