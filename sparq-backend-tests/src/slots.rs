@@ -10,7 +10,7 @@ use sparq_core::{
 
 use crate::{
     problem::{Problem, floats},
-    tolerance::{Tolerance, assert_close},
+    tolerance::{Tolerance, assert_close, f32},
 };
 
 const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 32 };
@@ -219,4 +219,25 @@ pub fn each_sequence_decodes_as_alone(device: &Device, row: Tolerance) {
     let expected = dense(1).attend(q.narrow(0, 3, 1), alone[3].cache(), &last).expect("as above").output;
     assert_close(&floats(found.narrow(0, 3, 1)), &floats(expected), row.oracle, "a cache of another layer");
     assert_eq!(together.cache().lens(), lens);
+}
+
+/// Slots that are made alike by growing are as good as those that were born so.
+pub fn slots_may_become_alike_again(device: &Device) {
+    let texts = Texts::random(device);
+    let config = CacheConfig { batch: 2, ..texts.config(2, f32()) };
+    let mut cache = LayerCache::new(&config, CacheExtras::default(), device).expect("valid");
+    // None, one, then both: of one block each, in the end.
+    for lens in [[0, 0], [0, 1], [1, 12], [7, 7]] {
+        let tokens = NewTokens::ragged(12, &lens).expect("within");
+        let plan = cache.plan(&tokens).expect("it fits");
+        let at = cache.lens().to_vec();
+        let rows = [0, 1].map(|slot| texts.part(&[slot], at[slot]..at[slot] + 12));
+        let [k, v] = [1, 2].map(|i| Tensor::cat(rows.iter().map(|parts| parts[i].clone()).collect(), 0));
+        cache.append(k, v, &plan).expect("shapes fit");
+    }
+    for (slot, &len) in [8, 20].iter().enumerate() {
+        let [_, k, _] = texts.part(&[slot], 0..len);
+        let held = cache.sequence(slot).expect("it is there").k().expect("keys").narrow(2, 0, len);
+        assert_eq!((cache.lens()[slot], floats(held)), (len, floats(k)), "slot {slot}");
+    }
 }

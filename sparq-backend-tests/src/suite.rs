@@ -126,6 +126,7 @@ checks! {
         families::family_logits_with_sparq_that_reads_everything
         families::family_logits_with_the_newer_configuration
         rows::a_row_beside_others_gives_what_it_gives_alone
+        slots::slots_may_become_alike_again
     ]
     in_each_dtype: [
         reference::attention_through_the_oracle

@@ -54,7 +54,10 @@ impl LayerCache {
         }
         // Near the limit of the device only what is needed.
         let max_len = self.config.max_len;
-        let roomy = |need: usize, held: usize| need.max(held + held / 2).min(max_len).next_multiple_of(BLOCK);
+        let roomy = |need: usize, held: usize| {
+            let wanted = need.max(held.saturating_add(held / 2)).min(max_len);
+            wanted.checked_next_multiple_of(BLOCK).unwrap_or(wanted)
+        };
         let (wanted, least) = (self.capacities(&needs, roomy), self.capacities(&needs, |need, _| need));
         self.lay_out(wanted).or_else(|_| self.lay_out(least))
     }
@@ -169,18 +172,20 @@ impl LayerCache {
     /// Moves what is there into memory of these sizes.
     fn lay_out(&mut self, mut capacities: Vec<usize>) -> Result<()> {
         let largest = capacities.iter().copied().max().unwrap_or(0).max(1);
-        let total: usize = capacities.iter().sum();
+        let sum = |capacities: &[usize]| capacities.iter().fold(0usize, |sum, one| sum.saturating_add(*one));
+        let total = sum(&capacities);
         // Slots of about the same size are made alike: most operations are simpler then. The kernels of GPUs take
         // nothing else.
-        let is_rectangle = capacities.len() == 1
-            || 4 * largest * capacities.len() <= 5 * total
-            || total == 0
-            || kind(&self.device) != Kind::Cpu;
-        match is_rectangle {
+        let alike = largest.saturating_mul(capacities.len());
+        match alike <= total.saturating_add(total / 4) || total == 0 || kind(&self.device) != Kind::Cpu {
             true => capacities.fill(largest.min(self.config.max_len)),
-            false => capacities.iter_mut().for_each(|capacity| *capacity = capacity.next_multiple_of(BLOCK)),
+            // A block of codes has no part in two slots.
+            false => capacities.iter_mut().for_each(|capacity| {
+                *capacity = capacity.checked_next_multiple_of(BLOCK).unwrap_or(*capacity);
+            }),
         }
-        let total = capacities.iter().sum();
+        let total = sum(&capacities);
+        let is_rectangle = capacities.iter().all(|capacity| *capacity == capacities[0]);
         let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
         let (batch, capacity) = if is_rectangle { (capacities.len(), capacities[0]) } else { (1, total) };
         let (rows, values) = (|size| [batch, kv_heads, capacity, size], self.config.layer.value_dim());
