@@ -47,6 +47,12 @@ impl Span {
     }
 }
 
+/// The first position that a window leaves of those before `end`.
+fn start(end: usize, window: Option<usize>) -> usize {
+    // No window is the largest one: memcheck takes a comparison with what `None` leaves out for one that counts.
+    end.saturating_sub(window.unwrap_or(usize::MAX))
+}
+
 /// One [`Span`] per sequence of a batch. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spans(Arc<[Span]>);
@@ -60,8 +66,7 @@ impl Spans {
 
     /// The same for slots and their lengths.
     pub(crate) fn of(lens: impl Iterator<Item = (usize, usize)>, window: Option<usize>) -> Self {
-        let start = |end: usize| window.map_or(0, |window| end.saturating_sub(window));
-        Self(lens.map(|(slot, end)| Span { slot, start: start(end), end }).collect())
+        Self(lens.map(|(slot, end)| Span { slot, start: start(end, window), end }).collect())
     }
 
     /// The spans, one per sequence.
@@ -313,7 +318,7 @@ impl AppendPlan {
             true => 0,
             false => append.at + t - append.skip + 1,
         };
-        Span { slot: append.slot, start: window.map_or(0, |window| end.saturating_sub(window)), end }
+        Span { slot: append.slot, start: start(end, window), end }
     }
 
     /// Positions that the last real column of each sequence sees.
