@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Tensor};
 use sparq_core::{
-    AttentionLayer, AttentionShape, CacheConfig, H2oConfig, IndexDtype, LayerCache, LayerState, Method,
-    NewTokens, QuestConfig, Sequences, SparqConfig, Traffic, Transfer, cache::CacheExtras,
+    AttentionLayer, AttentionShape, CacheConfig, CachedSequence, DecodeMethod, Decoded, Error, H2oConfig,
+    IndexDtype, LayerCache, LayerState, Method, NewTokens, QuestConfig, Result, Sequences, SparqConfig,
+    Traffic, Transfer, cache::CacheExtras, method::Dense,
 };
 
 use crate::{
@@ -46,6 +47,21 @@ impl Texts {
 
     fn config(&self, batch: usize, row: Tolerance) -> CacheConfig {
         CacheConfig { layer: self.layer, batch, max_len: MOST, dtype: row.dtype }
+    }
+}
+
+/// Remembers how often it ran, and can neither forget that nor be copied.
+#[derive(Debug)]
+struct Counting(usize);
+
+impl DecodeMethod for Counting {
+    fn name(&self) -> &'static str {
+        "counting"
+    }
+
+    fn decode(&mut self, q: Tensor<4>, sequence: &CachedSequence<'_>) -> Result<Decoded> {
+        self.0 += 1;
+        Dense.decode(q, sequence)
     }
 }
 
@@ -207,6 +223,15 @@ pub fn each_sequence_decodes_as_alone(device: &Device, row: Tolerance) {
     assert_eq!(copy, original);
     assert!(together.copy(1, 2, 30).is_err(), "H2O cannot be cut");
     assert_eq!(together.cache().lens()[2], alone[2].cache().lens()[0], "nothing was changed");
+    // A method that cannot begin anew is not taken for one that has.
+    together.put_method(2, Box::new(Counting(0))).expect("it needs nothing");
+    for _ in 0..2 {
+        assert!(matches!(together.release(2), Err(Error::CannotGoBack { method: "counting" })));
+    }
+    assert!(matches!(together.copy(2, 3, 0), Err(Error::CannotCopy { .. })));
+    let before = together.put_method(2, Box::new(Dense)).expect("it needs nothing");
+    assert_eq!(before.name(), "counting");
+    together.release(2).expect("it remembers nothing");
     // A layer without a cache of its own reads that of another, and leaves it as it is.
     let dense = |slots: usize| {
         Sequences::new((0..slots).map(|_| Method::Dense.for_layer(&SHAPE).expect("valid")).collect())

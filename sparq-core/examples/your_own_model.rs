@@ -25,7 +25,7 @@ struct SparqAttention {
 }
 
 impl SparqAttention {
-    /// `x: [batch, width, HIDDEN]` to the same shape. Several tokens are a prompt, one token is a decode step.
+    /// `x: [batch, width, HIDDEN]`, of sequences of one length, to the same shape. Several tokens are a prompt, one token is a decode step.
     fn forward(&self, x: Tensor<3>, state: &mut LayerState) -> Result<Tensor<3>> {
         let [batch, width, _] = x.dims();
         let AttentionShape { heads, kv_heads, head_dim } = SHAPE;

@@ -195,7 +195,8 @@ impl LayerCache {
         AttendParams::new(self.located(plan), &self.config.layer)
     }
 
-    /// Keys of all slots, `[batch, kv_heads, capacity, head_dim]` where they have the same room.
+    /// Keys of all slots, `[batch, kv_heads, capacity, head_dim]` where they have the same room; else
+    /// [`LayerCache::sequence`] gives those of one.
     ///
     /// # Errors
     /// [`Error::MissingInCache`] before the first append.
@@ -256,7 +257,7 @@ impl LayerCache {
     /// the sequences of the plan, in place.
     ///
     /// # Errors
-    /// [`Error::Shape`] for rows that do not fit the plan or the cache, [`Error::MissingInCache`] for a plan
+    /// [`Error::Shape`] for rows that do not fit the plan or the cache, [`Error::StalePlan`] for a plan
     /// that does not begin where a sequence ends, [`Error::CacheFull`] past the maximum.
     pub fn append(&mut self, k: Tensor<4>, v: Tensor<4>, plan: &AppendPlan) -> Result<()> {
         let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
@@ -275,7 +276,7 @@ impl LayerCache {
         for append in plan.as_slice() {
             self.check_slot(append.slot)?;
             if append.at != lens[append.slot] {
-                return Err(Error::MissingInCache { missing: "the tokens that the plan appends behind" });
+                return Err(Error::StalePlan { slot: append.slot, at: append.at, held: lens[append.slot] });
             }
             lens[append.slot] += append.take;
         }

@@ -50,6 +50,32 @@ pub enum Error {
         /// Name of the method.
         method: &'static str,
     },
+    /// A method that gives no copy of itself.
+    #[error("the method `{method}` cannot be copied")]
+    CannotCopy {
+        /// Name of the method.
+        method: &'static str,
+    },
+    /// A sequence with fewer tokens than it is asked for.
+    #[error("slot {slot} holds {held} tokens, and {asked} are asked for")]
+    Tokens {
+        /// The sequence's slot.
+        slot: usize,
+        /// Tokens that it holds.
+        held: usize,
+        /// Tokens that are asked for.
+        asked: usize,
+    },
+    /// A plan that was made before the sequence went on, or back.
+    #[error("the plan appends to slot {slot} at position {at}, and the sequence has {held} tokens")]
+    StalePlan {
+        /// The sequence's slot.
+        slot: usize,
+        /// Where the plan appends.
+        at: usize,
+        /// Tokens that the sequence has.
+        held: usize,
+    },
     /// A slot that a cache does not have.
     #[error("there is no slot {slot}: the cache has {slots}, counted from 0")]
     Slot {
@@ -118,6 +144,8 @@ impl Error {
                 Some("shorten the prompt, ask for fewer tokens, or allow a longer context".into())
             }
             Self::QueryDtype { .. } => Some("cast them: `q.cast(DType::F32)`".into()),
+            Self::CannotCopy { .. } => Some("write `DecodeMethod::fork` for it".into()),
+            Self::StalePlan { .. } => Some("make the plan anew, behind each step".into()),
             Self::CannotGoBack { .. } => Some("go back to a mark, or begin with an empty cache".into()),
             Self::UnsupportedIndex { .. } => {
                 Some("store them as the cache stores keys, or use another device".into())

@@ -75,6 +75,14 @@ impl LayerState {
         self.cache.reserve(len)
     }
 
+    /// Makes room for `len` tokens in one slot.
+    ///
+    /// # Errors
+    /// As [`LayerState::reserve`], and [`Error::Slot`] for a slot that is not there.
+    pub fn reserve_slot(&mut self, slot: usize, len: usize) -> Result<()> {
+        self.cache.reserve_slot(slot, len)
+    }
+
     /// Forgets what each sequence holds from position `len` on; the methods go back as well.
     ///
     /// # Errors
@@ -98,12 +106,15 @@ impl LayerState {
     }
 
     /// Forgets what one slot holds, its traffic too, and lets others have its memory. Its method stays, and
-    /// begins anew.
+    /// begins anew. [`LayerState::decode`] is for all slots, released ones too: a step of some names them
+    /// ([`NewTokens::in_slots`], [`LayerState::decode_planned`]).
     ///
     /// # Errors
-    /// As [`LayerState::truncate_sequence`].
+    /// [`Error::CannotGoBack`] where the method cannot begin anew: [`LayerState::put_method`] gives the slot another
+    /// one. [`Error::Slot`] for a slot that is not there.
     pub fn release(&mut self, slot: usize) -> Result<()> {
-        self.truncate_sequence(slot, 0)?;
+        self.cache.truncate_sequence(slot, 0)?;
+        self.sequences.method_mut(slot)?.truncate(&self.cache.sequence(slot)?)?;
         self.sequences.reset_traffic_of(slot);
         self.cache.release(slot)
     }
@@ -112,11 +123,11 @@ impl LayerState {
     /// what it held and how it decoded.
     ///
     /// # Errors
-    /// As [`LayerCache::copy`], and [`Error::CannotGoBack`] where the method of `from` cannot be copied, or
-    /// cannot be brought to fewer tokens; nothing is changed then.
+    /// As [`LayerCache::copy`], [`Error::CannotCopy`] where the method of `from` cannot be copied, and
+    /// [`Error::CannotGoBack`] where it cannot be brought to fewer tokens; nothing is changed then.
     pub fn copy(&mut self, from: usize, to: usize, len: usize) -> Result<()> {
         let method = self.sequences.method(from)?;
-        let mut copy = method.fork().ok_or(Error::CannotGoBack { method: method.name() })?;
+        let mut copy = method.fork().ok_or(Error::CannotCopy { method: method.name() })?;
         let held = self.cache.sequence(from)?.len();
         // One that cannot go back by itself says so.
         if len < held && len > 0 {
@@ -126,7 +137,8 @@ impl LayerState {
         if len < held {
             copy.truncate(&self.cache.sequence(to)?)?;
         }
-        self.set(to, copy)
+        self.put_method(to, copy)?;
+        Ok(())
     }
 
     /// The point that one sequence is at; `None` where its method cannot be copied. What the cache holds is not
@@ -145,12 +157,13 @@ impl LayerState {
     /// # Errors
     /// [`Error::MissingInCache`] where tokens before the mark are gone, and as [`LayerCache::keep`].
     pub fn restore(&mut self, slot: usize, mark: &SequenceMark) -> Result<()> {
-        let method = mark.method.fork().ok_or(Error::CannotGoBack { method: mark.method.name() })?;
+        let method = mark.method.fork().ok_or(Error::CannotCopy { method: mark.method.name() })?;
         if self.cache.sequence(slot)?.len() < mark.len {
             return Err(Error::MissingInCache { missing: "tokens before the mark" });
         }
         self.cache.truncate_sequence(slot, mark.len)?;
-        self.set(slot, method)
+        self.put_method(slot, method)?;
+        Ok(())
     }
 
     /// The point that all sequences are at; `None` where a method cannot be copied.
@@ -193,18 +206,30 @@ impl LayerState {
             None if method.watches_prefill() && !self.cache.sequence(slot)?.is_empty() => return Ok(false),
             None => method.for_layer(&self.cache.config().layer.shape)?,
         };
-        self.set(slot, next)?;
+        self.put_method(slot, next)?;
         Ok(true)
     }
 
-    /// Gives a slot a method as it is, and keeps in the cache what it needs.
-    fn set(&mut self, slot: usize, method: Box<dyn DecodeMethod>) -> Result<()> {
+    /// Gives a slot a method as it is, one of the caller's own too, and keeps in the cache what it needs from now
+    /// on; returns the method that ran so far. A method that watches the prefill must have watched that of the
+    /// sequence in the slot, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Slot`] for a slot that is not there, and as [`LayerCache::keep`]; nothing is changed then.
+    pub fn put_method(
+        &mut self,
+        slot: usize,
+        method: Box<dyn DecodeMethod>,
+    ) -> Result<Box<dyn DecodeMethod>> {
         let before = self.sequences.replace(slot, method)?;
-        self.cache.keep(&self.sequences.extras()).or_else(|error| {
-            self.sequences.replace(slot, before)?;
-            self.cache.keep(&self.sequences.extras())?;
-            Err(error)
-        })
+        match self.cache.keep(&self.sequences.extras()) {
+            Ok(()) => Ok(before),
+            Err(error) => {
+                self.sequences.replace(slot, before)?;
+                self.cache.keep(&self.sequences.extras())?;
+                Err(error)
+            }
+        }
     }
 
     /// Goes back to a mark of this layer's cache, decodes with `methods`, one for each slot, from there on and

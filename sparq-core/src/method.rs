@@ -73,7 +73,7 @@ pub struct Decoded {
 /// A way to attend in decode steps. One value serves one sequence in one layer and may keep state between
 /// steps.
 ///
-/// A method sees the query and its sequence in the layer's cache, never the model nor other sequences. The
+/// A method sees the query and is meant to read its own sequence in the layer's cache, never the model nor others. The
 /// cache already holds the current token when [`DecodeMethod::decode`] is called.
 pub trait DecodeMethod: std::fmt::Debug + Send {
     /// Name in reports: `dense`, `sparq`, ….
@@ -94,7 +94,8 @@ pub trait DecodeMethod: std::fmt::Debug + Send {
 
     /// Called after the sequence was cut back to fewer tokens: the method must be as if the tokens that
     /// are gone had never been there. A method that remembers nothing but the cached tokens returns
-    /// `Ok`; others are brought back by a copy ([`DecodeMethod::fork`]) alone.
+    /// `Ok`; others are brought back by a copy ([`DecodeMethod::fork`]) alone. A sequence without tokens means: begin
+    /// anew. A method that refuses that cannot be released.
     ///
     /// # Errors
     /// [`Error::CannotGoBack`], unless the method says otherwise.
@@ -121,7 +122,9 @@ pub trait DecodeMethod: std::fmt::Debug + Send {
         None
     }
 
-    /// Attends with the query of the last token, `q: [1, heads, 1, head_dim]` in f32.
+    /// Attends with the query of the last token, `q: [1, heads, 1, head_dim]` in f32. [`Decoded::transfer`] counts
+    /// what the step has to read and write, [`CachedSequence::append_part`] and
+    /// [`CachedSequence::mean_value_part`] among it.
     ///
     /// # Errors
     /// [`crate::Error`] for shapes that do not fit the cache or parts that it does not keep.

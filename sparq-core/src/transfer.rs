@@ -2,7 +2,9 @@
 //!
 //! [`Transfer`] counts what a step touches in the KV cache: for dense attention and SparQ what their
 //! kernels read and write, for the methods that are made of Burn ops what the method has to read and
-//! write, whatever the ops copy in between. The paper's formulas (section 4 and appendix F: elements
+//! write, whatever the ops copy in between. A cache keeps what any of its sequences asks for, and each is
+//! charged for these copies of its own tokens: dense attention beside SparQ moves a little more than by
+//! itself. The paper's formulas (section 4 and appendix F: elements
 //! per KV head and step) stand beside it, in [`paper_dense`] and [`paper_sparq`]; they differ in that
 //! the paper leaves out the write of the transposed key copy and always counts the mean value.
 

@@ -66,12 +66,14 @@ impl<'a> CachedSequence<'a> {
         self.cache.places[self.slot].capacity
     }
 
-    /// Live positions: those that the next query sees. The layer's window leaves the last ones.
+    /// Live positions: those that the next query sees. The layer's window leaves the last ones. The span names
+    /// slot 0, as the tensors have one sequence.
     pub fn spans(&self) -> Spans {
         Spans::from_lens(&[self.len()], self.cache.config.layer.window)
     }
 
-    /// What queries of its last `width` tokens need, in the cache's tensors.
+    /// What queries of its last `width` tokens need over the tensors of the whole cache, [`LayerCache::k`] and
+    /// [`LayerCache::v`]: [`CachedSequence::k`] is a cache of one.
     pub fn attend_params(&self, width: usize) -> AttendParams {
         let take = self.len().min(width);
         let append = Append { slot: self.slot, skip: 0, take, at: self.len() - take };
@@ -119,7 +121,7 @@ impl<'a> CachedSequence<'a> {
     }
 
     /// What appending one token writes: `k`, `v` and the copies kept.
-    pub(crate) fn append_part(&self) -> Part {
+    pub fn append_part(&self) -> Part {
         let rows = self.key_rows(1) + self.value_rows(1);
         self.cache
             .kept
@@ -128,14 +130,14 @@ impl<'a> CachedSequence<'a> {
     }
 
     /// `elements` components of the transposed keys in one form, scales included.
-    pub(crate) fn index_part(&self, elements: usize, form: IndexDtype) -> Part {
+    pub fn index_part(&self, elements: usize, form: IndexDtype) -> Part {
         let mut part = Part::new(elements, 1);
         part.bytes = form.bytes(elements, self.cache.config.dtype) as u64;
         part
     }
 
     /// What keeping the sum of values up to date reads and writes per token.
-    pub(crate) fn mean_value_part(&self) -> Part {
+    pub fn mean_value_part(&self) -> Part {
         match self.cache.kept.mean_value {
             true => Part::new(2 * self.value_rows(1).elements as usize, size_of::<f32>()),
             false => Part::default(),
@@ -143,13 +145,13 @@ impl<'a> CachedSequence<'a> {
     }
 
     /// So many keys per KV head.
-    pub(crate) fn key_rows(&self, count: usize) -> Part {
+    pub fn key_rows(&self, count: usize) -> Part {
         let AttentionShape { kv_heads, head_dim, .. } = self.cache.config.layer.shape;
         Part::new(count.saturating_mul(kv_heads * head_dim), self.element_size())
     }
 
     /// So many values per KV head.
-    pub(crate) fn value_rows(&self, count: usize) -> Part {
+    pub fn value_rows(&self, count: usize) -> Part {
         let layer = self.cache.config.layer;
         Part::new(count.saturating_mul(layer.shape.kv_heads * layer.value_dim()), self.element_size())
     }

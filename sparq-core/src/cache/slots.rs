@@ -31,13 +31,13 @@ impl LayerCache {
     /// and what is kept beside them, to the bit.
     ///
     /// # Errors
-    /// [`Error::Slot`] for a slot that is not there, [`Error::MissingInCache`] where `from` has fewer tokens,
+    /// [`Error::Slot`] for a slot that is not there, [`Error::Tokens`] where `from` has fewer tokens,
     /// and those of [`LayerCache::reserve_slot`].
     pub fn copy(&mut self, from: usize, to: usize, len: usize) -> Result<()> {
         self.check_slot(from)?;
         self.check_slot(to)?;
         if len > self.lens[from] {
-            return Err(Error::MissingInCache { missing: "tokens to copy" });
+            return Err(Error::Tokens { slot: from, held: self.lens[from], asked: len });
         }
         if from == to {
             return self.truncate_sequence(to, len);
