@@ -64,6 +64,36 @@ pub fn appends(device: &Device, row: Tolerance) {
         let oracle = oracle::accumulate::<Dispatch>(sum().into_dispatch(), rows().into_dispatch(), &plan);
         let expected = floats(Tensor::<3>::from_dispatch(oracle));
         assert_close(&floats(ops::accumulate(sum(), rows(), &plan)), &expected, 1e-3, "sums");
+
+        for mean_value in [false, true] {
+            let cache = || [old(by_row), old(by_row), old(by_column)];
+            let (of_product, sum_of_product) =
+                ops::append_with_index(cache(), sum(), [rows(), rows()], &plan, mean_value);
+            let [k, v, k_index] = cache().map(Tensor::into_dispatch);
+            let expected = [
+                oracle::append_rows::<Dispatch>(k, rows().into_dispatch(), &plan),
+                oracle::append_rows::<Dispatch>(v, rows().into_dispatch(), &plan),
+                oracle::append_columns::<Dispatch>(k_index, rows().into_dispatch(), &plan),
+            ];
+            for (of_product, expected) in of_product.into_iter().zip(expected) {
+                assert_eq!(
+                    floats(of_product),
+                    floats(Tensor::<4>::from_dispatch(expected)),
+                    "{:?}",
+                    row.dtype
+                );
+            }
+            let stored = rows().cast(row.dtype).cast(DType::F32).into_dispatch();
+            let expected = match mean_value {
+                true => Tensor::from_dispatch(oracle::accumulate::<Dispatch>(
+                    sum().into_dispatch(),
+                    stored,
+                    &plan,
+                )),
+                false => sum(),
+            };
+            assert_close(&floats(sum_of_product), &floats(expected), 1e-3, "sums of stored values");
+        }
     }
 }
 

@@ -30,7 +30,9 @@ use std::ops::Range;
 
 use crate::spans::Place;
 
-pub(super) use append::{Codes, accumulate, append_columns, append_quantized, append_rows};
+pub(super) use append::{
+    Codes, Parts, accumulate, append_columns, append_quantized, append_rows, append_with_index,
+};
 pub(super) use dense::decode_dense;
 pub(super) use element::Element;
 pub(super) use index::{Index, Quantized};

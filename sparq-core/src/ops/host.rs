@@ -103,6 +103,30 @@ pub(super) fn append_columns<B: Host>(
     })
 }
 
+/// See [`super::append_with_index`]: nothing is written where one of the tensors cannot be. The sum of values
+/// takes part where it is given.
+pub(super) fn append_with_index<B: Host>(
+    [k, v, k_index]: [&mut FloatTensor<B>; 3],
+    v_sum: Option<&mut FloatTensor<B>>,
+    [k_rows, v_rows]: [FloatTensor<B>; 2],
+    plan: &AppendPlan,
+) -> Result<(), Reason> {
+    let ([_, kv_heads, capacity, head_dim], [_, _, _, value_dim]) = (k.shape().dims(), v.shape().dims());
+    let sizes = Sizes { kv_heads, group: 1, head_dim, capacity };
+    let rows = [B::contiguous(k_rows), B::contiguous(v_rows)];
+    with_element!(k.dtype(), E => {
+        let parts = cpu::Parts {
+            k: slice_mut::<B, E>(k)?,
+            v: slice_mut::<B, E>(v)?,
+            k_index: slice_mut::<B, E>(k_index)?,
+            v_sum: v_sum.map(slice_mut::<B, f32>).transpose()?,
+        };
+        let rows = [slice::<B, f32>(&rows[0])?, slice::<B, f32>(&rows[1])?];
+        cpu::append_with_index(parts, rows, plan, sizes, value_dim);
+        Ok(())
+    })
+}
+
 /// See [`super::accumulate`].
 pub(super) fn accumulate<B: Host>(
     sum: &mut FloatTensor<B>,

@@ -12,10 +12,9 @@ use burn::tensor::DType;
 use burn_tch::TchTensor;
 
 use super::{
-    append_in_parts,
     cpu::Element,
     host::{Host, methods::*},
-    ran::{By, Op, Reason, note},
+    ran::Reason,
 };
 
 /// What a CUDA kernel did, else what a kernel of the CPU does; the reason is that of the place where the
@@ -100,7 +99,11 @@ impl SparqOps for LibTorch {
             k_index: Some(&mut k_index),
             v_sum: mean_value.then_some(&mut v_sum),
         };
-        match cuda::append(targets, Some(&k_rows), Some(&v_rows), &plan) {
+        let done = cuda_or(cuda::append(targets, Some(&k_rows), Some(&v_rows), &plan), || {
+            let (cache, rows) = ([&mut k, &mut v, &mut k_index], [k_rows.clone(), v_rows.clone()]);
+            host::append_with_index::<Self>(cache, mean_value.then_some(&mut v_sum), rows, &plan)
+        });
+        match done {
             Ok(()) => {
                 note::<Self>(Op::AppendWithIndex, &k_rows.device(), By::Kernel);
                 (k, v, k_index, v_sum)

@@ -1,11 +1,16 @@
 //! In-place writes of new tokens: `O(d)` per token and head.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use super::{Element, Sizes, regions};
+use super::{
+    Element, Sizes, regions,
+    simd::{LANES, Simd, with_simd},
+};
 use crate::{
     index::{self, BLOCK},
-    spans::AppendPlan,
+    spans::{Append, AppendPlan},
 };
 
 /// Calls `write(sequence, head, rows)` for the real rows of each head in `rows`
@@ -30,9 +35,7 @@ pub(in crate::ops) fn append_rows<E: Element>(
     each_head(rows, plan, sizes, |b, head, rows| {
         let memory = sizes.of_head(plan.place(b, sizes.capacity), head);
         let first = memory.start + plan.as_slice()[b].at * sizes.head_dim;
-        for (stored, &value) in cache[first..memory.end].iter_mut().zip(rows) {
-            *stored = E::cached(value);
-        }
+        E::store_cached(rows, &mut cache[first..memory.end]);
     });
 }
 
@@ -43,30 +46,121 @@ pub(in crate::ops) fn append_columns<E: Element>(
     plan: &AppendPlan,
     sizes: Sizes,
 ) {
-    let Sizes { kv_heads, head_dim, capacity, .. } = sizes;
-    let heads = plan.as_slice().len() * kv_heads;
-    let memory = |head| sizes.of_head(plan.place(head / kv_heads, capacity), head % kv_heads);
-    let mut parts = regions(index, &(0..heads).map(memory).collect::<Vec<_>>());
-    let append = |(head, index): (usize, &mut &mut [E])| {
-        let append = plan.as_slice()[head / kv_heads];
-        let rows = &rows[(head * plan.width() + append.skip) * head_dim..][..append.take * head_dim];
-        append_head_columns(index, rows, append.at, head_dim);
+    let heads = Heads { plan, sizes };
+    let mut parts = regions(index, &heads.memory());
+    heads.each(&mut parts, |head, index| {
+        let rows = heads.rows(rows, head);
+        let mut stored = vec![E::zeroed(); rows.len()];
+        E::store_cached(rows, &mut stored);
+        write_columns(index, &stored, heads.append(head).at, sizes.head_dim);
+    });
+}
+
+/// Keys, values and transposed keys of a cache, `[batch, kv_heads, …]` each, and where it takes part the sum of
+/// values.
+pub(in crate::ops) struct Parts<'a, E> {
+    pub(in crate::ops) k: &'a mut [E],
+    pub(in crate::ops) v: &'a mut [E],
+    pub(in crate::ops) k_index: &'a mut [E],
+    pub(in crate::ops) v_sum: Option<&'a mut [f32]>,
+}
+
+/// See [`crate::ops::append_with_index`]: what is stored of a row is made once, and copied to the columns and
+/// added to the sum. Values are `value_dim` wide.
+pub(in crate::ops) fn append_with_index<E: Element>(
+    parts: Parts<'_, E>,
+    [k_rows, v_rows]: [&[f32]; 2],
+    plan: &AppendPlan,
+    sizes: Sizes,
+    value_dim: usize,
+) {
+    let Sizes { kv_heads, head_dim, .. } = sizes;
+    let heads = Heads { plan, sizes };
+    let values = Heads { plan, sizes: Sizes { head_dim: value_dim, ..sizes } };
+    let memory = heads.memory();
+    let of_sum = |head| (heads.append(head).slot * kv_heads + head % kv_heads) * value_dim;
+    let of_sums: Vec<_> = (0..heads.count()).map(|head| of_sum(head)..of_sum(head) + value_dim).collect();
+    let sums: Vec<Option<&mut [f32]>> = match parts.v_sum {
+        Some(v_sum) => regions(v_sum, &of_sums).into_iter().map(Some).collect(),
+        None => of_sums.iter().map(|_| None).collect(),
     };
-    match is_parallel(heads * head_dim * plan.width()) {
-        true => parts.par_iter_mut().enumerate().with_min_len(heads_per_task(heads)).for_each(append),
-        false => parts.iter_mut().enumerate().for_each(append),
+    let keys = regions(parts.k, &memory).into_iter().zip(regions(parts.k_index, &memory));
+    let mut parts: Vec<_> = keys.zip(regions(parts.v, &values.memory()).into_iter().zip(sums)).collect();
+    heads.each(&mut parts, |head, ((k, k_index), (v, v_sum))| {
+        let Append { at, take, .. } = heads.append(head);
+        let k = &mut k[at * head_dim..][..take * head_dim];
+        E::store_cached(heads.rows(k_rows, head), k);
+        write_columns(k_index, k, at, head_dim);
+        let v = &mut v[at * value_dim..][..take * value_dim];
+        E::store_cached(values.rows(v_rows, head), v);
+        if let Some(v_sum) = v_sum {
+            v.chunks_exact(value_dim).for_each(|row| add_row(v_sum, row));
+        }
+    });
+}
+
+/// Adds a stored row to a sum.
+fn add_row<E: Element>(sum: &mut [f32], row: &[E]) {
+    let (sums, sums_rest) = sum.as_chunks_mut::<LANES>();
+    let (rows, rest) = row.as_chunks::<LANES>();
+    with_simd!(s => for (sum, row) in sums.iter_mut().zip(rows) {
+        s.store(s.add(s.load(sum), E::load(s, row)), sum);
+    });
+    sums_rest.iter_mut().zip(rest).for_each(|(sum, x)| *sum += x.wide());
+}
+
+/// The KV heads of the sequences of a plan, one after another.
+#[derive(Clone, Copy)]
+struct Heads<'a> {
+    plan: &'a AppendPlan,
+    sizes: Sizes,
+}
+
+impl Heads<'_> {
+    fn count(&self) -> usize {
+        self.plan.as_slice().len() * self.sizes.kv_heads
+    }
+
+    fn append(&self, head: usize) -> Append {
+        self.plan.as_slice()[head / self.sizes.kv_heads]
+    }
+
+    /// Where each of them lies in keys, values or transposed keys.
+    fn memory(&self) -> Vec<Range<usize>> {
+        let Sizes { kv_heads, capacity, .. } = self.sizes;
+        let memory = |head| self.sizes.of_head(self.plan.place(head / kv_heads, capacity), head % kv_heads);
+        (0..self.count()).map(memory).collect()
+    }
+
+    /// The real rows of a head in `rows: [batch, kv_heads, width, head_dim]`.
+    fn rows<'r>(&self, rows: &'r [f32], head: usize) -> &'r [f32] {
+        let (Append { skip, take, .. }, head_dim) = (self.append(head), self.sizes.head_dim);
+        &rows[(head * self.plan.width() + skip) * head_dim..][..take * head_dim]
+    }
+
+    /// Writes to what each head has, several at a time where that is worth more than one thread.
+    fn each<T: Send>(&self, parts: &mut [T], write: impl Fn(usize, &mut T) + Sync) {
+        let heads = self.count();
+        match is_parallel(heads * self.sizes.head_dim * self.plan.width()) {
+            true => parts
+                .par_iter_mut()
+                .enumerate()
+                .with_min_len(heads_per_task(heads))
+                .for_each(|(head, part)| write(head, part)),
+            false => parts.iter_mut().enumerate().for_each(|(head, part)| write(head, part)),
+        }
     }
 }
 
 /// Writes `rows: [count, head_dim]` as columns from position `at` on into `index: [head_dim, capacity]`, a
 /// block of positions at a time, so that what is read stays in the cache and what is written lies together.
-fn append_head_columns<E: Element>(index: &mut [E], rows: &[f32], at: usize, head_dim: usize) {
+fn write_columns<E: Element>(index: &mut [E], rows: &[E], at: usize, head_dim: usize) {
     let capacity = index.len() / head_dim;
     for (block, rows) in rows.chunks(BLOCK * head_dim).enumerate() {
         let (first, count) = (at + block * BLOCK, rows.len() / head_dim);
-        for (c, channel) in index.chunks_exact_mut(capacity).enumerate() {
+        for (c, channel) in index.chunks_exact_mut(capacity.max(1)).enumerate() {
             for (t, stored) in channel[first..first + count].iter_mut().enumerate() {
-                *stored = E::cached(rows[t * head_dim + c]);
+                *stored = rows[t * head_dim + c];
             }
         }
     }
@@ -113,28 +207,23 @@ pub(in crate::ops) fn append_quantized<E: Element>(
     let Sizes { kv_heads, head_dim, capacity, .. } = sizes;
     let Codes { words, scales } = codes;
     let bits = index::bits(words.len(), scales.len());
-    let heads = plan.as_slice().len() * kv_heads;
-    let place = |head: usize| plan.place(head / kv_heads, capacity.next_multiple_of(BLOCK));
-    let memory = |head| sizes.of_head(place(head), head % kv_heads);
+    let heads = Heads { plan, sizes };
+    let codes = Heads { plan, sizes: Sizes { capacity: capacity.next_multiple_of(BLOCK), ..sizes } };
     let of_heads = |per: usize, of: usize| -> Vec<_> {
-        (0..heads).map(memory).map(|part| part.start / of * per..part.end / of * per).collect()
+        codes.memory().into_iter().map(|part| part.start / of * per..part.end / of * per).collect()
     };
     let words = regions(words, &of_heads(bits, u32::BITS as usize));
     let scales = regions(scales, &of_heads(1, BLOCK));
     let mut parts: Vec<_> = words.into_iter().zip(scales).collect();
-    let append = |(head, (words, scales)): (usize, &mut (&mut [i32], &mut [f32]))| {
+    heads.each(&mut parts, |head, (words, scales)| {
         let k = &k[sizes.of_head(plan.place(head / kv_heads, capacity), head % kv_heads)];
         let mut head_codes = HeadCodes { bytes: bytemuck::cast_slice_mut(words), scales, bits, k, head_dim };
-        let append = plan.as_slice()[head / kv_heads];
+        let append = heads.append(head);
         match append.take {
             1 => head_codes.append(append.at),
             _ => head_codes.quantize(append.at / BLOCK * BLOCK, append.at + append.take),
         }
-    };
-    match is_parallel(heads * head_dim * plan.width()) {
-        true => parts.par_iter_mut().enumerate().with_min_len(heads_per_task(heads)).for_each(append),
-        false => parts.iter_mut().enumerate().for_each(append),
-    }
+    });
 }
 
 /// Adding 1.5 · 2²³ and taking it away again rounds to the nearest whole number, ties to even: a call of

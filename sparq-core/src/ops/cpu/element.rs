@@ -1,6 +1,6 @@
 //! Storage types of caches and weights.
 
-use half::{bf16, f16};
+use half::{bf16, f16, slice::HalfFloatSliceExt};
 
 use super::simd::{I8_UNIT, LANES, Simd};
 
@@ -19,6 +19,12 @@ pub(in crate::ops) trait Element: burn::tensor::Element + bytemuck::Pod + Send +
     /// give a key of minus infinity no weight, and nobody would see that it overflowed; NaN reaches the
     /// output of every step that reads it.
     fn cached(value: f32) -> Self;
+
+    /// [`Element::cached`] of as many values as there are in both.
+    #[inline]
+    fn store_cached(values: &[f32], to: &mut [Self]) {
+        to.iter_mut().zip(values).for_each(|(to, &value)| *to = Self::cached(value));
+    }
 }
 
 impl Element for f32 {
@@ -63,6 +69,18 @@ impl Element for f16 {
     fn cached(value: f32) -> Self {
         let stored = Self::from_f32(value);
         if stored.is_infinite() { Self::NAN } else { stored }
+    }
+
+    /// Eight at a time, where the processor can.
+    fn store_cached(values: &[f32], to: &mut [Self]) {
+        let count = values.len().min(to.len());
+        let to = &mut to[..count];
+        to.convert_from_f32_slice(&values[..count]);
+        for stored in to {
+            if stored.is_infinite() {
+                *stored = Self::NAN;
+            }
+        }
     }
 }
 
@@ -153,6 +171,11 @@ mod tests {
             for x in [largest * 1.01, -largest * 1.01, f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
                 assert!(E::cached(x).wide().is_nan(), "{x} beyond {largest}");
             }
+            let values: Vec<f32> = (0..37).map(|i| (i as f32 - 18.0) / 17.0 * largest).collect();
+            let mut stored = vec![E::zeroed(); values.len()];
+            E::store_cached(&values, &mut stored);
+            let each: Vec<u32> = values.iter().map(|&x| E::cached(x).wide().to_bits()).collect();
+            assert_eq!(stored.iter().map(|x| x.wide().to_bits()).collect::<Vec<_>>(), each);
         }
         check::<f32>(f32::MAX);
         check::<f16>(65504.0);

@@ -10,7 +10,10 @@ pub(in crate::ops) use burn::backend::{
 };
 
 pub(in crate::ops) use crate::{
-    ops::{AttendParams, SparqOps, SparqParams, host, oracle, ran::kernel_or},
+    ops::{
+        AttendParams, SparqOps, SparqParams, append_in_parts, host, oracle,
+        ran::{By, Op, kernel_or, note},
+    },
     spans::AppendPlan,
 };
 
@@ -43,6 +46,31 @@ macro_rules! appends_and_decodes {
         ) -> FloatTensor<Self> {
             let (device, done) = (rows.device(), host::accumulate::<Self>(&mut sum, rows.clone(), &plan));
             kernel_or!(Accumulate on device, done, () => sum, oracle::accumulate::<Self>(sum, rows, &plan))
+        }
+
+        fn append_with_index(
+            mut k: FloatTensor<Self>,
+            mut v: FloatTensor<Self>,
+            mut k_index: FloatTensor<Self>,
+            mut v_sum: FloatTensor<Self>,
+            k_rows: FloatTensor<Self>,
+            v_rows: FloatTensor<Self>,
+            plan: AppendPlan,
+            mean_value: bool,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+            let (cache, rows) = ([&mut k, &mut v, &mut k_index], [k_rows.clone(), v_rows.clone()]);
+            let v_sum_there = mean_value.then_some(&mut v_sum);
+            match host::append_with_index::<Self>(cache, v_sum_there, rows, &plan) {
+                Ok(()) => {
+                    note::<Self>(Op::AppendWithIndex, &k_rows.device(), By::Kernel);
+                    (k, v, k_index, v_sum)
+                }
+                // Each part says how it ran.
+                Err(_) => {
+                    let (cache, rows) = ([k, v, k_index, v_sum], [k_rows, v_rows]);
+                    append_in_parts::append_with_index::<Self>(cache, rows, plan, mean_value)
+                }
+            }
         }
 
         fn decode_dense(
