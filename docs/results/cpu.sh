@@ -42,7 +42,7 @@ machine() {
 layer() {
   for dtype in ${DTYPES:-f32 f16 bf16}; do
     keep "layer-$dtype" "$sparq" bench attention -s "${LENGTHS:-512,1024,2048,4096,8192,16384}" --heads 32,32/8 \
-      --dtype "$dtype" -r "${ROUNDS:-15}" -o json --attention dense,sparq,sparq:choice=buckets,sparq:index=int8,sparq:index=int4
+      --dtype "$dtype" -r "${ROUNDS:-15}" -o json --attention dense,sparq,sparq:topk=buckets,sparq:kt=int8,sparq:kt=int4
   done
 }
 linear() {
@@ -54,7 +54,7 @@ pytorch() { keep pytorch "$python" pytorch.py --threads "$threads"; }
 model() {
   local run=("$sparq" bench --shape llama-2-7b --layers 4 --dtype bf16 -p 0 -n 16 -d 16384 --random-cache -r 3 -o json)
   keep model "${run[@]}" --attention dense,sparq:r=32:k=128
-  keep model-int8 "${run[@]}" --attention dense,sparq:r=32:k=128,sparq:r=32:k=128:index=int8 --weights int8
+  keep model-int8 "${run[@]}" --attention dense,sparq:r=32:k=128,sparq:r=32:k=128:kt=int8 --weights int8
 }
 chart() { "$python" chart.py "$out"; }
 

@@ -5,7 +5,7 @@ use burn::{
     backend::Dispatch,
     tensor::{Device, Tensor},
 };
-use sparq_core::{AttentionShape, Choice, GroupScores, IndexDtype, SparqConfig, ops::oracle};
+use sparq_core::{AttentionShape, GroupScores, KtFormat, SparqConfig, TopkRule, ops::oracle};
 
 use crate::{
     overrides::{LIMITS, problems, sparq_agrees},
@@ -16,7 +16,7 @@ use crate::{
 };
 
 fn config(shape: &AttentionShape, (rank, top_k, local_window): (usize, usize, usize)) -> SparqConfig {
-    SparqConfig { local_window, choice: Choice::Buckets, ..SparqConfig::new(shape, rank, top_k) }
+    SparqConfig { local_window, topk_rule: TopkRule::Buckets, ..SparqConfig::new(shape, rank, top_k) }
 }
 
 /// Sizes of the choice whose buckets are too many for it, just enough, and full of few positions.
@@ -44,7 +44,7 @@ fn by_sorting(problem: &Problem, config: &SparqConfig, device: &Device) -> Vec<V
     let spans = cache.spans();
     let logits: Tensor<4> = Tensor::from_dispatch(oracle::approximate_scores::<Dispatch>(
         problem.queries(device).reshape([batch, kv_heads, group, head_dim]).into_dispatch(),
-        cache.k_index().expect("kept").into_dispatch(),
+        cache.k_t().expect("kept").into_dispatch(),
         &spans,
         config.rank,
         cache.config().layer.scale(),
@@ -82,15 +82,17 @@ fn by_sorting(problem: &Problem, config: &SparqConfig, device: &Device) -> Vec<V
 /// SparQ decode against the oracle: both group rules, keys as they are and as codes, with and without a
 /// sliding window and a soft cap.
 pub fn sparq_decode(device: &Device, row: Tolerance) {
-    let has_codes = sparq_core::device::require_index(device, IndexDtype::Int8).is_ok();
-    let indices = [IndexDtype::Cache, IndexDtype::Int8].into_iter().take(if has_codes { 2 } else { 1 });
+    let has_codes = sparq_core::device::require_kt(device, KtFormat::Int8).is_ok();
+    let indices = [KtFormat::Cache, KtFormat::Int8].into_iter().take(if has_codes { 2 } else { 1 });
     let limited =
         |problem: &Problem| LIMITS.map(|(window, softcap)| problem.clone().limited(window, softcap));
     let cases = problems().iter().flat_map(limited).collect::<Vec<_>>();
-    for (index, problem) in indices.flat_map(|index| every(5, cases.clone()).map(move |p| (index, p))) {
-        let cache = problem.cache_with(index, row.dtype, device);
+    for (kt_format, problem) in
+        indices.flat_map(|kt_format| every(5, cases.clone()).map(move |p| (kt_format, p)))
+    {
+        let cache = problem.cache_with(kt_format, row.dtype, device);
         for (size, group_scores) in every(5, sizes(problem.shape.head_dim).into_iter().flat_map(both_rules)) {
-            let config = SparqConfig { group_scores, index, ..config(&problem.shape, size) };
+            let config = SparqConfig { group_scores, kt_format, ..config(&problem.shape, size) };
             sparq_agrees(&problem, &cache, config, row, device);
         }
     }
@@ -107,9 +109,10 @@ pub fn agreement_on_the_reference_vectors(device: &Device) {
     let (mut mass, mut exact_mass) = (0.0f64, 0.0f64);
     for (_, problem, configs) in every(8, sparq_problems()) {
         for config in configs {
-            let run =
-                |choice| problem.sparq(Path::Product, SparqConfig { choice, ..config }, f32().dtype, device);
-            let (exact, buckets) = (run(Choice::Exact), run(Choice::Buckets));
+            let run = |topk_rule| {
+                problem.sparq(Path::Product, SparqConfig { topk_rule, ..config }, f32().dtype, device)
+            };
+            let (exact, buckets) = (run(TopkRule::Exact), run(TopkRule::Buckets));
             for (exact, buckets) in exact.positions.iter().zip(&buckets.positions) {
                 assert_eq!(exact.len(), buckets.len(), "as many positions");
             }

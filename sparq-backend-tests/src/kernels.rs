@@ -3,9 +3,9 @@
 
 use burn::tensor::{DType, Device};
 use sparq_core::{
-    AttentionShape, Choice, GroupScores, IndexDtype, LayerState, Method, NewTokens, SparqConfig,
+    AttentionShape, GroupScores, KtFormat, LayerState, Method, NewTokens, SparqConfig, TopkRule,
     cache::CacheConfig,
-    device::{DeviceInfo, require_dtype, require_index},
+    device::{DeviceInfo, require_dtype, require_kt},
     ops::{
         self,
         ran::{self, By, Op},
@@ -122,17 +122,19 @@ fn cases(device: &Device) -> Vec<Case> {
         ("sparq by softmax", |device, dtype| {
             step(sparq(|config| config.group_scores = GroupScores::Softmax), dtype, device);
         }),
-        ("buckets", |device, dtype| step(sparq(|config| config.choice = Choice::Buckets), dtype, device)),
+        ("buckets", |device, dtype| {
+            step(sparq(|config| config.topk_rule = TopkRule::Buckets), dtype, device)
+        }),
         ("linear, 1 token", |device, dtype| linear(1, dtype, device)),
         ("linear, 20 tokens", |device, dtype| linear(20, dtype, device)),
     ];
-    if require_index(device, IndexDtype::Int8).is_ok() {
+    if require_kt(device, KtFormat::Int8).is_ok() {
         cases.extend::<[Case; 3]>([
             ("sparq, keys in 8 bits", |device, dtype| {
-                step(sparq(|config| config.index = IndexDtype::Int8), dtype, device);
+                step(sparq(|config| config.kt_format = KtFormat::Int8), dtype, device);
             }),
             ("sparq, keys in 4 bits", |device, dtype| {
-                step(sparq(|config| config.index = IndexDtype::Int4), dtype, device);
+                step(sparq(|config| config.kt_format = KtFormat::Int4), dtype, device);
             }),
             ("linear, 8 bits", |device, _| linear_in_eight_bits(device)),
         ]);

@@ -2,8 +2,8 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use sparq_core::{
-    AttentionLayer, AttentionShape, CacheConfig, Error, IndexDtype, LayerCache, LayerState, Method,
-    NewTokens, SparqConfig,
+    AttentionLayer, AttentionShape, CacheConfig, Error, KtFormat, LayerCache, LayerState, Method, NewTokens,
+    SparqConfig,
     cache::CacheExtras,
     device::Limits,
     ops::{self, SparqParams},
@@ -19,7 +19,7 @@ use crate::{
 /// A way to see a tensor as a part of another one.
 type View<'a> = &'a dyn Fn(&Tensor<4>) -> Tensor<4>;
 
-const ALL: CacheExtras = CacheExtras { k_index: true, index: IndexDtype::Cache, mean_value: true };
+const ALL: CacheExtras = CacheExtras { k_t: true, kt_format: KtFormat::Cache, mean_value: true };
 
 /// Queries, rows, caches and weights that are permuted, narrowed or transposed views give what
 /// contiguous ones give.
@@ -48,11 +48,10 @@ pub fn views_of_other_tensors(device: &Device, row: Tolerance) {
         assert_close(&floats(attended.output), &expected, row.oracle, &format!("dense, {what}"));
         let params = SparqParams { attend, config, retained_mass: true };
         // The transposed keys as a view of the keys.
-        let k_index = view(&k).swap_dims(2, 3);
+        let k_t = view(&k).swap_dims(2, 3);
         let v_sum = cache.v_sum().expect("kept");
         let v_sum = contiguous(v_sum.permute([2, 0, 1]), device).permute([1, 2, 0]);
-        let attended =
-            ops::decode_sparq(q(), view(&k), k_index, view(&v), v_sum, params).expect("shapes fit");
+        let attended = ops::decode_sparq(q(), view(&k), k_t, view(&v), v_sum, params).expect("shapes fit");
         assert_close(&floats(attended.output), &expected_sparq.output, row.oracle, &format!("sparq, {what}"));
         let mut positions: Vec<Vec<i64>> = ints(attended.positions).chunks(24).map(<[i64]>::to_vec).collect();
         positions.iter_mut().for_each(|row| row.sort_unstable());
@@ -128,7 +127,7 @@ fn same_contents(actual: &LayerCache, expected: &LayerCache, len: usize, what: &
         (floats(k.narrow(2, 0, len)), floats(v.narrow(2, 0, len)))
     };
     assert_eq!(rows(actual), rows(expected), "{what}: rows");
-    let columns = |cache: &LayerCache| floats(cache.k_index().expect("kept").narrow(3, 0, len));
+    let columns = |cache: &LayerCache| floats(cache.k_t().expect("kept").narrow(3, 0, len));
     assert_eq!(columns(actual), columns(expected), "{what}: columns");
     let sums = |cache: &LayerCache| floats(cache.v_sum().expect("kept"));
     assert_close(&sums(actual), &sums(expected), 1e-3, what);

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use sparq_core::{
-    AttentionShape, CacheConfig, IndexDtype, LayerCache, LayerState, Method, NewTokens, SparqConfig,
+    AttentionShape, CacheConfig, KtFormat, LayerCache, LayerState, Method, NewTokens, SparqConfig,
     cache::CacheExtras,
 };
 
@@ -17,7 +17,7 @@ const MIB: usize = 1 << 20;
 pub fn an_append_writes_in_place(device: &Device) {
     let shape = AttentionShape { heads: 8, kv_heads: 8, head_dim: 128 };
     let config = CacheConfig { layer: shape.into(), batch: 1, max_len: 8192, dtype: DType::F32 };
-    let extras = CacheExtras { k_index: true, index: IndexDtype::Cache, mean_value: true };
+    let extras = CacheExtras { k_t: true, kt_format: KtFormat::Cache, mean_value: true };
     let mut cache = LayerCache::new(&config, extras, device).expect("a valid cache");
     cache.reserve(config.max_len).expect("within the maximum");
     let problem = Problem::random(shape, NewTokens::all(1, 1), 61);

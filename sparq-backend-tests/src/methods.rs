@@ -9,8 +9,8 @@ use safetensors::SafeTensors;
 use serde::Deserialize;
 use sparq_core::{
     AttentionLayer, AttentionShape, CacheConfig, DecodedBatch, DecodedGroup, DoubleSparsityConfig, Error,
-    GroupScores, H2oConfig, IndexDtype, LayerState, LocalConfig, Method, NewTokens, QuestConfig, Selection,
-    Sequences, SparqConfig, SparqMassConfig, TopkConfig, Transfer, device::require_index, transfer,
+    GroupScores, H2oConfig, KtFormat, LayerState, LocalConfig, Method, NewTokens, QuestConfig, Selection,
+    Sequences, SparqConfig, SparqMassConfig, TopkConfig, Transfer, device::require_kt, transfer,
 };
 
 use crate::{
@@ -258,7 +258,7 @@ pub(crate) fn methods(device: &Device, shape: &AttentionShape, top_k: usize) -> 
         Method::Sparq(sparq),
         Method::SparqMass(SparqMassConfig { sparq, mass: 0.9 }),
         Method::SparqMass(SparqMassConfig {
-            sparq: SparqConfig { index: IndexDtype::Int8, ..sparq },
+            sparq: SparqConfig { kt_format: KtFormat::Int8, ..sparq },
             mass: 0.7,
         }),
         Method::ExactTopk(TopkConfig { top_k }),
@@ -272,8 +272,8 @@ pub(crate) fn methods(device: &Device, shape: &AttentionShape, top_k: usize) -> 
             ..DoubleSparsityConfig::new(rank, top_k)
         }),
     ];
-    if require_index(device, IndexDtype::Int8).is_err() {
-        all.retain(|method| !matches!(method, Method::SparqMass(c) if c.sparq.index != IndexDtype::Cache));
+    if require_kt(device, KtFormat::Int8).is_err() {
+        all.retain(|method| !matches!(method, Method::SparqMass(c) if c.sparq.kt_format != KtFormat::Cache));
     }
     all
 }

@@ -155,7 +155,7 @@ pub fn a_ragged_model_batch_equals_one_by_one(device: &Device) {
             assert_close(&together[b * vocab..(b + 1) * vocab], &logits, f32().reference, &what);
         }
     }
-    assert!(together.traffic().moved.k_index.elements > 0, "the steps ran through SparQ");
+    assert!(together.traffic().moved.k_t.elements > 0, "the steps ran through SparQ");
 }
 
 /// What the reference Llama writes behind 40 tokens with SparQ attention, each token the likeliest: the
@@ -185,7 +185,7 @@ pub fn greedy_tokens_with_sparq(device: &Device) {
     }
     assert_eq!(tokens, GREEDY, "least margin {margin}");
     assert!(margin > 5.0 * f32().reference, "a choice hangs on {margin}");
-    assert!(state.traffic().moved.k_index.elements > 0, "the steps ran through SparQ");
+    assert!(state.traffic().moved.k_t.elements > 0, "the steps ran through SparQ");
 }
 
 /// As Flex gives them.

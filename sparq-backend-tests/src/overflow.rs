@@ -2,9 +2,9 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use sparq_core::{
-    AttentionShape, CacheConfig, Choice, GroupScores, IndexDtype, LayerCache, LayerState, Method, NewTokens,
-    SparqConfig,
-    device::require_index,
+    AttentionShape, CacheConfig, GroupScores, KtFormat, LayerCache, LayerState, Method, NewTokens,
+    SparqConfig, TopkRule,
+    device::require_kt,
     ops::{self, AttendParams, oracle},
 };
 
@@ -29,12 +29,12 @@ fn configs(device: &Device) -> Vec<SparqConfig> {
         plain,
         SparqConfig { mean_value: true, ..plain },
         SparqConfig { group_scores: GroupScores::Softmax, ..plain },
-        SparqConfig { choice: Choice::Buckets, ..plain },
+        SparqConfig { topk_rule: TopkRule::Buckets, ..plain },
         SparqConfig { top_k: 200, ..plain },
     ];
-    if require_index(device, IndexDtype::Int8).is_ok() {
-        all.push(SparqConfig { index: IndexDtype::Int8, ..plain });
-        all.push(SparqConfig { index: IndexDtype::Int4, mean_value: true, ..plain });
+    if require_kt(device, KtFormat::Int8).is_ok() {
+        all.push(SparqConfig { kt_format: KtFormat::Int8, ..plain });
+        all.push(SparqConfig { kt_format: KtFormat::Int4, mean_value: true, ..plain });
     }
     all
 }
@@ -46,7 +46,7 @@ fn decoded(problem: &Problem, device: &Device) -> Vec<(String, Vec<f32>)> {
         let cache = problem.cache(DType::F32, device);
         all.push((format!("dense {path:?}"), dense(path, problem.queries(device), &cache)));
         for config in configs(device) {
-            let cache = problem.cache_with(config.index, DType::F32, device);
+            let cache = problem.cache_with(config.kt_format, DType::F32, device);
             let found = sparq(path, problem.queries(device), &cache, config);
             all.push((format!("{path:?} {config:?}"), found.output));
         }
@@ -182,7 +182,7 @@ pub fn what_does_not_fit_is_stored_as_nan(device: &Device, row: Tolerance) {
             check(floats(cache.k().expect("filled")), of_keys, "keys");
             check(floats(cache.v().expect("filled")), (!in_keys).then_some(at), "values");
             let column = of_keys.map(|_| 7 * capacity + width - 1);
-            check(floats(cache.k_index().expect("kept")), column, "transposed keys");
+            check(floats(cache.k_t().expect("kept")), column, "transposed keys");
             // The step that appended it shows it: dense attention and SparQ read the current token.
             let group = ONE.group() * ONE.head_dim;
             for path in paths() {

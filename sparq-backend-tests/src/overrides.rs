@@ -68,12 +68,12 @@ pub fn appends(device: &Device, row: Tolerance) {
         for mean_value in [false, true] {
             let cache = || [old(by_row), old(by_row), old(by_column)];
             let (of_product, sum_of_product) =
-                ops::append_with_index(cache(), sum(), [rows(), rows()], &plan, mean_value);
-            let [k, v, k_index] = cache().map(Tensor::into_dispatch);
+                ops::append_with_kt(cache(), sum(), [rows(), rows()], &plan, mean_value);
+            let [k, v, k_t] = cache().map(Tensor::into_dispatch);
             let expected = [
                 oracle::append_rows::<Dispatch>(k, rows().into_dispatch(), &plan),
                 oracle::append_rows::<Dispatch>(v, rows().into_dispatch(), &plan),
-                oracle::append_columns::<Dispatch>(k_index, rows().into_dispatch(), &plan),
+                oracle::append_columns::<Dispatch>(k_t, rows().into_dispatch(), &plan),
             ];
             for (of_product, expected) in of_product.into_iter().zip(expected) {
                 assert_eq!(

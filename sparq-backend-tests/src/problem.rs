@@ -7,9 +7,9 @@ use burn::{
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sparq_core::{
-    AttentionLayer, AttentionShape, CacheConfig, IndexDtype, LayerCache, NewTokens, SparqConfig,
+    AttentionLayer, AttentionShape, CacheConfig, KtFormat, LayerCache, NewTokens, SparqConfig,
     cache::CacheExtras,
-    index::QuantizedIndex,
+    k_t::QuantizedKt,
     ops::{self, SparqParams, oracle},
 };
 
@@ -154,18 +154,18 @@ impl Problem {
 
     /// A cache that holds the keys and values, with all extras.
     pub fn cache(&self, dtype: DType, device: &Device) -> LayerCache {
-        self.cache_with(IndexDtype::Cache, dtype, device)
+        self.cache_with(KtFormat::Cache, dtype, device)
     }
 
-    /// The same with the transposed keys stored as `index` says.
-    pub fn cache_with(&self, index: IndexDtype, dtype: DType, device: &Device) -> LayerCache {
+    /// The same with the transposed keys stored as `kt_format` says.
+    pub fn cache_with(&self, kt_format: KtFormat, dtype: DType, device: &Device) -> LayerCache {
         let config = CacheConfig {
             layer: self.layer(),
             batch: self.batch(),
             max_len: 2 * self.tokens.width() + 64,
             dtype,
         };
-        let extras = CacheExtras { k_index: true, index, mean_value: true };
+        let extras = CacheExtras { k_t: true, kt_format, mean_value: true };
         let mut cache = LayerCache::new(&config, extras, device).expect("a valid cache");
         let plan = cache.plan(&self.tokens).expect("it fits");
         cache.append(self.rows(&self.k, device), self.rows(&self.v, device), &plan).expect("shapes fit");
@@ -180,7 +180,7 @@ impl Problem {
 
     /// SparQ decode, without the dense escape of the product's method.
     pub fn sparq(&self, path: Path, config: SparqConfig, dtype: DType, device: &Device) -> Solution {
-        let cache = self.cache_with(config.index, dtype, device);
+        let cache = self.cache_with(config.kt_format, dtype, device);
         sparq(path, self.queries(device), &cache, config)
     }
 }
@@ -248,24 +248,24 @@ pub fn sparq(path: Path, q: Tensor<4>, cache: &LayerCache, config: SparqConfig) 
     let params = SparqParams { attend: cache.attend_params(1), config, retained_mass: true };
     let (k, v, v_sum) =
         (cache.k().expect("filled"), cache.v().expect("filled"), cache.v_sum().expect("kept"));
-    let (output, positions, masses) = match (path, config.index.bits()) {
+    let (output, positions, masses) = match (path, config.kt_format.bits()) {
         (Path::Product, None) => {
-            let index = cache.k_index().expect("kept");
-            parts(ops::decode_sparq(q, k, index, v, v_sum, params).expect("shapes fit"))
+            let k_t = cache.k_t().expect("kept");
+            parts(ops::decode_sparq(q, k, k_t, v, v_sum, params).expect("shapes fit"))
         }
         (Path::Product, Some(_)) => {
-            let index = cache.quantized_index().expect("kept");
-            parts(ops::decode_sparq_quantized(q, k, index, v, v_sum, params).expect("shapes fit"))
+            let k_t = cache.quantized_kt().expect("kept");
+            parts(ops::decode_sparq_quantized(q, k, k_t, v, v_sum, params).expect("shapes fit"))
         }
         (Path::Oracle, coded) => {
-            let k_index = match coded {
-                None => cache.k_index().expect("kept"),
-                Some(_) => dequantized(&cache.quantized_index().expect("kept")),
+            let k_t = match coded {
+                None => cache.k_t().expect("kept"),
+                Some(_) => dequantized(&cache.quantized_kt().expect("kept")),
             };
             let (output, positions, masses) = oracle::decode_sparq::<Dispatch>(
                 q.into_dispatch(),
                 k.into_dispatch(),
-                k_index.into_dispatch(),
+                k_t.into_dispatch(),
                 v.into_dispatch(),
                 v_sum.into_dispatch(),
                 &params,
@@ -290,8 +290,8 @@ fn parts(attended: ops::SparqAttended) -> (Tensor<4>, Tensor<3, Int>, Tensor<3>)
 }
 
 /// The keys `[batch, kv_heads, head_dim, capacity]` that codes stand for.
-pub fn dequantized(index: &QuantizedIndex) -> Tensor<4> {
-    let (words, scales) = (index.words.clone().into_dispatch(), index.scales.clone().into_dispatch());
+pub fn dequantized(k_t: &QuantizedKt) -> Tensor<4> {
+    let (words, scales) = (k_t.words.clone().into_dispatch(), k_t.scales.clone().into_dispatch());
     Tensor::from_dispatch(oracle::dequantize::<Dispatch>(words, scales))
 }
 

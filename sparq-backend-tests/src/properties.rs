@@ -404,7 +404,7 @@ pub fn order_of_the_cache_does_not_matter(device: &Device) {
     });
 }
 
-/// The product reads no more than its transfer count says: with NaN in every row of the index, of
+/// The product reads no more than its transfer count says: with NaN in every row of the transposed keys, of
 /// the keys and of the values that the count leaves out, the output does not change.
 pub fn only_what_is_counted_is_read(device: &Device) {
     let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 16 };
@@ -423,7 +423,7 @@ pub fn only_what_is_counted_is_read(device: &Device) {
         }
     }
     let rows = poisoned.cache(DType::F32, device);
-    let mut index = floats(cache.k_index().expect("kept"));
+    let mut k_t = floats(cache.k_t().expect("kept"));
     let capacity = cache.capacity();
     for head in 0..shape.kv_heads {
         let group = &problem.q[head * 2 * shape.head_dim..(head + 1) * 2 * shape.head_dim];
@@ -431,15 +431,14 @@ pub fn only_what_is_counted_is_read(device: &Device) {
         let mut components: Vec<usize> = (0..shape.head_dim).collect();
         components.sort_by(|&a, &b| magnitude(b).total_cmp(&magnitude(a)));
         for &c in &components[rank..] {
-            index[(head * shape.head_dim + c) * capacity..][..capacity].fill(f32::NAN);
+            k_t[(head * shape.head_dim + c) * capacity..][..capacity].fill(f32::NAN);
         }
     }
-    let index = tensor(index, [1, shape.kv_heads, shape.head_dim, capacity], device);
+    let k_t = tensor(k_t, [1, shape.kv_heads, shape.head_dim, capacity], device);
     let params = ops::SparqParams { attend: cache.attend_params(1), config, retained_mass: true };
     let (k, v) = (rows.k().expect("filled"), rows.v().expect("filled"));
     let v_sum = cache.v_sum().expect("kept");
-    let attended =
-        ops::decode_sparq(problem.queries(device), k, index, v, v_sum, params).expect("shapes fit");
+    let attended = ops::decode_sparq(problem.queries(device), k, k_t, v, v_sum, params).expect("shapes fit");
     assert_close(&floats(attended.output), &clean.output, 0.0, "poisoned");
 
     counts_match_the_paper(&problem, config, device);
@@ -461,7 +460,7 @@ fn counts_match_the_paper(problem: &Problem, config: SparqConfig, device: &Devic
     // The paper leaves out the write of the transposed key.
     let paper = kv_heads * paper_sparq(len, head_dim, config.rank, config.top_k);
     assert_eq!(traffic.moved.total().elements as usize, paper + kv_heads * head_dim);
-    assert_eq!(traffic.moved.k_index.bytes as usize, kv_heads * len * config.rank * 4);
+    assert_eq!(traffic.moved.k_t.bytes as usize, kv_heads * len * config.rank * 4);
 }
 
 /// An append in place does not show through a handle that was taken before it.

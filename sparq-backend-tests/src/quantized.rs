@@ -5,11 +5,11 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 use sparq_core::{
-    AppendPlan, AttentionShape, CacheConfig, GroupScores, IndexDtype, LayerCache, LayerState, Method,
+    AppendPlan, AttentionShape, CacheConfig, GroupScores, KtFormat, LayerCache, LayerState, Method,
     NewTokens, SparqConfig,
     cache::CacheExtras,
-    device::require_index,
-    index::QuantizedIndex,
+    device::require_kt,
+    k_t::QuantizedKt,
     ops::{self, oracle},
     weight::QuantizedWeight,
 };
@@ -24,16 +24,16 @@ use crate::{
 
 /// Leaves the check where the device cannot store keys in few bits.
 pub(crate) fn require_few_bits(device: &Device) {
-    if let Err(error) = require_index(device, IndexDtype::Int8) {
+    if let Err(error) = require_kt(device, KtFormat::Int8) {
         not_run(&error.to_string());
     }
 }
 
-const DTYPES: [IndexDtype; 2] = [IndexDtype::Int8, IndexDtype::Int4];
+const DTYPES: [KtFormat; 2] = [KtFormat::Int8, KtFormat::Int4];
 
-/// The keys that an index stands for, as `[sequence and head][position][component]`, live ones only.
-fn live_keys(index: &QuantizedIndex, cache: &LayerCache) -> Vec<f32> {
-    let keys = dequantized(index).swap_dims(2, 3);
+/// The keys that transposed keys stand for, as `[sequence and head][position][component]`, live ones only.
+fn live_keys(k_t: &QuantizedKt, cache: &LayerCache) -> Vec<f32> {
+    let keys = dequantized(k_t).swap_dims(2, 3);
     let [batch, kv_heads, _, head_dim] = keys.dims();
     let part =
         |b: usize| floats(keys.clone().slice([b..b + 1, 0..kv_heads, 0..cache.lens()[b], 0..head_dim]));
@@ -43,10 +43,12 @@ fn live_keys(index: &QuantizedIndex, cache: &LayerCache) -> Vec<f32> {
 /// Codes and scales are those of the oracle, and half a step from the keys at most.
 pub fn appends(device: &Device, row: Tolerance) {
     require_few_bits(device);
-    for (problem, index) in problems().iter().flat_map(|problem| DTYPES.map(|index| (problem, index))) {
-        let bits = index.bits().expect("codes");
-        let cache = problem.cache_with(index, row.dtype, device);
-        let product = cache.quantized_index().expect("kept");
+    for (problem, kt_format) in
+        problems().iter().flat_map(|problem| DTYPES.map(|kt_format| (problem, kt_format)))
+    {
+        let bits = kt_format.bits().expect("codes");
+        let cache = problem.cache_with(kt_format, row.dtype, device);
+        let product = cache.quantized_kt().expect("kept");
         let plan = AppendPlan::new(&problem.tokens, &vec![0; problem.batch()]);
         let (words, scales) = (product.words.zeros_like(), product.scales.zeros_like());
         let k = cache.k().expect("filled");
@@ -57,9 +59,9 @@ pub fn appends(device: &Device, row: Tolerance) {
             &plan,
         );
         let (words, scales) = (Tensor::from_dispatch(words), Tensor::from_dispatch(scales));
-        let what = format!("{index:?} {:?} {:?}", problem.shape, row.dtype);
+        let what = format!("{kt_format:?} {:?} {:?}", problem.shape, row.dtype);
         let found = live_keys(&product, &cache);
-        assert_close(&found, &live_keys(&QuantizedIndex { words, scales }, &cache), 1e-6, &what);
+        assert_close(&found, &live_keys(&QuantizedKt { words, scales }, &cache), 1e-6, &what);
 
         let [batch, kv_heads, _, head_dim] = k.dims();
         let live =
@@ -77,8 +79,10 @@ pub fn sparq_decode(device: &Device, row: Tolerance) {
     require_few_bits(device);
     let limited =
         |problem: &Problem| LIMITS.map(|(window, softcap)| problem.clone().limited(window, softcap));
-    for (problem, index) in problems().iter().flat_map(limited).flat_map(|p| DTYPES.map(|i| (p.clone(), i))) {
-        let cache = problem.cache_with(index, row.dtype, device);
+    for (problem, kt_format) in
+        problems().iter().flat_map(limited).flat_map(|p| DTYPES.map(|i| (p.clone(), i)))
+    {
+        let cache = problem.cache_with(kt_format, row.dtype, device);
         let d = problem.shape.head_dim;
         let sizes = [(d / 4, 12, 3), (1, 5, 5), (d, 5000, 1)];
         let rules = [GroupScores::ScaledLogits, GroupScores::Softmax];
@@ -89,7 +93,7 @@ pub fn sparq_decode(device: &Device, row: Tolerance) {
                 local_window,
                 mean_value: rank > 1,
                 group_scores,
-                index,
+                kt_format,
                 ..SparqConfig::new(&problem.shape, rank, top_k)
             };
             sparq_agrees(&problem, &cache, config, row, device);
@@ -104,11 +108,11 @@ pub fn decoding_continues_a_prefill(device: &Device) {
     let (width, prompt) = (330, 200);
     let problem = Problem::random(shape, NewTokens::all(1, width), 61);
     let (k, v) = (problem.rows(&problem.k, device), problem.rows(&problem.v, device));
-    for index in DTYPES {
-        let config = SparqConfig { index, ..SparqConfig::new(&shape, 4, 9) };
+    for kt_format in DTYPES {
+        let config = SparqConfig { kt_format, ..SparqConfig::new(&shape, 4, 9) };
         let cache = CacheConfig { layer: shape.into(), batch: 1, max_len: width, dtype: DType::F32 };
         let mut state = LayerState::new(&cache, &Method::Sparq(config), device).expect("a valid layer");
-        let extras = CacheExtras { k_index: true, index, mean_value: true };
+        let extras = CacheExtras { k_t: true, kt_format, mean_value: true };
         let mut at_once = LayerCache::new(&cache, extras, device).expect("a valid cache");
         let plan = at_once.plan(&problem.tokens).expect("it fits");
         at_once.append(k.clone(), v.clone(), &plan).expect("shapes fit");
@@ -120,8 +124,8 @@ pub fn decoding_continues_a_prefill(device: &Device) {
         for t in prompt..width {
             state.decode(problem.queries(device), part(&k, t, 1), part(&v, t, 1)).expect("it fits");
         }
-        let keys = |cache: &LayerCache| live_keys(&cache.quantized_index().expect("kept"), cache);
-        assert_close(&keys(state.cache()), &keys(&at_once), 1e-6, &format!("{index:?}"));
+        let keys = |cache: &LayerCache| live_keys(&cache.quantized_kt().expect("kept"), cache);
+        assert_close(&keys(state.cache()), &keys(&at_once), 1e-6, &format!("{kt_format:?}"));
     }
 }
 
@@ -129,17 +133,17 @@ pub fn decoding_continues_a_prefill(device: &Device) {
 /// is lost and the distance of the output. Prints the figures that the documentation states.
 pub fn quality_on_the_reference_vectors(device: &Device) {
     require_few_bits(device);
-    for (index, least_agreement, most_mass_lost, furthest) in
-        [(IndexDtype::Int8, 0.99, 0.005, 0.15), (IndexDtype::Int4, 0.8, 0.1, 0.6)]
+    for (kt_format, least_agreement, most_mass_lost, furthest) in
+        [(KtFormat::Int8, 0.99, 0.005, 0.15), (KtFormat::Int4, 0.8, 0.1, 0.6)]
     {
         let mut comparison = Comparison::default();
         let (mut lost, mut masses) = (0.0f32, 0usize);
         for (_, problem, configs) in every(8, sparq_problems()) {
             for config in configs {
-                let run = |index| {
-                    problem.sparq(Path::Product, SparqConfig { index, ..config }, f32().dtype, device)
+                let run = |kt_format| {
+                    problem.sparq(Path::Product, SparqConfig { kt_format, ..config }, f32().dtype, device)
                 };
-                let (plain, coded) = (run(IndexDtype::Cache), run(index));
+                let (plain, coded) = (run(KtFormat::Cache), run(kt_format));
                 comparison.add(&plain, &coded);
                 // What the plain scores say of the positions that each choice keeps is not handed out;
                 // the masses by their own scores come close to it.
@@ -150,10 +154,13 @@ pub fn quality_on_the_reference_vectors(device: &Device) {
         let (agreement, distance) = (comparison.agreement(), comparison.distance());
         let lost = lost / masses as f32;
         note(&format!(
-            "{index:?}: {:.2}% of kept positions agree, mass differs by {lost:.5}, output by {distance:.4} of its norm",
+            "{kt_format:?}: {:.2}% of kept positions agree, mass differs by {lost:.5}, output by {distance:.4} of its norm",
             100.0 * agreement
         ));
-        assert!(agreement >= least_agreement && lost <= most_mass_lost && distance <= furthest, "{index:?}");
+        assert!(
+            agreement >= least_agreement && lost <= most_mass_lost && distance <= furthest,
+            "{kt_format:?}"
+        );
     }
 }
 

@@ -47,7 +47,7 @@ pub fn one_sequence_goes_back_to_the_bit(device: &Device, row: Tolerance) {
 pub fn sums_are_kept_again_in_memory_that_grew_without(device: &Device, row: Tolerance) {
     let problem = Problem::random(SHAPE, NewTokens::all(1, WIDTH), 6);
     let config = CacheConfig { layer: problem.layer(), batch: 1, max_len: 2 * WIDTH, dtype: row.dtype };
-    let sums = CacheExtras { k_index: true, mean_value: true, ..CacheExtras::default() };
+    let sums = CacheExtras { k_t: true, mean_value: true, ..CacheExtras::default() };
     let mut cache = LayerCache::new(&config, sums, device).expect("a valid cache");
     let rows = |values: &[f32]| problem.rows(values, device);
     let append = |cache: &mut LayerCache, first: usize, count: usize| {
@@ -80,7 +80,7 @@ pub fn sums_are_kept_again_in_memory_that_grew_without(device: &Device, row: Tol
 fn filled(problem: &Problem, chunk: usize, row: Tolerance, device: &Device) -> LayerCache {
     let config =
         CacheConfig { layer: problem.layer(), batch: problem.batch(), max_len: 2 * WIDTH, dtype: row.dtype };
-    let extras = CacheExtras { k_index: true, mean_value: true, ..CacheExtras::default() };
+    let extras = CacheExtras { k_t: true, mean_value: true, ..CacheExtras::default() };
     let mut cache = LayerCache::new(&config, extras, device).expect("a valid cache");
     let (k, v) = (problem.rows(&problem.k, device), problem.rows(&problem.v, device));
     for first in (0..WIDTH).step_by(chunk) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use burn::tensor::{Device, Tensor};
 use sparq_core::{
     AttentionLayer, AttentionShape, CacheConfig, CachedSequence, DecodeMethod, Decoded, Error, H2oConfig,
-    IndexDtype, LayerCache, LayerState, Method, NewTokens, QuestConfig, Result, Sequences, SparqConfig,
+    KtFormat, LayerCache, LayerState, Method, NewTokens, QuestConfig, Result, Sequences, SparqConfig,
     Traffic, Transfer,
     cache::CacheExtras,
     device::{Kind, kind},
@@ -76,7 +76,7 @@ fn new(slots: &[usize], width: usize) -> NewTokens {
 fn contents(cache: &LayerCache, slot: usize) -> Vec<Vec<f32>> {
     let sequence = cache.sequence(slot).expect("it is there");
     let (len, k) = (sequence.len(), sequence.k().expect("keys"));
-    let codes = sequence.quantized_index().expect("codes");
+    let codes = sequence.quantized_kt().expect("codes");
     let rows = |x: Tensor<4>| floats(x.narrow(2, 0, len).cast(burn::tensor::DType::F32));
     let columns = |x: Tensor<4>, len| floats(x.narrow(3, 0, len).cast(burn::tensor::DType::F32));
     // The last block also has codes of positions without a token.
@@ -84,7 +84,7 @@ fn contents(cache: &LayerCache, slot: usize) -> Vec<Vec<f32>> {
     vec![
         rows(k),
         rows(sequence.v().expect("values")),
-        columns(sequence.k_index().expect("transposed keys"), len),
+        columns(sequence.k_t().expect("transposed keys"), len),
         match blocks {
             0 => vec![],
             _ => columns(codes.words.float(), blocks * 16),
@@ -95,13 +95,13 @@ fn contents(cache: &LayerCache, slot: usize) -> Vec<Vec<f32>> {
 }
 
 fn all_kept() -> [CacheExtras; 2] {
-    [IndexDtype::Cache, IndexDtype::Int8].map(|index| CacheExtras { k_index: true, index, mean_value: true })
+    [KtFormat::Cache, KtFormat::Int8].map(|kt_format| CacheExtras { k_t: true, kt_format, mean_value: true })
 }
 
 /// A slot holds what a cache of its own would hold, to the bit, however the others came, grew, were cut, copied
 /// and released in between.
 pub fn a_slot_holds_what_a_cache_of_its_own_holds(device: &Device, row: Tolerance) {
-    if sparq_core::device::require_index(device, IndexDtype::Int8).is_err() {
+    if sparq_core::device::require_kt(device, KtFormat::Int8).is_err() {
         return; // `layout` says what such a device refuses.
     }
     let texts = Texts::random(device);
@@ -220,8 +220,8 @@ pub fn each_sequence_decodes_as_alone(device: &Device, row: Tolerance) {
     for (slot, alone) in alone.iter().enumerate() {
         // What is appended and summed is what any of the sequences asks for.
         let read = |traffic: Traffic| {
-            let Transfer { k_index, k, v, state, .. } = traffic.moved;
-            (traffic.steps, k_index, k, v, state, traffic.dense)
+            let Transfer { k_t, k, v, state, .. } = traffic.moved;
+            (traffic.steps, k_t, k, v, state, traffic.dense)
         };
         let found = read(together.sequences().traffic_of(slot));
         assert_eq!(found, read(alone.traffic()), "traffic of slot {slot}");

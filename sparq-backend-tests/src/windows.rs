@@ -141,10 +141,10 @@ pub fn a_window_limits_what_is_counted(device: &Device) {
     };
     let sparse = step(8);
     assert_eq!(sparse.dense.total().elements as usize, 2 * paper_dense(window, 16));
-    assert_eq!(sparse.moved.k_index.elements as usize, 2 * window * 4);
+    assert_eq!(sparse.moved.k_t.elements as usize, 2 * window * 4);
     assert_eq!(sparse.moved.k.elements as usize, 2 * 8 * 16);
     let covered = step(window);
-    assert_eq!(covered.moved.k_index.elements, 0, "a window that top-k covers is attended densely");
+    assert_eq!(covered.moved.k_t.elements, 0, "a window that top-k covers is attended densely");
     assert_eq!(covered.moved.k.elements as usize, 2 * window * 16);
 }
 

@@ -5,9 +5,9 @@
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use proptest::{prelude::*, sample::select};
 use sparq_core::{
-    AppendPlan, AttentionLayer, AttentionShape, CacheConfig, Choice, DoubleSparsityConfig, Error,
-    GroupScores, H2oConfig, IndexDtype, LayerState, LocalConfig, Method, NewTokens, QuestConfig, SparqConfig,
-    SparqMassConfig, TopkConfig, transfer,
+    AppendPlan, AttentionLayer, AttentionShape, CacheConfig, DoubleSparsityConfig, Error, GroupScores,
+    H2oConfig, KtFormat, LayerState, LocalConfig, Method, NewTokens, QuestConfig, SparqConfig,
+    SparqMassConfig, TopkConfig, TopkRule, transfer,
 };
 
 const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8 };
@@ -32,8 +32,8 @@ fn sparq() -> impl Strategy<Value = SparqConfig> {
             mean_value: flags.0,
             group_scores: if flags.1 { GroupScores::Softmax } else { GroupScores::ScaledLogits },
             dense_below: dense,
-            index: if flags.2 { IndexDtype::Int8 } else { IndexDtype::Cache },
-            choice: if flags.3 { Choice::Buckets } else { Choice::Exact },
+            kt_format: if flags.2 { KtFormat::Int8 } else { KtFormat::Cache },
+            topk_rule: if flags.3 { TopkRule::Buckets } else { TopkRule::Exact },
             ..SparqConfig::new(&SHAPE, rank, top_k)
         }
     })

@@ -19,7 +19,7 @@ use clap::{
     builder::{NonEmptyStringValueParser, RangedU64ValueParser},
 };
 
-pub(crate) use attention::{AttentionArgs, KeyIndexArg, notation_help};
+pub(crate) use attention::{AttentionArgs, KtArg, notation_help};
 pub(crate) use bench::{
     BenchArgs, BenchAttentionArgs, BenchCommand, BenchLinearArgs, BenchModelArgs, Format,
 };
@@ -143,8 +143,8 @@ pub(crate) struct InspectArgs {
     pub(crate) weights: WeightsArg,
 
     /// Format of the transposed key copy to compute memory for
-    #[arg(long, value_enum, default_value_t = KeyIndexArg::Auto)]
-    pub(crate) k_index: KeyIndexArg,
+    #[arg(long, value_enum, default_value_t = KtArg::Auto)]
+    pub(crate) k_t: KtArg,
 
     /// Print JSON instead of tables
     #[arg(long)]

@@ -79,7 +79,7 @@ fn means_of_core(error: &sparq_core::Error) -> Option<&'static str> {
     use sparq_core::Error;
     Some(match error {
         Error::CacheFull { .. } => "--max-seq-len",
-        Error::UnsupportedIndex { .. } => "without `index=` in --attention; --device",
+        Error::UnsupportedKt { .. } => "without `kt=` in --attention; --device",
         Error::UnsupportedDtype { .. } => "--dtype, --device",
         Error::TooLarge { .. } => "--dtype f16, --max-seq-len, --device; `sparq doctor` lists limits",
         Error::Device { .. } => "`sparq doctor` lists devices",
@@ -106,7 +106,7 @@ mod tests {
     fn the_libraries_name_no_flags() {
         let errors = [
             sparq_core::Error::CacheFull { needed: 9, max: 8 },
-            sparq_core::Error::UnsupportedIndex { device: "libtorch".to_owned() },
+            sparq_core::Error::UnsupportedKt { device: "libtorch".to_owned() },
             sparq_core::Error::UnsupportedDtype { device: "ndarray".to_owned(), dtype: DType::F16 },
         ];
         for error in errors {

@@ -4,7 +4,7 @@ use std::fs;
 
 use burn::tensor::{DType, Device};
 use sparq_core::{
-    IndexDtype,
+    KtFormat,
     device::{DeviceInfo, describe},
 };
 use sparq_models::{
@@ -54,9 +54,9 @@ pub(crate) struct Need {
 }
 
 impl Need {
-    /// What `checkpoint` takes in `dtype`, with the transposed keys that SparQ keeps where `index` is
+    /// What `checkpoint` takes in `dtype`, with the transposed keys that SparQ keeps where `kt_format` is
     /// stated. `None` where its configuration does not say, or says what cannot be true: loading it does.
-    pub(crate) fn of(checkpoint: &Checkpoint, dtype: DType, index: Option<IndexDtype>) -> Option<Self> {
+    pub(crate) fn of(checkpoint: &Checkpoint, dtype: DType, kt_format: Option<KtFormat>) -> Option<Self> {
         let inspection = Inspection::new(checkpoint).ok()?;
         let sizes = &inspection.sizes;
         let shape = sizes.attention_shape()?;
@@ -79,18 +79,17 @@ impl Need {
             }
             false if projections > u128::from(inspection.parameters) => return None,
             false => {
-                let formats =
-                    Formats { dtype, weights: checkpoint.weight_format(), index: IndexDtype::Cache };
+                let formats = Formats { dtype, weights: checkpoint.weight_format(), k_t: KtFormat::Cache };
                 u128::from(inspection.memory(formats, 0).weight_bytes)
             }
         };
         let rows = vector.checked_mul(2 * wide(dtype.size()))?;
-        let copy = match index.map(IndexDtype::bits) {
+        let copy = match kt_format.map(KtFormat::bits) {
             None => 0,
             Some(None) => vector.checked_mul(wide(dtype.size()))?,
             Some(Some(bits)) => vector.checked_mul(wide(bits))? / 8,
         };
-        let fixed = if index.is_some() { vector.checked_mul(wide(DType::F32.size()))? } else { 0 };
+        let fixed = if kt_format.is_some() { vector.checked_mul(wide(DType::F32.size()))? } else { 0 };
         Some(Self { weights, per_token: rows.checked_add(copy)?, fixed, context: sizes.context_tokens })
     }
 
@@ -128,10 +127,10 @@ pub(crate) fn reserved(prompt: usize, new: usize, max_seq_len: Option<usize>) ->
 }
 
 /// The form of the transposed keys that a method keeps, where it keeps them.
-pub(crate) fn index_of(plan: &AttentionPlan) -> Option<IndexDtype> {
+pub(crate) fn kt_format_of(plan: &AttentionPlan) -> Option<KtFormat> {
     match plan {
         AttentionPlan::Method { spec, .. } => {
-            spec.takes("index").then(|| spec.keys.index.unwrap_or_default())
+            spec.takes("kt").then(|| spec.keys.kt_format.unwrap_or_default())
         }
         AttentionPlan::Profile(_) => None,
     }
@@ -235,10 +234,10 @@ mod tests {
     #[test]
     fn the_embedded_model_needs_what_it_holds() {
         let checkpoint = crate::demo::checkpoint().unwrap();
-        let need = |index| Need::of(&checkpoint, DType::BF16, index).unwrap();
+        let need = |kt_format| Need::of(&checkpoint, DType::BF16, kt_format).unwrap();
         let memory = Inspection::new(&checkpoint).unwrap().memory(DType::BF16, 100);
         let (dense, sparq) = (memory.dense.unwrap(), memory.sparq.unwrap());
-        for (need, expected) in [(need(None), dense), (need(Some(IndexDtype::Cache)), sparq)] {
+        for (need, expected) in [(need(None), dense), (need(Some(KtFormat::Cache)), sparq)] {
             assert_eq!(need.weights, u128::from(memory.weight_bytes));
             assert_eq!(need.fixed + 100 * need.per_token, u128::from(expected.cache_bytes));
         }

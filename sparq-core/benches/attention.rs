@@ -9,7 +9,7 @@ use std::hint::black_box;
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use divan::{Bencher, counter::BytesCount};
 use sparq_core::{
-    AttentionShape, CacheConfig, Choice, IndexDtype, LayerCache, NewTokens, SparqConfig,
+    AttentionShape, CacheConfig, KtFormat, LayerCache, NewTokens, SparqConfig, TopkRule,
     cache::CacheExtras,
     ops::{self, AttendParams, SparqParams},
 };
@@ -27,27 +27,27 @@ struct Case {
     kv_heads: usize,
     len: usize,
     dtype: DType,
-    index: IndexDtype,
+    format: KtFormat,
 }
 
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { kv_heads, len, dtype, index } = self;
+        let Self { kv_heads, len, dtype, format } = self;
         write!(f, "32/{kv_heads} S={len} {dtype:?}")?;
-        match index {
-            IndexDtype::Cache => Ok(()),
-            index => write!(f, " {index:?}"),
+        match format {
+            KtFormat::Cache => Ok(()),
+            format => write!(f, " {format:?}"),
         }
     }
 }
 
-/// Lengths, groups and dtypes, with the transposed keys in `index`.
-fn cases(index: IndexDtype) -> Vec<Case> {
+/// Lengths, groups and dtypes, with the transposed keys in `format`.
+fn cases(format: KtFormat) -> Vec<Case> {
     let mut cases = Vec::new();
     for kv_heads in [32, 8] {
         for len in [1024, 4096, 16384] {
             for dtype in [DType::F32, DType::F16, DType::BF16] {
-                cases.push(Case { kv_heads, len, dtype, index });
+                cases.push(Case { kv_heads, len, dtype, format });
             }
         }
     }
@@ -55,11 +55,11 @@ fn cases(index: IndexDtype) -> Vec<Case> {
 }
 
 fn plain() -> Vec<Case> {
-    cases(IndexDtype::Cache)
+    cases(KtFormat::Cache)
 }
 
 fn coded() -> Vec<Case> {
-    let cases = [IndexDtype::Int8, IndexDtype::Int4].into_iter().flat_map(cases);
+    let cases = [KtFormat::Int8, KtFormat::Int4].into_iter().flat_map(cases);
     cases.filter(|case| case.dtype == DType::F16).collect()
 }
 
@@ -77,7 +77,7 @@ impl Case {
     fn cache(self) -> LayerCache {
         let max_len = self.len + 2048;
         let config = CacheConfig { layer: self.shape().into(), batch: 1, max_len, dtype: self.dtype };
-        let extras = CacheExtras { k_index: true, index: self.index, mean_value: false };
+        let extras = CacheExtras { k_t: true, kt_format: self.format, mean_value: false };
         let mut cache = LayerCache::new(&config, extras, &Device::flex()).expect("a valid cache");
         cache.reserve(max_len).expect("within the maximum");
         let plan = cache.plan(&NewTokens::all(1, self.len)).expect("it fits");
@@ -86,11 +86,11 @@ impl Case {
         cache
     }
 
-    fn params(self, cache: &LayerCache, choice: Choice) -> SparqParams {
+    fn params(self, cache: &LayerCache, topk_rule: TopkRule) -> SparqParams {
         let config = SparqConfig {
             mean_value: false,
-            index: self.index,
-            choice,
+            kt_format: self.format,
+            topk_rule,
             ..SparqConfig::new(&self.shape(), RANK, TOP_K)
         };
         SparqParams { attend: cache.attend_params(1), config, retained_mass: false }
@@ -101,8 +101,8 @@ impl Case {
     }
 
     fn sparq_bytes(self) -> BytesCount {
-        let index = self.index.bytes(self.len * RANK, self.dtype);
-        BytesCount::new((index + 2 * TOP_K * 128 * self.dtype.size()) * self.kv_heads)
+        let k_t = self.format.bytes(self.len * RANK, self.dtype);
+        BytesCount::new((k_t + 2 * TOP_K * 128 * self.dtype.size()) * self.kv_heads)
     }
 }
 
@@ -136,41 +136,41 @@ fn dense_of_eight_queries(bencher: Bencher<'_, '_>, case: Case) {
 
 #[divan::bench(args = plain())]
 fn sparq(bencher: Bencher<'_, '_>, case: Case) {
-    sparq_choosing(bencher, case, Choice::Exact);
+    sparq_choosing(bencher, case, TopkRule::Exact);
 }
 
 #[divan::bench(args = plain())]
 fn sparq_from_buckets(bencher: Bencher<'_, '_>, case: Case) {
-    sparq_choosing(bencher, case, Choice::Buckets);
+    sparq_choosing(bencher, case, TopkRule::Buckets);
 }
 
-fn sparq_choosing(bencher: Bencher<'_, '_>, case: Case, choice: Choice) {
+fn sparq_choosing(bencher: Bencher<'_, '_>, case: Case, topk_rule: TopkRule) {
     let (q, cache) = (case.random(32, 1), case.cache());
-    let params = case.params(&cache, choice);
-    let (k, index) = (cache.k().expect("filled"), cache.k_index().expect("kept"));
+    let params = case.params(&cache, topk_rule);
+    let (k, k_t) = (cache.k().expect("filled"), cache.k_t().expect("kept"));
     let (v, sum) = (cache.v().expect("filled"), cache.v_sum().expect("kept"));
     bencher.counter(case.sparq_bytes()).bench_local(|| {
-        let (q, k, index) = (q.clone(), k.clone(), index.clone());
-        black_box(ops::decode_sparq(q, k, index, v.clone(), sum.clone(), params.clone()))
+        let (q, k, k_t) = (q.clone(), k.clone(), k_t.clone());
+        black_box(ops::decode_sparq(q, k, k_t, v.clone(), sum.clone(), params.clone()))
     });
 }
 
 #[divan::bench(args = coded())]
 fn sparq_codes(bencher: Bencher<'_, '_>, case: Case) {
     let (q, cache) = (case.random(32, 1), case.cache());
-    let params = case.params(&cache, Choice::Exact);
-    let (k, index) = (cache.k().expect("filled"), cache.quantized_index().expect("kept"));
+    let params = case.params(&cache, TopkRule::Exact);
+    let (k, k_t) = (cache.k().expect("filled"), cache.quantized_kt().expect("kept"));
     let (v, sum) = (cache.v().expect("filled"), cache.v_sum().expect("kept"));
     bencher.counter(case.sparq_bytes()).bench_local(|| {
-        let (q, k, index) = (q.clone(), k.clone(), index.clone());
-        black_box(ops::decode_sparq_quantized(q, k, index, v.clone(), sum.clone(), params.clone()))
+        let (q, k, k_t) = (q.clone(), k.clone(), k_t.clone());
+        black_box(ops::decode_sparq_quantized(q, k, k_t, v.clone(), sum.clone(), params.clone()))
     });
 }
 
-/// One token into `k`, `k_index` and `v`: the same at every length.
-#[divan::bench(args = [IndexDtype::Cache, IndexDtype::Int8, IndexDtype::Int4], sample_count = 100, sample_size = 10)]
-fn append(bencher: Bencher<'_, '_>, index: IndexDtype) {
-    let case = Case { kv_heads: 32, len: 4096, dtype: DType::F16, index };
+/// One token into `k`, `k_t` and `v`: the same at every length.
+#[divan::bench(args = [KtFormat::Cache, KtFormat::Int8, KtFormat::Int4], sample_count = 100, sample_size = 10)]
+fn append(bencher: Bencher<'_, '_>, format: KtFormat) {
+    let case = Case { kv_heads: 32, len: 4096, dtype: DType::F16, k_t };
     let mut cache = case.cache();
     let (k, v) = (case.random(32, 1), case.random(32, 1));
     let mut appended = 0;
@@ -185,9 +185,9 @@ fn append(bencher: Bencher<'_, '_>, index: IndexDtype) {
 /// Eight of 32 768 tokens forgotten and appended again: the first of the two does not depend on the length.
 #[divan::bench(args = [DType::F32, DType::F16])]
 fn going_back(bencher: Bencher<'_, '_>, dtype: DType) {
-    let case = Case { kv_heads: 8, len: 32768, dtype, index: IndexDtype::Cache };
+    let case = Case { kv_heads: 8, len: 32768, dtype, format: KtFormat::Cache };
     let config = CacheConfig { layer: case.shape().into(), batch: 1, max_len: case.len, dtype };
-    let extras = CacheExtras { k_index: true, mean_value: true, ..CacheExtras::default() };
+    let extras = CacheExtras { k_t: true, mean_value: true, ..CacheExtras::default() };
     let mut cache = LayerCache::new(&config, extras, &Device::flex()).expect("a valid cache");
     let append = |cache: &mut LayerCache, tokens: usize| {
         let plan = cache.plan(&NewTokens::all(1, tokens)).expect("it fits");
@@ -203,7 +203,7 @@ fn going_back(bencher: Bencher<'_, '_>, dtype: DType) {
 
 #[divan::bench(args = [512, 2048])]
 fn prefill(bencher: Bencher<'_, '_>, len: usize) {
-    let case = Case { kv_heads: 8, len, dtype: DType::BF16, index: IndexDtype::Cache };
+    let case = Case { kv_heads: 8, len, dtype: DType::BF16, format: KtFormat::Cache };
     let (q, cache) = (case.random(32, len), case.cache());
     let empty = LayerCache::new(cache.config(), CacheExtras::default(), &Device::flex()).expect("valid");
     let plan = empty.plan(&NewTokens::all(1, len)).expect("it fits");

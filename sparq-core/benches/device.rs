@@ -23,7 +23,7 @@ use cubecl::{
     logging::{LaunchObservation, LaunchObserver, ProfileDuration, TimingRequest},
 };
 use sparq_core::{
-    AttentionShape, CacheConfig, IndexDtype, LayerCache, Method, NewTokens, Sequences, SparqConfig,
+    AttentionShape, CacheConfig, KtFormat, LayerCache, Method, NewTokens, Sequences, SparqConfig,
     cache::CacheExtras, device, ops,
 };
 
@@ -116,12 +116,12 @@ fn main() {
     let shapes: &[_] = if quick { &[(1, 4, 512), (2, 4, 1024)] } else { &SHAPES };
     for &(batch, kv_heads, len) in shapes {
         let shape = AttentionShape { heads: if quick { 4 } else { 32 }, kv_heads, head_dim: 128 };
-        let sparq = |index| Method::Sparq(SparqConfig { index, ..SparqConfig::new(&shape, 32, 128) });
+        let sparq = |kt_format| Method::Sparq(SparqConfig { kt_format, ..SparqConfig::new(&shape, 32, 128) });
         let methods = [
             ("dense", Method::Dense),
-            ("sparq", sparq(IndexDtype::Cache)),
-            ("sparq int8", sparq(IndexDtype::Int8)),
-            ("sparq int4", sparq(IndexDtype::Int4)),
+            ("sparq", sparq(KtFormat::Cache)),
+            ("sparq int8", sparq(KtFormat::Int8)),
+            ("sparq int4", sparq(KtFormat::Int4)),
         ];
         for (method_name, method) in methods {
             if only.is_some_and(|case| case != format!("{batch},{kv_heads},{len},{method_name}")) {

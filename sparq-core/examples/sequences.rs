@@ -37,8 +37,8 @@ impl DecodeMethod for Ends {
         let tail = len.saturating_sub(self.last);
         let positions: Vec<i32> = (0..self.first.min(tail)).chain(tail..len).map(|p| p as i32).collect();
         let count = positions.len();
-        let index = Tensor::<1, Int>::from_data(TensorData::new(positions, [count]), &q.device());
-        let rows = |x: Tensor<4>| x.select(2, index.clone()).cast(DType::F32);
+        let k_t = Tensor::<1, Int>::from_data(TensorData::new(positions, [count]), &q.device());
+        let rows = |x: Tensor<4>| x.select(2, k_t.clone()).cast(DType::F32);
         // The queries of a group share a KV head.
         let q = q.reshape([1, kv_heads, heads / kv_heads, head_dim]) * sequence.layer().scale();
         let weights = softmax(q.matmul(rows(sequence.k()?).swap_dims(2, 3)), 3);

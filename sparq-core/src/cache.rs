@@ -12,7 +12,7 @@ use crate::{
     config::{AttentionLayer, AttentionShape},
     device::Limits,
     error::{Error, Result},
-    index::{IndexDtype, QuantizedIndex},
+    k_t::{KtFormat, QuantizedKt},
     ops::{self, AttendParams},
     spans::{Append, AppendPlan, NewTokens, Place, Spans},
 };
@@ -41,9 +41,9 @@ pub struct CacheConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CacheExtras {
     /// The transposed copy of the keys, for SparQ's first step.
-    pub k_index: bool,
+    pub k_t: bool,
     /// How that copy is stored.
-    pub index: IndexDtype,
+    pub kt_format: KtFormat,
     /// The running sum of values, for SparQ's third step.
     pub mean_value: bool,
 }
@@ -63,15 +63,15 @@ impl Kept {
         let mut kept = Self::default();
         for extras in extras {
             kept.mean_value |= extras.mean_value;
-            if !extras.k_index {
+            if !extras.k_t {
                 continue;
             }
-            crate::device::require_index(device, extras.index)?;
-            match (extras.index.bits(), kept.codes) {
+            crate::device::require_kt(device, extras.kt_format)?;
+            match (extras.kt_format.bits(), kept.codes) {
                 (None, _) => kept.plain = true,
                 (Some(bits), Some(others)) if bits != others => {
                     return Err(Error::InvalidConfig {
-                        field: "index",
+                        field: "kt_format",
                         value: format!("int{bits}"),
                         reason: format!("another sequence of the cache reads int{others}"),
                     });
@@ -83,10 +83,10 @@ impl Kept {
     }
 
     /// The forms of the transposed keys.
-    fn forms(self) -> impl Iterator<Item = IndexDtype> {
-        let codes = [IndexDtype::Int8, IndexDtype::Int4].into_iter();
+    fn forms(self) -> impl Iterator<Item = KtFormat> {
+        let codes = [KtFormat::Int8, KtFormat::Int4].into_iter();
         let codes = codes.filter(move |form| self.codes.is_some() && form.bits() == self.codes);
-        self.plain.then_some(IndexDtype::Cache).into_iter().chain(codes)
+        self.plain.then_some(KtFormat::Cache).into_iter().chain(codes)
     }
 }
 
@@ -103,7 +103,7 @@ impl Kept {
 /// |---|---|
 /// | `k` | `[batch, kv_heads, capacity, head_dim]` |
 /// | `v` | `[batch, kv_heads, capacity, value_dim]`: [`AttentionLayer::value_dim`] |
-/// | `k_index` | `[batch, kv_heads, head_dim, capacity]`, or codes: [`QuantizedIndex`] |
+/// | `k_t` | `[batch, kv_heads, head_dim, capacity]`, or codes: [`QuantizedKt`] |
 /// | `v_sum` | `[batch, kv_heads, value_dim]`, f32 |
 ///
 /// Slots of different size lie one after another, as [`Place`] says; [`LayerCache::sequence`] gives the tensors
@@ -120,8 +120,8 @@ pub struct LayerCache {
     // handle that is alive at that moment would turn the write into a copy of the whole buffer.
     k: Option<Tensor<4>>,
     v: Option<Tensor<4>>,
-    k_index: Option<Tensor<4>>,
-    quantized: Option<QuantizedIndex>,
+    k_t: Option<Tensor<4>>,
+    quantized: Option<QuantizedKt>,
     v_sum: Option<Tensor<3>>,
     sums: Vec<BlockSums>,
 }
@@ -131,7 +131,7 @@ impl LayerCache {
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] for impossible sizes, [`Error::UnsupportedDtype`] and
-    /// [`Error::UnsupportedIndex`] where the device cannot hold the dtype or the form of the keys.
+    /// [`Error::UnsupportedKt`] where the device cannot hold the dtype or the form of the keys.
     pub fn new(config: &CacheConfig, extras: CacheExtras, device: &Device) -> Result<Self> {
         config.layer.validate()?;
         crate::device::require_dtype(device, config.dtype)?;
@@ -158,7 +158,7 @@ impl LayerCache {
             places: vec![Place::default(); config.batch],
             k: None,
             v: None,
-            k_index: None,
+            k_t: None,
             quantized: None,
             v_sum: None,
             sums: vec![BlockSums::default(); config.batch],
@@ -215,18 +215,18 @@ impl LayerCache {
     /// Transposed keys of all slots, `[batch, kv_heads, head_dim, capacity]` where they have the same room.
     ///
     /// # Errors
-    /// [`Error::MissingInCache`] where [`CacheExtras::k_index`] is off or the copy is stored as codes,
+    /// [`Error::MissingInCache`] where [`CacheExtras::k_t`] is off or the copy is stored as codes,
     /// or before the first append.
-    pub fn k_index(&self) -> Result<Tensor<4>> {
-        handle(&self.k_index, "the transposed keys")
+    pub fn k_t(&self) -> Result<Tensor<4>> {
+        handle(&self.k_t, "the transposed keys")
     }
 
     /// Transposed keys as codes.
     ///
     /// # Errors
-    /// [`Error::MissingInCache`] where [`CacheExtras::index`] is the dtype of the cache, or before the
+    /// [`Error::MissingInCache`] where [`CacheExtras::kt_format`] is the dtype of the cache, or before the
     /// first append.
-    pub fn quantized_index(&self) -> Result<QuantizedIndex> {
+    pub fn quantized_kt(&self) -> Result<QuantizedKt> {
         self.quantized.clone().ok_or(Error::MissingInCache { missing: "the transposed keys as codes" })
     }
 
@@ -282,29 +282,29 @@ impl LayerCache {
         }
         self.make_room(|slot| lens[slot])?;
         let plan = &self.located(plan);
-        let apart = self.kept.mean_value && (Self::completes_block(plan) || self.k_index.is_none());
+        let apart = self.kept.mean_value && (Self::completes_block(plan) || self.k_t.is_none());
         let mean_value = self.kept.mean_value && !apart;
         if apart {
             self.add_values(&v, plan);
         }
-        match (self.k.take(), self.v.take(), self.k_index.take(), self.v_sum.take()) {
-            (Some(k_cache), Some(v_cache), Some(k_index), Some(v_sum)) => {
-                let cache = [k_cache, v_cache, k_index];
-                let ([k_cache, v_cache, k_index], v_sum) =
-                    ops::append_with_index(cache, v_sum, [k, v], plan, mean_value);
+        match (self.k.take(), self.v.take(), self.k_t.take(), self.v_sum.take()) {
+            (Some(k_cache), Some(v_cache), Some(k_t), Some(v_sum)) => {
+                let cache = [k_cache, v_cache, k_t];
+                let ([k_cache, v_cache, k_t], v_sum) =
+                    ops::append_with_kt(cache, v_sum, [k, v], plan, mean_value);
                 (self.k, self.v) = (Some(k_cache), Some(v_cache));
-                (self.k_index, self.v_sum) = (Some(k_index), Some(v_sum));
+                (self.k_t, self.v_sum) = (Some(k_t), Some(v_sum));
             }
-            (Some(k_cache), Some(v_cache), k_index, v_sum) => {
-                self.k_index = k_index;
+            (Some(k_cache), Some(v_cache), k_t, v_sum) => {
+                self.k_t = k_t;
                 self.v_sum = v_sum;
                 let [k_cache, v_cache] = ops::append([k_cache, v_cache], [k, v], plan);
                 (self.k, self.v) = (Some(k_cache), Some(v_cache));
             }
             _ => return Err(Error::MissingInCache { missing: "keys and values" }),
         }
-        if let Some((index, k)) = self.quantized.take().zip(self.k.clone()) {
-            self.quantized = Some(ops::append_quantized(index, k, plan));
+        if let Some((k_t, k)) = self.quantized.take().zip(self.k.clone()) {
+            self.quantized = Some(ops::append_quantized(k_t, k, plan));
         }
         self.lens = lens;
         if self.kept.mean_value {

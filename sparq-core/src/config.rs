@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::index::IndexDtype;
+use crate::k_t::KtFormat;
 
 /// Heads and sizes of one attention layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +114,7 @@ pub enum GroupScores {
 /// How the positions of step 2 are chosen from their scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Choice {
+pub enum TopkRule {
     /// The best ones.
     #[default]
     Exact,
@@ -148,10 +148,10 @@ pub struct SparqConfig {
     pub dense_below: usize,
     /// How the transposed keys of step 1 are stored.
     #[serde(default)]
-    pub index: IndexDtype,
+    pub kt_format: KtFormat,
     /// How positions are chosen from their scores.
     #[serde(default)]
-    pub choice: Choice,
+    pub topk_rule: TopkRule,
 }
 
 impl SparqConfig {
@@ -169,8 +169,8 @@ impl SparqConfig {
             mean_value: shape.group() == 1,
             group_scores: GroupScores::default(),
             dense_below: 0,
-            index: IndexDtype::default(),
-            choice: Choice::default(),
+            kt_format: KtFormat::default(),
+            topk_rule: TopkRule::default(),
         }
     }
 
@@ -195,11 +195,11 @@ impl SparqConfig {
         Ok(Self::new(shape, rank.max(1), top_k.max(min_top_k).max(1)))
     }
 
-    /// Buckets that positions compete in, where they do: see [`Choice::Buckets`].
+    /// Buckets that positions compete in, where they do: see [`TopkRule::Buckets`].
     pub(crate) fn buckets(&self) -> Option<usize> {
-        match self.choice {
-            Choice::Exact => None,
-            Choice::Buckets => {
+        match self.topk_rule {
+            TopkRule::Exact => None,
+            TopkRule::Buckets => {
                 Some(self.top_k.saturating_sub(self.local_window).div_ceil(2).next_multiple_of(16))
             }
         }

@@ -12,7 +12,7 @@ pub use smoke::{Smoke, kernels, smoke_test};
 
 use crate::{
     error::{Error, Result},
-    index::IndexDtype,
+    index::KtFormat,
 };
 
 /// A backend of this library: a name on the command line and a cargo feature.
@@ -267,11 +267,11 @@ pub fn require_dtype(device: &Device, dtype: DType) -> Result<()> {
 /// of 64 bits alone.
 ///
 /// # Errors
-/// [`Error::UnsupportedIndex`] that names the device.
-pub fn require_index(device: &Device, index: IndexDtype) -> Result<()> {
+/// [`Error::UnsupportedKt`] that names the device.
+pub fn require_kt(device: &Device, index: KtFormat) -> Result<()> {
     match index.bits() {
         Some(_) if !device.supports_dtype(DType::I32) => {
-            Err(Error::UnsupportedIndex { device: describe(device) })
+            Err(Error::UnsupportedKt { device: describe(device) })
         }
         _ => Ok(()),
     }

@@ -98,7 +98,7 @@ pub enum Error {
     },
     /// A device has no integers of 32 bits, which transposed keys in few bits are packed into.
     #[error("device `{device}` cannot store keys in few bits: it has no integers of 32 bits")]
-    UnsupportedIndex {
+    UnsupportedKt {
         /// Name of the device, as [`crate::device::parse`] takes it.
         device: String,
     },
@@ -147,7 +147,7 @@ impl Error {
             Self::CannotCopy { .. } => Some("write `DecodeMethod::fork` for it".into()),
             Self::StalePlan { .. } => Some("make the plan anew, behind each step".into()),
             Self::CannotGoBack { .. } => Some("go back to a mark, or begin with an empty cache".into()),
-            Self::UnsupportedIndex { .. } => {
+            Self::UnsupportedKt { .. } => {
                 Some("store them as the cache stores keys, or use another device".into())
             }
             Self::UnsupportedDtype { .. } => Some("use f32, or another device".into()),

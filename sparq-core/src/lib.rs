@@ -8,7 +8,7 @@
 //! ```text
 //!  q, k, v of the new tokens
 //!     │
-//!     ├── LayerCache::append      k, k_index (k transposed), v, running sum of v: O(d) per token
+//!     ├── LayerCache::append      k, k_t (k transposed), v, running sum of v: O(d) per token
 //!     │
 //!     └── LayerState::prefill     dense and causal, in chunks
 //!         LayerState::decode      one query per sequence, through the chosen DecodeMethod
@@ -65,7 +65,7 @@ pub mod cache;
 pub mod config;
 pub mod device;
 pub mod error;
-pub mod index;
+pub mod k_t;
 pub mod layer;
 pub mod method;
 pub mod ops;
@@ -78,9 +78,9 @@ pub mod weight;
 pub use burn;
 
 pub use cache::{CacheConfig, CachedSequence, LayerCache};
-pub use config::{AttentionLayer, AttentionShape, Choice, GroupScores, SparqConfig};
+pub use config::{AttentionLayer, AttentionShape, GroupScores, SparqConfig, TopkRule};
 pub use error::{Error, Result};
-pub use index::IndexDtype;
+pub use k_t::KtFormat;
 pub use layer::{LayerMark, LayerState, SequenceMark};
 pub use method::{
     DecodeMethod, Decoded, DoubleSparsityConfig, H2oConfig, LocalConfig, Method, MethodKind, Operation,

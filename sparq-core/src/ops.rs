@@ -19,8 +19,6 @@ mod dispatch;
 mod flex;
 #[cfg(all(feature = "cube", feature = "fusion"))]
 mod fusion;
-#[cfg(any(feature = "flex", feature = "ndarray", feature = "libtorch"))]
-mod host;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 pub mod oracle;
@@ -34,7 +32,7 @@ use burn::{
     tensor::{Int, Tensor},
 };
 
-use crate::{error::Result, index::QuantizedIndex, spans::AppendPlan, weight::QuantizedWeight};
+use crate::{error::Result, k_t::QuantizedKt, spans::AppendPlan, weight::QuantizedWeight};
 pub(crate) use check::check_queries;
 use check::{check_attend, check_sparq};
 pub use dispatch::SparqOps;
@@ -48,10 +46,10 @@ pub fn append_rows(cache: Tensor<4>, rows: Tensor<4>, plan: &AppendPlan) -> Tens
 }
 
 /// Writes the real rows of `rows: [batch, kv_heads, width, head_dim]` as columns into
-/// `index: [batch, kv_heads, head_dim, capacity]`, in place when `index` is the only handle.
-pub fn append_columns(index: Tensor<4>, rows: Tensor<4>, plan: &AppendPlan) -> Tensor<4> {
-    let (index, rows) = (index.into_dispatch(), rows.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as SparqOps>::append_columns(index, rows, plan.clone()))
+/// `k_t: [batch, kv_heads, head_dim, capacity]`, in place when `k_t` is the only handle.
+pub fn append_columns(k_t: Tensor<4>, rows: Tensor<4>, plan: &AppendPlan) -> Tensor<4> {
+    let (k_t, rows) = (k_t.into_dispatch(), rows.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as SparqOps>::append_columns(k_t, rows, plan.clone()))
 }
 
 /// Adds the real rows of `rows: [batch, kv_heads, width, head_dim]` to
@@ -70,27 +68,18 @@ pub fn append(cache: [Tensor<4>; 2], rows: [Tensor<4>; 2], plan: &AppendPlan) ->
 
 /// [`append`] with the other parts of a cache: `cache` are keys, values and transposed keys. The sum
 /// of values takes part where `mean_value` is set.
-pub fn append_with_index(
+pub fn append_with_kt(
     cache: [Tensor<4>; 3],
     v_sum: Tensor<3>,
     rows: [Tensor<4>; 2],
     plan: &AppendPlan,
     mean_value: bool,
 ) -> ([Tensor<4>; 3], Tensor<3>) {
-    let ([k, v, k_index], [k_rows, v_rows]) =
-        (cache.map(Tensor::into_dispatch), rows.map(Tensor::into_dispatch));
+    let ([k, v, k_t], [k_rows, v_rows]) = (cache.map(Tensor::into_dispatch), rows.map(Tensor::into_dispatch));
     let v_sum = v_sum.into_dispatch();
-    let (k, v, k_index, v_sum) = <Dispatch as SparqOps>::append_with_index(
-        k,
-        v,
-        k_index,
-        v_sum,
-        k_rows,
-        v_rows,
-        plan.clone(),
-        mean_value,
-    );
-    ([k, v, k_index].map(Tensor::from_dispatch), Tensor::from_dispatch(v_sum))
+    let (k, v, k_t, v_sum) =
+        <Dispatch as SparqOps>::append_with_kt(k, v, k_t, v_sum, k_rows, v_rows, plan.clone(), mean_value);
+    ([k, v, k_t].map(Tensor::from_dispatch), Tensor::from_dispatch(v_sum))
 }
 
 /// Queries per sequence that [`decode_dense`] takes at most.
@@ -158,7 +147,7 @@ pub fn decode_dense(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, params: AttendPara
 pub fn decode_sparq(
     q: Tensor<4>,
     k: Tensor<4>,
-    k_index: Tensor<4>,
+    k_t: Tensor<4>,
     v: Tensor<4>,
     v_sum: Tensor<3>,
     params: SparqParams,
@@ -167,7 +156,7 @@ pub fn decode_sparq(
     let (output, positions, masses) = <Dispatch as SparqOps>::decode_sparq(
         q.into_dispatch(),
         k.into_dispatch(),
-        k_index.into_dispatch(),
+        k_t.into_dispatch(),
         v.into_dispatch(),
         v_sum.into_dispatch(),
         params,
@@ -182,14 +171,14 @@ pub fn decode_sparq(
 /// Quantises the blocks of transposed keys that the new rows of a plan lie in, from the rows of
 /// `k: [batch, kv_heads, capacity, head_dim]`, which hold them already; in place when the handles are
 /// the only ones.
-pub fn append_quantized(index: QuantizedIndex, k: Tensor<4>, plan: &AppendPlan) -> QuantizedIndex {
+pub fn append_quantized(k_t: QuantizedKt, k: Tensor<4>, plan: &AppendPlan) -> QuantizedKt {
     let (words, scales) = <Dispatch as SparqOps>::append_quantized(
-        index.words.into_dispatch(),
-        index.scales.into_dispatch(),
+        k_t.words.into_dispatch(),
+        k_t.scales.into_dispatch(),
         k.into_dispatch(),
         plan.clone(),
     );
-    QuantizedIndex { words: Tensor::from_dispatch(words), scales: Tensor::from_dispatch(scales) }
+    QuantizedKt { words: Tensor::from_dispatch(words), scales: Tensor::from_dispatch(scales) }
 }
 
 /// [`decode_sparq`] over transposed keys in few bits.
@@ -199,7 +188,7 @@ pub fn append_quantized(index: QuantizedIndex, k: Tensor<4>, plan: &AppendPlan) 
 pub fn decode_sparq_quantized(
     q: Tensor<4>,
     k: Tensor<4>,
-    index: QuantizedIndex,
+    k_t: QuantizedKt,
     v: Tensor<4>,
     v_sum: Tensor<3>,
     params: SparqParams,
@@ -208,8 +197,8 @@ pub fn decode_sparq_quantized(
     let (output, positions, masses) = <Dispatch as SparqOps>::decode_sparq_quantized(
         q.into_dispatch(),
         k.into_dispatch(),
-        index.words.into_dispatch(),
-        index.scales.into_dispatch(),
+        k_t.words.into_dispatch(),
+        k_t.scales.into_dispatch(),
         v.into_dispatch(),
         v_sum.into_dispatch(),
         params,

@@ -51,7 +51,7 @@ impl Add for Part {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Transfer {
     /// What is read to choose positions: rows of the transposed key cache, bounds of pages.
-    pub k_index: Part,
+    pub k_t: Part,
     /// Keys read.
     pub k: Part,
     /// Values read.
@@ -68,13 +68,13 @@ pub struct Transfer {
 impl Transfer {
     /// All parts together.
     pub fn total(&self) -> Part {
-        self.k_index + self.k + self.v + self.mean_value + self.append + self.state
+        self.k_t + self.k + self.v + self.mean_value + self.append + self.state
     }
 }
 
 impl AddAssign for Transfer {
     fn add_assign(&mut self, other: Self) {
-        self.k_index = self.k_index + other.k_index;
+        self.k_t = self.k_t + other.k_t;
         self.k = self.k + other.k;
         self.v = self.v + other.v;
         self.mean_value = self.mean_value + other.mean_value;
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn totals_add_up_by_part() {
-        let step = Transfer { k_index: Part::new(10, 2), v: Part::new(3, 4), ..Transfer::default() };
+        let step = Transfer { k_t: Part::new(10, 2), v: Part::new(3, 4), ..Transfer::default() };
         assert_eq!(step.total(), Part { elements: 13, bytes: 32 });
         let mut traffic = Traffic::default();
         assert_eq!(traffic.ratio(), 1.0);

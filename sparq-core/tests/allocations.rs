@@ -7,7 +7,7 @@ use std::{
 };
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
-use sparq_core::{AttentionShape, CacheConfig, IndexDtype, LayerState, Method, NewTokens, SparqConfig};
+use sparq_core::{AttentionShape, CacheConfig, KtFormat, LayerState, Method, NewTokens, SparqConfig};
 
 /// Counts the bytes that are asked for.
 struct Counting;
@@ -40,14 +40,14 @@ fn a_decode_step_allocates_its_outputs() {
     let random = |heads, tokens| {
         Tensor::<4>::random([1, heads, tokens, 64], Distribution::Default, (&device, DType::F32))
     };
-    let sparq = |index, mean_value| {
-        Method::Sparq(SparqConfig { index, mean_value, ..SparqConfig::new(&shape, 16, 64) })
+    let sparq = |kt_format, mean_value| {
+        Method::Sparq(SparqConfig { kt_format, mean_value, ..SparqConfig::new(&shape, 16, 64) })
     };
     let methods = [
         Method::Dense,
-        sparq(IndexDtype::Cache, false),
-        sparq(IndexDtype::Cache, true),
-        sparq(IndexDtype::Int8, false),
+        sparq(KtFormat::Cache, false),
+        sparq(KtFormat::Cache, true),
+        sparq(KtFormat::Int8, false),
     ];
     for method in methods {
         let cache = CacheConfig { layer: shape.into(), batch: 1, max_len: len + 64, dtype: DType::F16 };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use cubecl::logging::{LaunchObservation, LaunchObserver};
 use sparq_core::{
-    AttentionShape, CacheConfig, GroupScores, IndexDtype, LayerCache, Method, NewTokens, SparqConfig, device,
+    AttentionShape, CacheConfig, GroupScores, KtFormat, LayerCache, Method, NewTokens, SparqConfig, device,
 };
 
 #[derive(Debug, Default)]
@@ -61,7 +61,7 @@ fn a_decode_step_takes_few_launches() {
     let grouped = AttentionShape { heads: 8, kv_heads: 2, head_dim: 64 };
     let sparq = |shape: &AttentionShape, top_k| SparqConfig::new(shape, 16, top_k);
     let softmax = SparqConfig { group_scores: GroupScores::Softmax, ..sparq(&grouped, 64) };
-    let coded = |index| SparqConfig { index, mean_value: false, ..sparq(&grouped, 64) };
+    let coded = |kt_format| SparqConfig { kt_format, mean_value: false, ..sparq(&grouped, 64) };
     let cases = [
         ("dense, short", single, Method::Dense, 200, 2),
         ("dense, split", single, Method::Dense, 1000, 3),
@@ -69,8 +69,8 @@ fn a_decode_step_takes_few_launches() {
         ("sparq, grouped", grouped, Method::Sparq(sparq(&grouped, 64)), 1000, 3),
         ("sparq, many positions", grouped, Method::Sparq(sparq(&grouped, 400)), 1000, 4),
         ("sparq, sums of softmax scores", grouped, Method::Sparq(softmax), 1000, 4),
-        ("sparq, keys in 8 bits", grouped, Method::Sparq(coded(IndexDtype::Int8)), 1000, 4),
-        ("sparq, keys in 4 bits", grouped, Method::Sparq(coded(IndexDtype::Int4)), 1000, 4),
+        ("sparq, keys in 8 bits", grouped, Method::Sparq(coded(KtFormat::Int8)), 1000, 4),
+        ("sparq, keys in 4 bits", grouped, Method::Sparq(coded(KtFormat::Int4)), 1000, 4),
     ];
     for (what, shape, method, len, expected) in cases {
         let kernels = launches(shape, method, len, &device);

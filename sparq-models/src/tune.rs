@@ -9,4 +9,4 @@ mod probe;
 mod search;
 
 pub use probe::{Measurement, Probe, Windows};
-pub use search::{Best, Choice, Grid, Point, Progress, Target, Tuned, frontier, tune};
+pub use search::{Best, Grid, GridPoint, Point, Progress, Target, Tuned, frontier, tune};

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use sparq_models::{
     attention::{AttentionPlan, DenseBelow, KEYS, Profile, SpecKey},
-    core::{IndexDtype, MethodKind, SparqConfig},
+    core::{KtFormat, MethodKind, SparqConfig},
 };
 
 use flags::{MethodArgs, profile_excludes};
@@ -33,18 +33,18 @@ pub(crate) fn notation_help(intro: &str) -> String {
 
 /// How the copy of the keys is stored, where no method says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum KeyIndexArg {
+pub(crate) enum KtArg {
     Auto,
     Int8,
     Int4,
 }
 
-impl KeyIndexArg {
-    pub(crate) fn form(self) -> IndexDtype {
+impl KtArg {
+    pub(crate) fn form(self) -> KtFormat {
         match self {
-            Self::Auto => IndexDtype::Cache,
-            Self::Int8 => IndexDtype::Int8,
-            Self::Int4 => IndexDtype::Int4,
+            Self::Auto => KtFormat::Cache,
+            Self::Int8 => KtFormat::Int8,
+            Self::Int4 => KtFormat::Int4,
         }
     }
 }

@@ -255,9 +255,9 @@ mod tests {
         let Some(BenchCommand::Attention(layer)) = args.layer else { panic!("a subcommand") };
         assert_eq!(layer.heads, [(32, 32), (32, 8)]);
         assert_eq!((layer.dtype.len(), layer.rank), (2, vec![8, 16]));
-        let args = parse("--attention dense,sparq:r=8:k=64:index=int8").unwrap();
+        let args = parse("--attention dense,sparq:r=8:k=64:kt=int8").unwrap();
         let methods: Vec<String> = args.model.attention.iter().map(ToString::to_string).collect();
-        assert_eq!(methods, ["dense", "sparq:r=8:k=64:index=int8"]);
+        assert_eq!(methods, ["dense", "sparq:r=8:k=64:kt=int8"]);
     }
 
     #[test]
@@ -282,7 +282,7 @@ mod tests {
             "linear --tokens 0",
             "linear --size 4096",
             "--attention sparse",
-            "--attention dense:index=int8",
+            "--attention dense:kt=int8",
             "--attention sparq:q=4",
         ] {
             assert_eq!(parse(flags).unwrap_err().exit_code(), 2, "{flags}");

@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn flags_go_into_a_new_notation() {
         let (settings, notes) = set("--dense-below 0 --k-index int8", &["attention sparq:r=8:k=16"]);
-        assert_eq!(notation(&settings), "sparq:r=8:k=16:dense-below=0:index=int8");
+        assert_eq!(notation(&settings), "sparq:r=8:k=16:dense-below=0:kt=int8");
         assert_eq!(notes, [""; 0]);
         let (settings, notes) = set("", &["local-window 2", "attention h2o:k=16"]);
         assert_eq!((notation(&settings).as_str(), notes.len()), ("h2o:k=16:l=2", 0));

@@ -82,7 +82,7 @@ impl Case {
         let wide = |size: usize| size as u128;
         let row = wide(self.batch) * wide(head_dim) * wide(kv_heads);
         let extras = method.for_layer(&self.shape)?.cache_extras();
-        let copy = match (extras.k_index, extras.index.bits()) {
+        let copy = match (extras.k_t, extras.kt_format.bits()) {
             (false, _) => 0,
             (true, None) => row * wide(self.dtype.size()),
             (true, Some(bits)) => row * wide(bits) / 8,

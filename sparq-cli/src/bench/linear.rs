@@ -4,7 +4,7 @@ use std::{io, time::Instant};
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use serde::Serialize;
-use sparq_core::{IndexDtype, device, weight::QuantizedWeight};
+use sparq_core::{KtFormat, device, weight::QuantizedWeight};
 use sparq_models::weight::LinearWeight;
 
 use super::{
@@ -65,7 +65,7 @@ pub(crate) fn bench_linear(args: &BenchLinearArgs) -> anyhow::Result<()> {
     for format in formats {
         match format {
             Format::Dtype(dtype) => device::require_dtype(&device, dtype)?,
-            Format::Int8 => device::require_index(&device, IndexDtype::Int8)?,
+            Format::Int8 => device::require_kt(&device, KtFormat::Int8)?,
         }
         for &(inputs, outputs) in &args.size {
             let size = [args.tokens, inputs, outputs];

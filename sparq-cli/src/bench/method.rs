@@ -3,7 +3,7 @@
 use serde::Serialize;
 use sparq_models::{
     attention::MethodSpec,
-    core::{Choice, IndexDtype, Method, MethodKind},
+    core::{KtFormat, Method, MethodKind, TopkRule},
 };
 
 /// Settings of a method; of a profile, which has several, nothing.
@@ -14,9 +14,9 @@ pub(super) struct MethodSettings {
     sparq_r: Option<usize>,
     sparq_k: Option<usize>,
     /// How the transposed keys are stored.
-    sparq_index: Option<IndexDtype>,
+    sparq_index: Option<KtFormat>,
     /// How positions are chosen.
-    sparq_choice: Option<Choice>,
+    sparq_choice: Option<TopkRule>,
 }
 
 impl MethodSettings {
@@ -28,8 +28,8 @@ impl MethodSettings {
                 method,
                 sparq_r: spec.keys.rank,
                 sparq_k: spec.keys.top_k,
-                sparq_index: Some(spec.keys.index.unwrap_or_default()),
-                sparq_choice: Some(spec.keys.choice.unwrap_or_default()),
+                sparq_index: Some(spec.keys.kt_format.unwrap_or_default()),
+                sparq_choice: Some(spec.keys.topk.unwrap_or_default()),
             },
             _ => Self { method, ..Self::default() },
         }

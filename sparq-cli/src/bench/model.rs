@@ -132,8 +132,8 @@ fn check_room(
 ) -> anyhow::Result<()> {
     let longest = |lengths: &[usize]| lengths.iter().copied().max().unwrap_or(0);
     let depth = longest(&args.n_depth);
-    let index = methods(args)?.iter().find_map(room::index_of);
-    let Some(need) = Need::of(checkpoint, dtype, index) else { return Ok(()) };
+    let kt_format = methods(args)?.iter().find_map(room::kt_format_of);
+    let Some(need) = Need::of(checkpoint, dtype, kt_format) else { return Ok(()) };
     let generated = methods(args)?.len() * (depth + longest(&args.n_gen));
     need.check(room::free(device), generated.max(depth + longest(&args.n_prompt)))
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use comfy_table::{CellAlignment, Table, presets};
-use sparq_core::IndexDtype;
+use sparq_core::KtFormat;
 use sparq_models::{
     checkpoint::EndToken,
     inspect::{
@@ -188,7 +188,7 @@ fn memory_table(memory: &[Memory]) -> String {
             };
             table.add_row([
                 named(memory.dtype, memory.weights),
-                named(attention, memory.k_index.filter(|_| attention == "sparq").map(form)),
+                named(attention, memory.k_t.filter(|_| attention == "sparq").map(form)),
                 part(|cache| cache.kv_bytes_per_token),
                 part(|cache| cache.cache_bytes),
                 bytes(memory.weight_bytes as f64),
@@ -224,11 +224,11 @@ fn named(name: &str, format: Option<&str>) -> String {
     format.map_or_else(|| name.to_owned(), |format| format!("{name}, {format}"))
 }
 
-fn form(index: IndexDtype) -> &'static str {
-    match index {
-        IndexDtype::Cache => "as the keys",
-        IndexDtype::Int8 => "int8",
-        IndexDtype::Int4 => "int4",
+fn form(format: KtFormat) -> &'static str {
+    match format {
+        KtFormat::Cache => "as the keys",
+        KtFormat::Int8 => "int8",
+        KtFormat::Int4 => "int4",
     }
 }
 

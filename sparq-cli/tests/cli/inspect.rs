@@ -49,7 +49,7 @@ fn weights_and_key_copies_in_few_bits_take_less() {
     let plain = json_of(&["--dtype", "f16"], &reference_llama());
     let eight = json_of(&["--dtype", "f16", "--weights", "int8", "--k-index", "int8"], &reference_llama());
     let [plain, eight] = [plain, eight].map(|report| report["memory"][0].clone());
-    assert_eq!((&eight["weights"], &eight["k_index"]), (&json!("int8"), &json!("int8")));
+    assert_eq!((&eight["weights"], &eight["k_t"]), (&json!("int8"), &json!("int8")));
     let bytes = |memory: &Value, part: &str| memory[part].as_u64().unwrap();
     assert!(bytes(&eight, "weight_bytes") < bytes(&plain, "weight_bytes"));
     // 3 layers of 2 KV heads of 16: a byte per component and a scale of 4 per 64 for the copy.

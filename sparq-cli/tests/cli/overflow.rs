@@ -37,8 +37,8 @@ const PROMPT: &str = "It was a dark night, and the old house stood alone upon th
 const METHODS: [&str; 10] = [
     "dense",
     "sparq:r=16:k=8",
-    "sparq:r=16:k=8:index=int8",
-    "sparq:r=16:k=8:choice=buckets",
+    "sparq:r=16:k=8:kt=int8",
+    "sparq:r=16:k=8:topk=buckets",
     "sparq-mass:r=16:k=8",
     "local:k=8",
     "h2o:k=8",

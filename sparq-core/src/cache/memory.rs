@@ -13,7 +13,7 @@ use crate::{
     config::AttentionShape,
     device::{Kind, kind},
     error::{Error, Result},
-    index::{self, QuantizedIndex},
+    k_t::{self, QuantizedKt},
     ops::oracle::Part,
     spans::{AppendPlan, NewTokens, Place},
 };
@@ -84,7 +84,7 @@ impl LayerCache {
             .collect();
         match capacities.iter().sum::<usize>() {
             0 => {
-                (self.k, self.v, self.k_index, self.quantized) = (None, None, None, None);
+                (self.k, self.v, self.k_t, self.quantized) = (None, None, None, None);
                 self.places.fill(Place::default());
                 Ok(())
             }
@@ -100,10 +100,11 @@ impl LayerCache {
         let values = kv_heads * self.config.layer.value_dim();
         let of_slot = |place: &Place| {
             let plain = if self.kept.plain { vector * place.capacity * size } else { 0 };
-            let capacity = place.capacity.next_multiple_of(index::BLOCK);
-            let codes = self.kept.codes.map_or(0, |bits| {
-                vector * (capacity * bits / 8 + capacity / index::BLOCK * DType::F32.size())
-            });
+            let capacity = place.capacity.next_multiple_of(k_t::BLOCK);
+            let codes = self
+                .kept
+                .codes
+                .map_or(0, |bits| vector * (capacity * bits / 8 + capacity / k_t::BLOCK * DType::F32.size()));
             (vector + values) * place.capacity * size + plain + codes
         };
         self.places.iter().map(of_slot).sum()
@@ -154,7 +155,7 @@ impl LayerCache {
     }
 
     /// The codes of one slot.
-    pub(super) fn codes_of(&self, codes: QuantizedIndex, slot: usize) -> QuantizedIndex {
+    pub(super) fn codes_of(&self, codes: QuantizedKt, slot: usize) -> QuantizedKt {
         if self.config.batch == 1 {
             return codes;
         }
@@ -163,7 +164,7 @@ impl LayerCache {
         let plan = self.plan_of(slot);
         let in_words = Part::of_codes(&words, blocks, &plan, 0);
         let in_scales = Part::of_codes(&scales, blocks, &plan, 0);
-        QuantizedIndex {
+        QuantizedKt {
             words: Tensor::from_dispatch(in_words.get_int::<Dispatch>(words)),
             scales: Tensor::from_dispatch(in_scales.get::<Dispatch>(scales)),
         }
@@ -205,7 +206,7 @@ impl LayerCache {
         self.v = None;
         if self.kept.plain {
             let columns = [batch, kv_heads, head_dim, capacity];
-            self.k_index = Some(self.moved(self.k_index.clone(), columns, &places, Axis::Columns));
+            self.k_t = Some(self.moved(self.k_t.clone(), columns, &places, Axis::Columns));
         }
         (self.k, self.v, self.places) = (Some(k), Some(v), places);
         self.make_sums();
@@ -254,7 +255,7 @@ impl LayerCache {
         let columns = Tensor::zeros([batch, kv_heads, head_dim, capacity], (&self.device, self.config.dtype));
         if self.is_rectangle() {
             let all = columns.dims().map(|size| 0..size);
-            self.k_index = Some(columns.slice_assign(all, k.swap_dims(2, 3)));
+            self.k_t = Some(columns.slice_assign(all, k.swap_dims(2, 3)));
             return;
         }
         let mut columns = columns.into_dispatch();
@@ -263,7 +264,7 @@ impl LayerCache {
             let part = Part::of_columns(&columns, &self.plan_of(slot), 0);
             columns = part.set::<Dispatch>(columns, of_slot.into_dispatch());
         }
-        self.k_index = Some(Tensor::from_dispatch(columns));
+        self.k_t = Some(Tensor::from_dispatch(columns));
     }
 
     /// Makes the codes of all slots from their keys: codes are a function of these alone.
@@ -271,9 +272,9 @@ impl LayerCache {
         let AttentionShape { kv_heads, head_dim, .. } = self.config.layer.shape;
         let Some(k) = self.k.clone() else { return Ok(()) };
         let [batch, _, capacity, _] = k.dims();
-        let blocks = capacity.div_ceil(index::BLOCK);
-        let words = [batch, kv_heads, head_dim, blocks * (index::BLOCK * bits / 32)];
-        let codes = QuantizedIndex {
+        let blocks = capacity.div_ceil(k_t::BLOCK);
+        let words = [batch, kv_heads, head_dim, blocks * (k_t::BLOCK * bits / 32)];
+        let codes = QuantizedKt {
             words: Tensor::zeros(words, (&self.device, DType::I32)),
             scales: Tensor::zeros([batch, kv_heads, head_dim, blocks], (&self.device, DType::F32)),
         };
@@ -289,7 +290,7 @@ impl LayerCache {
     /// Gives copies of the keys back that nobody asks for any more.
     pub(crate) fn drop_copies(&mut self) {
         if !self.kept.plain {
-            self.k_index = None;
+            self.k_t = None;
         }
         if self.kept.codes.is_none() {
             self.quantized = None;

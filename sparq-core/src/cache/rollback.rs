@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{CacheExtras, Kept, LayerCache};
 use crate::{
     error::{Error, Result},
-    index, ops,
+    k_t, ops,
     spans::{AppendPlan, NewTokens},
 };
 
@@ -58,9 +58,9 @@ impl LayerCache {
             return Ok(());
         }
         if let Some((codes, k)) = self.quantized.take().zip(self.k.clone()) {
-            let rest: Vec<usize> = slots.iter().map(|&slot| self.lens[slot] % index::BLOCK).collect();
-            let firsts: Vec<usize> = self.lens.iter().map(|held| held - held % index::BLOCK).collect();
-            let plan = AppendPlan::new(&NewTokens::ragged(index::BLOCK, &rest)?.in_slots(slots)?, &firsts);
+            let rest: Vec<usize> = slots.iter().map(|&slot| self.lens[slot] % k_t::BLOCK).collect();
+            let firsts: Vec<usize> = self.lens.iter().map(|held| held - held % k_t::BLOCK).collect();
+            let plan = AppendPlan::new(&NewTokens::ragged(k_t::BLOCK, &rest)?.in_slots(slots)?, &firsts);
             self.quantized = Some(ops::append_quantized(codes, k, &self.located(&plan)));
         }
         Ok(())
@@ -92,12 +92,12 @@ impl LayerCache {
     /// from keys and values, the same, to the bit, as if it had been kept all along.
     ///
     /// # Errors
-    /// [`Error::UnsupportedIndex`] where the device cannot hold a form of the transposed keys, and
+    /// [`Error::UnsupportedKt`] where the device cannot hold a form of the transposed keys, and
     /// [`Error::InvalidConfig`] for codes of different sizes at a time.
     pub fn keep(&mut self, extras: &[CacheExtras]) -> Result<()> {
         let kept = Kept::of(extras, &self.device)?;
         self.kept = kept;
-        if kept.plain && self.k_index.is_none() {
+        if kept.plain && self.k_t.is_none() {
             self.make_columns();
         }
         if let Some(bits) = kept.codes.filter(|bits| self.held_bits() != Some(*bits)) {
@@ -112,6 +112,6 @@ impl LayerCache {
     /// Bits of the codes that are there.
     fn held_bits(&self) -> Option<usize> {
         let codes = self.quantized.as_ref()?;
-        Some(index::bits(codes.words.shape().num_elements(), codes.scales.shape().num_elements()))
+        Some(k_t::bits(codes.words.shape().num_elements(), codes.scales.shape().num_elements()))
     }
 }

@@ -6,7 +6,7 @@ use super::LayerCache;
 use crate::{
     config::{AttentionLayer, AttentionShape},
     error::Result,
-    index::{IndexDtype, QuantizedIndex},
+    k_t::{KtFormat, QuantizedKt},
     ops::AttendParams,
     spans::{Append, AppendPlan, Spans},
     transfer::Part,
@@ -99,17 +99,17 @@ impl<'a> CachedSequence<'a> {
     /// Transposed keys `[1, kv_heads, head_dim, capacity]`.
     ///
     /// # Errors
-    /// As [`LayerCache::k_index`].
-    pub fn k_index(&self) -> Result<Tensor<4>> {
-        Ok(self.cache.columns_of(self.cache.k_index()?, self.slot))
+    /// As [`LayerCache::k_t`].
+    pub fn k_t(&self) -> Result<Tensor<4>> {
+        Ok(self.cache.columns_of(self.cache.k_t()?, self.slot))
     }
 
     /// Transposed keys as codes.
     ///
     /// # Errors
-    /// As [`LayerCache::quantized_index`].
-    pub fn quantized_index(&self) -> Result<QuantizedIndex> {
-        Ok(self.cache.codes_of(self.cache.quantized_index()?, self.slot))
+    /// As [`LayerCache::quantized_kt`].
+    pub fn quantized_kt(&self) -> Result<QuantizedKt> {
+        Ok(self.cache.codes_of(self.cache.quantized_kt()?, self.slot))
     }
 
     /// Sum of all values, `[1, kv_heads, value_dim]`: see [`LayerCache::v_sum`].
@@ -126,11 +126,11 @@ impl<'a> CachedSequence<'a> {
         self.cache
             .kept
             .forms()
-            .fold(rows, |part, form| part + self.index_part(self.key_rows(1).elements as usize, form))
+            .fold(rows, |part, form| part + self.kt_part(self.key_rows(1).elements as usize, form))
     }
 
     /// `elements` components of the transposed keys in one form, scales included.
-    pub fn index_part(&self, elements: usize, form: IndexDtype) -> Part {
+    pub fn kt_part(&self, elements: usize, form: KtFormat) -> Part {
         let mut part = Part::new(elements, 1);
         part.bytes = form.bytes(elements, self.cache.config.dtype) as u64;
         part

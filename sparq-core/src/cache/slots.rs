@@ -46,10 +46,10 @@ impl LayerCache {
         self.lens[to] = 0;
         self.reserve_slot(to, len)?;
         if len > 0 {
-            let [k, v, k_index] = [self.k.take(), self.v.take(), self.k_index.take()];
+            let [k, v, k_t] = [self.k.take(), self.v.take(), self.k_t.take()];
             self.k = k.map(|x| self.copied(x, from, to, len, false));
             self.v = v.map(|x| self.copied(x, from, to, len, false));
-            self.k_index = k_index.map(|x| self.copied(x, from, to, len, true));
+            self.k_t = k_t.map(|x| self.copied(x, from, to, len, true));
         }
         self.lens[to] = len;
         self.sums[to] = self.sums[from].before(len);

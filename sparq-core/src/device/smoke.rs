@@ -90,7 +90,7 @@ fn step(device: &Device, by_definition: bool) -> Result<(Vec<f32>, Vec<Vec<i64>>
     let config = CacheConfig { layer: SHAPE.into(), batch: 1, max_len: LEN, dtype: DType::F32 };
     let mut cache = LayerCache::new(
         &config,
-        CacheExtras { k_index: true, mean_value: true, ..CacheExtras::default() },
+        CacheExtras { k_t: true, mean_value: true, ..CacheExtras::default() },
         device,
     )?;
     let tokens = NewTokens::all(1, LEN);
@@ -100,19 +100,19 @@ fn step(device: &Device, by_definition: bool) -> Result<(Vec<f32>, Vec<Vec<i64>>
     let config = SparqConfig { mean_value: true, ..SparqConfig::new(&SHAPE, 8, 24) };
     let params = SparqParams { attend: cache.attend_params(1), config, retained_mass: true };
     let q = numbers([1, heads, 1, head_dim], 3, device).mul_scalar(2.0);
-    let (k, k_index, v, v_sum) = (cache.k()?, cache.k_index()?, cache.v()?, cache.v_sum()?);
+    let (k, k_t, v, v_sum) = (cache.k()?, cache.k_t()?, cache.v()?, cache.v_sum()?);
     let (output, positions): (Tensor<4>, Tensor<3, Int>) = if by_definition {
         let (output, positions, _) = oracle::decode_sparq::<Dispatch>(
             q.into_dispatch(),
             k.into_dispatch(),
-            k_index.into_dispatch(),
+            k_t.into_dispatch(),
             v.into_dispatch(),
             v_sum.into_dispatch(),
             &params,
         );
         (Tensor::from_dispatch(output), Tensor::from_dispatch(positions))
     } else {
-        let attended = ops::decode_sparq(q, k, k_index, v, v_sum, params)?;
+        let attended = ops::decode_sparq(q, k, k_t, v, v_sum, params)?;
         (attended.output, attended.positions)
     };
     let [_, _, kept] = positions.dims();

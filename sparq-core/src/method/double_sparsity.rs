@@ -8,7 +8,7 @@ use crate::{
     cache::{CacheExtras, CachedSequence},
     config::AttentionShape,
     error::{Error, Result},
-    index::IndexDtype,
+    k_t::KtFormat,
     ops,
     spans::Append,
     transfer::Transfer,
@@ -165,7 +165,7 @@ impl DoubleSparsity {
         let kept = parts::kept(&spans, self.config.top_k);
         let scored = parts::live(&spans) * sequence.layer().shape.kv_heads * self.config.rank;
         Transfer {
-            k_index: sequence.index_part(scored, IndexDtype::Cache),
+            k_t: sequence.kt_part(scored, KtFormat::Cache),
             ..parts::rows_transfer(sequence, kept, kept)
         }
     }
@@ -177,7 +177,7 @@ impl DecodeMethod for DoubleSparsity {
     }
 
     fn cache_extras(&self) -> CacheExtras {
-        CacheExtras { k_index: true, ..CacheExtras::default() }
+        CacheExtras { k_t: true, ..CacheExtras::default() }
     }
 
     fn observe_prefill(&mut self, chunk: &PromptChunk<'_>, sequence: &CachedSequence<'_>) -> Result<()> {
@@ -225,7 +225,7 @@ impl DecodeMethod for DoubleSparsity {
         let [batch, kv_heads, rank] = channels.dims();
         let q = parts::grouped(q, &shape);
         let wide = channels.clone().unsqueeze_dim::<4>(2).expand([batch, kv_heads, shape.group(), rank]);
-        let labels = parts::index_rows(sequence, &channels)?; // [batch, kv_heads, rank, len]
+        let labels = parts::kt_rows(sequence, &channels)?; // [batch, kv_heads, rank, len]
         let scores = q.clone().gather(3, wide).matmul(labels);
         let scores = parts::mask_dead(scores, &spans);
         let every = scores.clone();

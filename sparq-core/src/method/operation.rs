@@ -45,9 +45,9 @@ impl Operation {
             return Ok((ops::decode_dense(q, k, v, params)?.output, None));
         };
         let (params, v_sum) = (SparqParams { attend: params, config, retained_mass: false }, cache.v_sum()?);
-        let attended = match config.index.bits() {
-            None => ops::decode_sparq(q, k, cache.k_index()?, v, v_sum, params)?,
-            Some(_) => ops::decode_sparq_quantized(q, k, cache.quantized_index()?, v, v_sum, params)?,
+        let attended = match config.kt_format.bits() {
+            None => ops::decode_sparq(q, k, cache.k_t()?, v, v_sum, params)?,
+            Some(_) => ops::decode_sparq_quantized(q, k, cache.quantized_kt()?, v, v_sum, params)?,
         };
         let masses = config.mean_value.then_some(attended.masses);
         Ok((attended.output, Some(Selection { masses, positions: attended.positions, weights: None })))
@@ -60,9 +60,9 @@ impl Operation {
             Self::Sparq(config) => {
                 let live = sequence.spans().max_len();
                 let (kept, kv_heads) = (live.min(config.top_k), sequence.layer().shape.kv_heads);
-                let k_index = sequence.index_part(live * kv_heads * config.rank, config.index);
+                let k_t = sequence.kt_part(live * kv_heads * config.rank, config.kt_format);
                 let (k, v) = (sequence.key_rows(kept), sequence.value_rows(kept));
-                Transfer { k_index, k, v, ..Transfer::default() }
+                Transfer { k_t, k, v, ..Transfer::default() }
             }
         };
         Transfer { append: sequence.append_part(), mean_value: sequence.mean_value_part(), ..read }

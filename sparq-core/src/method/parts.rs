@@ -249,14 +249,14 @@ pub(super) fn kept(spans: &Spans, top_k: usize) -> usize {
 
 /// Rows of the transposed keys named by `components: [batch, kv_heads, n]`, up to the last live
 /// position, in f32: `[batch, kv_heads, n, len]`.
-pub(super) fn index_rows(sequence: &CachedSequence<'_>, components: &Tensor<3, Int>) -> Result<Tensor<4>> {
-    let index = sequence.k_index()?;
-    let [batch, kv_heads, head_dim, capacity] = index.dims();
+pub(super) fn kt_rows(sequence: &CachedSequence<'_>, components: &Tensor<3, Int>) -> Result<Tensor<4>> {
+    let k_t = sequence.k_t()?;
+    let [batch, kv_heads, head_dim, capacity] = k_t.dims();
     let [_, _, count] = components.dims();
     let firsts = (0..batch * kv_heads).map(|group| (group * head_dim) as i64).collect();
     let firsts = ints(firsts, [batch, kv_heads, 1], &components.device()).expand([batch, kv_heads, count]);
     let flat = (components.clone() + firsts).reshape([batch * kv_heads * count]);
-    let picked = index.reshape([batch * kv_heads * head_dim, capacity]).select(0, flat);
+    let picked = k_t.reshape([batch * kv_heads * head_dim, capacity]).select(0, flat);
     let picked = picked.narrow(1, 0, sequence.spans().max_end()).cast(DType::F32);
     Ok(picked.reshape([batch, kv_heads, count, sequence.spans().max_end()]))
 }

@@ -162,7 +162,7 @@ impl Quest {
         let vector = sequence.layer().shape.kv_heads * sequence.layer().shape.head_dim;
         let size = sequence.element_size();
         Transfer {
-            k_index: Part::new(2 * pages * vector, size),
+            k_t: Part::new(2 * pages * vector, size),
             state: Part::new(4 * vector, size),
             ..parts::rows_transfer(sequence, kept, kept)
         }

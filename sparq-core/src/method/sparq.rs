@@ -41,7 +41,7 @@ impl DecodeMethod for Sparq {
     }
 
     fn cache_extras(&self) -> CacheExtras {
-        CacheExtras { k_index: true, index: self.config.index, mean_value: self.config.mean_value }
+        CacheExtras { k_t: true, kt_format: self.config.kt_format, mean_value: self.config.mean_value }
     }
 
     fn truncate(&mut self, _sequence: &CachedSequence<'_>) -> Result<()> {

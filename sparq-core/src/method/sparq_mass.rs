@@ -11,7 +11,7 @@ use crate::{
     cache::{CacheExtras, CachedSequence},
     config::{AttentionShape, GroupScores, SparqConfig},
     error::Result,
-    index::QuantizedIndex,
+    k_t::QuantizedKt,
     ops::{self, oracle},
     transfer::{Part, Transfer},
 };
@@ -103,8 +103,8 @@ impl DecodeMethod for SparqMass {
     }
 
     fn cache_extras(&self) -> CacheExtras {
-        let SparqConfig { index, mean_value, .. } = self.config.sparq;
-        CacheExtras { k_index: true, index, mean_value }
+        let SparqConfig { kt_format, mean_value, .. } = self.config.sparq;
+        CacheExtras { k_t: true, kt_format, mean_value }
     }
 
     fn truncate(&mut self, _sequence: &CachedSequence<'_>) -> Result<()> {
@@ -124,16 +124,16 @@ impl DecodeMethod for SparqMass {
         let sparq = self.config.sparq;
         let (kv_heads, value_dim) = (sequence.layer().shape.kv_heads, sequence.layer().value_dim());
         let q = parts::grouped(q, &sequence.layer().shape);
-        let k_index = match sparq.index.bits() {
-            None => sequence.k_index()?.into_dispatch(),
+        let k_t = match sparq.kt_format.bits() {
+            None => sequence.k_t()?.into_dispatch(),
             Some(_) => {
-                let QuantizedIndex { words, scales } = sequence.quantized_index()?;
+                let QuantizedKt { words, scales } = sequence.quantized_kt()?;
                 oracle::dequantize::<Dispatch>(words.into_dispatch(), scales.into_dispatch())
             }
         };
         let logits = Tensor::from_dispatch(oracle::approximate_scores::<Dispatch>(
             q.clone().into_dispatch(),
-            k_index,
+            k_t,
             &spans,
             sparq.rank,
             sequence.layer().scale(),
@@ -155,7 +155,7 @@ impl DecodeMethod for SparqMass {
         Ok(Decoded {
             output: parts::unless_overflowed(output, logits),
             transfer: Transfer {
-                k_index: sequence.index_part(parts::live(&spans) * kv_heads * sparq.rank, sparq.index),
+                k_t: sequence.kt_part(parts::live(&spans) * kv_heads * sparq.rank, sparq.kt_format),
                 k: Part::new(kept * head_dim, size),
                 v: Part::new(kept * value_dim, size),
                 ..parts::rows_transfer(sequence, 0, 0)

@@ -18,9 +18,9 @@ pub(super) fn append<B: SparqOps>(
     (B::append_rows(k, k_rows, plan.clone()), B::append_rows(v, v_rows, plan))
 }
 
-/// See [`SparqOps::append_with_index`].
-pub(super) fn append_with_index<B: SparqOps>(
-    [k, v, k_index, v_sum]: [FloatTensor<B>; 4],
+/// See [`SparqOps::append_with_kt`].
+pub(super) fn append_with_kt<B: SparqOps>(
+    [k, v, k_t, v_sum]: [FloatTensor<B>; 4],
     [k_rows, v_rows]: [FloatTensor<B>; 2],
     plan: AppendPlan,
     mean_value: bool,
@@ -29,9 +29,9 @@ pub(super) fn append_with_index<B: SparqOps>(
         true => B::accumulate(v_sum, stored::<B>(v_rows.clone(), v.dtype()), plan.clone()),
         false => v_sum,
     };
-    let k_index = B::append_columns(k_index, k_rows.clone(), plan.clone());
+    let k_t = B::append_columns(k_t, k_rows.clone(), plan.clone());
     let (k, v) = B::append(k, v, k_rows, v_rows, plan);
-    (k, v, k_index, v_sum)
+    (k, v, k_t, v_sum)
 }
 
 /// `rows` as a cache of this dtype gives them back, f32.

@@ -10,8 +10,9 @@ mod attend;
 mod buckets;
 mod dense;
 mod element;
-mod index;
+mod k_t;
 mod linear;
+pub(super) mod methods;
 mod prefill;
 mod products;
 mod query;
@@ -20,6 +21,7 @@ mod simd;
 mod sparq;
 mod split;
 mod sum;
+pub(super) mod tensors;
 mod tiles;
 mod top_k;
 
@@ -31,11 +33,11 @@ use std::ops::Range;
 use crate::spans::Place;
 
 pub(super) use append::{
-    Codes, Parts, accumulate, append_columns, append_quantized, append_rows, append_with_index,
+    Codes, Parts, accumulate, append_columns, append_quantized, append_rows, append_with_kt,
 };
 pub(super) use dense::decode_dense;
 pub(super) use element::Element;
-pub(super) use index::{Index, Quantized};
+pub(super) use k_t::{KeysByComponent, Quantized};
 pub(super) use linear::{linear, linear_quantized};
 pub(super) use prefill::prefill;
 pub(super) use sparq::{MASSES, SparqSlices, decode_sparq};

@@ -11,7 +11,6 @@
 mod append;
 mod attend;
 mod block;
-mod choice;
 mod codes;
 mod combine;
 mod components;
@@ -26,6 +25,7 @@ mod spans;
 mod sparq;
 mod states;
 mod team;
+mod top_k;
 
 use burn::{
     backend::{
@@ -59,13 +59,13 @@ impl SparqOps for CubeBackend {
     }
 
     fn append_columns(
-        index: FloatTensor<Self>,
+        k_t: FloatTensor<Self>,
         rows: FloatTensor<Self>,
         plan: AppendPlan,
     ) -> FloatTensor<Self> {
-        let covered = append::covers([&index], [Part::Index], [&rows; 2], &plan);
-        kernel_or!(AppendColumns on rows.device, covered, () => append_one(index, Part::Index, rows, &plan),
-            oracle::append_columns::<Self>(index, rows, &plan))
+        let covered = append::covers([&k_t], [Part::Kt], [&rows; 2], &plan);
+        kernel_or!(AppendColumns on rows.device, covered, () => append_one(k_t, Part::Kt, rows, &plan),
+            oracle::append_columns::<Self>(k_t, rows, &plan))
     }
 
     fn accumulate(sum: FloatTensor<Self>, rows: FloatTensor<Self>, plan: AppendPlan) -> FloatTensor<Self> {
@@ -90,33 +90,33 @@ impl SparqOps for CubeBackend {
         (k, v)
     }
 
-    fn append_with_index(
+    fn append_with_kt(
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        k_index: FloatTensor<Self>,
+        k_t: FloatTensor<Self>,
         v_sum: FloatTensor<Self>,
         k_rows: FloatTensor<Self>,
         v_rows: FloatTensor<Self>,
         plan: AppendPlan,
         mean_value: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let parts = [Part::K, Part::V, Part::Index, Part::Sum];
-        if append::covers([&k, &v, &k_index, &v_sum], parts, [&k_rows, &v_rows], &plan).is_err() {
-            return append_in_parts::append_with_index::<Self>(
-                [k, v, k_index, v_sum],
+        let parts = [Part::K, Part::V, Part::Kt, Part::Sum];
+        if append::covers([&k, &v, &k_t, &v_sum], parts, [&k_rows, &v_rows], &plan).is_err() {
+            return append_in_parts::append_with_kt::<Self>(
+                [k, v, k_t, v_sum],
                 [k_rows, v_rows],
                 plan,
                 mean_value,
             );
         }
-        note::<Self>(Op::AppendWithIndex, &k_rows.device, By::Kernel);
+        note::<Self>(Op::AppendWithKt, &k_rows.device, By::Kernel);
         if mean_value {
-            let [k, v, k_index, v_sum] = append::append([k, v, k_index, v_sum], parts, k_rows, v_rows, &plan);
-            return (k, v, k_index, v_sum);
+            let [k, v, k_t, v_sum] = append::append([k, v, k_t, v_sum], parts, k_rows, v_rows, &plan);
+            return (k, v, k_t, v_sum);
         }
-        let parts = [Part::K, Part::V, Part::Index];
-        let [k, v, k_index] = append::append([k, v, k_index], parts, k_rows, v_rows, &plan);
-        (k, v, k_index, v_sum)
+        let parts = [Part::K, Part::V, Part::Kt];
+        let [k, v, k_t] = append::append([k, v, k_t], parts, k_rows, v_rows, &plan);
+        (k, v, k_t, v_sum)
     }
 
     fn prefill(
@@ -143,16 +143,16 @@ impl SparqOps for CubeBackend {
     fn decode_sparq(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
-        k_index: FloatTensor<Self>,
+        k_t: FloatTensor<Self>,
         v: FloatTensor<Self>,
         v_sum: FloatTensor<Self>,
         params: SparqParams,
     ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
         let (q, k, v) = (into_contiguous(q), into_contiguous(k), into_contiguous(v));
-        let (k_index, v_sum) = (into_contiguous(k_index), into_contiguous(v_sum));
-        let done = sparq::decode(&q, &k, scores::Index::Stored(&k_index), &v, &v_sum, &params);
+        let (k_t, v_sum) = (into_contiguous(k_t), into_contiguous(v_sum));
+        let done = sparq::decode(&q, &k, scores::KeysByComponent::Stored(&k_t), &v, &v_sum, &params);
         kernel_or!(DecodeSparq on q.device, done, outputs => outputs,
-            oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &params))
+            oracle::decode_sparq::<Self>(q, k, k_t, v, v_sum, &params))
     }
 
     fn append_quantized(
@@ -178,8 +178,8 @@ impl SparqOps for CubeBackend {
         let (q, k, v, v_sum) =
             (into_contiguous(q), into_contiguous(k), into_contiguous(v), into_contiguous(v_sum));
         let (words, scales) = (into_contiguous(words), into_contiguous(scales));
-        let index = scores::Index::Codes { words: &words, scales: &scales };
-        let done = sparq::decode(&q, &k, index, &v, &v_sum, &params);
+        let k_t = scores::KeysByComponent::Codes { words: &words, scales: &scales };
+        let done = sparq::decode(&q, &k, k_t, &v, &v_sum, &params);
         kernel_or!(DecodeSparqQuantized on q.device, done, outputs => outputs,
             oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &params))
     }

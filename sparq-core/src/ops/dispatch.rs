@@ -31,15 +31,15 @@ pub trait SparqOps: Backend {
     }
 
     /// Writes the real rows of `rows: [batch, kv_heads, width, head_dim]` as columns into
-    /// `index: [batch, kv_heads, head_dim, capacity]`.
-    #[fusion(dtype = index, shape = index)]
+    /// `k_t: [batch, kv_heads, head_dim, capacity]`.
+    #[fusion(dtype = k_t, shape = k_t)]
     fn append_columns(
-        index: FloatTensor<Self>,
+        k_t: FloatTensor<Self>,
         rows: FloatTensor<Self>,
         plan: AppendPlan,
     ) -> FloatTensor<Self> {
         definition::<Self>(Op::AppendColumns, &rows);
-        oracle::append_columns::<Self>(index, rows, &plan)
+        oracle::append_columns::<Self>(k_t, rows, &plan)
     }
 
     /// Adds the real rows of `rows: [batch, kv_heads, width, head_dim]` to
@@ -64,18 +64,18 @@ pub trait SparqOps: Backend {
 
     /// [`SparqOps::append`], and [`SparqOps::append_columns`] on the transposed keys, and where
     /// `mean_value` is set [`SparqOps::accumulate`] of the values as they are stored, together.
-    #[fusion(meta = fusion::appended_with_index)]
-    fn append_with_index(
+    #[fusion(meta = fusion::appended_with_kt)]
+    fn append_with_kt(
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        k_index: FloatTensor<Self>,
+        k_t: FloatTensor<Self>,
         v_sum: FloatTensor<Self>,
         k_rows: FloatTensor<Self>,
         v_rows: FloatTensor<Self>,
         plan: AppendPlan,
         mean_value: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        append_in_parts::append_with_index::<Self>([k, v, k_index, v_sum], [k_rows, v_rows], plan, mean_value)
+        append_in_parts::append_with_kt::<Self>([k, v, k_t, v_sum], [k_rows, v_rows], plan, mean_value)
     }
 
     /// Causal attention of any number of new tokens over the cache that already holds them: output and
@@ -108,17 +108,17 @@ pub trait SparqOps: Backend {
     fn decode_sparq(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
-        k_index: FloatTensor<Self>,
+        k_t: FloatTensor<Self>,
         v: FloatTensor<Self>,
         v_sum: FloatTensor<Self>,
         params: SparqParams,
     ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
         definition::<Self>(Op::DecodeSparq, &q);
-        oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &params)
+        oracle::decode_sparq::<Self>(q, k, k_t, v, v_sum, &params)
     }
 
     /// Quantises the blocks of transposed keys that new rows of `k` lie in.
-    #[fusion(meta = fusion::quantized_index)]
+    #[fusion(meta = fusion::quantized_kt)]
     fn append_quantized(
         words: IntTensor<Self>,
         scales: FloatTensor<Self>,

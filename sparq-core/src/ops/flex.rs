@@ -3,17 +3,13 @@
 use burn::backend::{Flex, flex::FlexTensor};
 use burn::tensor::DType;
 
-use super::{
-    cpu::Element,
-    host::{Host, methods::*},
-};
+use super::cpu::{Element, methods::*, tensors::Slices};
 
 impl SparqOps for Flex {
-    appends_and_decodes!();
-    others!();
+    slice_kernels!();
 }
 
-impl Host for Flex {
+impl Slices for Flex {
     fn slice<E: Element>(tensor: &FlexTensor) -> Option<&[E]> {
         tensor.as_slice::<E>()
     }

@@ -19,19 +19,19 @@ pub(super) fn appended(
     (k.clone(), v.clone())
 }
 
-/// The parts of [`super::SparqOps::append_with_index`].
+/// The parts of [`super::SparqOps::append_with_kt`].
 #[allow(clippy::too_many_arguments)] // As many as the operation has.
-pub(super) fn appended_with_index(
+pub(super) fn appended_with_kt(
     k: &TensorSpec,
     v: &TensorSpec,
-    k_index: &TensorSpec,
+    k_t: &TensorSpec,
     v_sum: &TensorSpec,
     _k_rows: &TensorSpec,
     _v_rows: &TensorSpec,
     _plan: &AppendPlan,
     _mean_value: &bool,
 ) -> (TensorSpec, TensorSpec, TensorSpec, TensorSpec) {
-    (k.clone(), v.clone(), k_index.clone(), v_sum.clone())
+    (k.clone(), v.clone(), k_t.clone(), v_sum.clone())
 }
 
 /// An output for each query, as wide as the values.
@@ -55,7 +55,7 @@ pub(super) fn attended(
 pub(super) fn sparq_outputs(
     q: &TensorSpec,
     k: &TensorSpec,
-    _k_index: &TensorSpec,
+    _k_t: &TensorSpec,
     v: &TensorSpec,
     _v_sum: &TensorSpec,
     params: &SparqParams,
@@ -84,7 +84,7 @@ pub(super) fn quantized_outputs(
 }
 
 /// Words and scales of [`super::SparqOps::append_quantized`].
-pub(super) fn quantized_index(
+pub(super) fn quantized_kt(
     words: &TensorSpec,
     scales: &TensorSpec,
     _k: &TensorSpec,

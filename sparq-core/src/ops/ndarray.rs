@@ -6,17 +6,13 @@
 use burn::backend::{NdArray, ndarray::NdArrayTensor};
 use burn::tensor::DType;
 
-use super::{
-    cpu::Element,
-    host::{Host, methods::*},
-};
+use super::cpu::{Element, methods::*, tensors::Slices};
 
 impl SparqOps for NdArray {
-    appends_and_decodes!();
-    others!();
+    slice_kernels!();
 }
 
-impl Host for NdArray {
+impl Slices for NdArray {
     fn slice<E: Element>(tensor: &NdArrayTensor) -> Option<&[E]> {
         let NdArrayTensor::F32(storage) = tensor else {
             return None;

@@ -24,8 +24,8 @@ pub enum Op {
     Accumulate,
     /// [`SparqOps::append`](super::SparqOps::append), where a backend has it in one
     Append,
-    /// [`SparqOps::append_with_index`](super::SparqOps::append_with_index), where a backend has it in one
-    AppendWithIndex,
+    /// [`SparqOps::append_with_kt`](super::SparqOps::append_with_kt), where a backend has it in one
+    AppendWithKt,
     /// [`SparqOps::append_quantized`](super::SparqOps::append_quantized)
     AppendQuantized,
     /// [`SparqOps::prefill`](super::SparqOps::prefill)
@@ -50,7 +50,7 @@ impl Op {
             Self::AppendColumns => "append_columns",
             Self::Accumulate => "accumulate",
             Self::Append => "append",
-            Self::AppendWithIndex => "append_with_index",
+            Self::AppendWithKt => "append_with_kt",
             Self::AppendQuantized => "append_quantized",
             Self::Prefill => "prefill",
             Self::DecodeDense => "decode_dense",

@@ -12,8 +12,7 @@ use burn::tensor::DType;
 use burn_tch::TchTensor;
 
 use super::{
-    cpu::Element,
-    host::{Host, methods::*},
+    cpu::{Element, methods::*, tensors::Slices},
     ran::Reason,
 };
 
@@ -35,22 +34,22 @@ impl SparqOps for LibTorch {
         let targets = cuda::Targets { k: Some(&mut cache), ..Default::default() };
         let device = rows.device();
         let done = cuda_or(cuda::append(targets, Some(&rows), None, &plan), || {
-            host::append_rows::<Self>(&mut cache, rows.clone(), &plan)
+            tensors::append_rows::<Self>(&mut cache, rows.clone(), &plan)
         });
         kernel_or!(AppendRows on device, done, () => cache, oracle::append_rows::<Self>(cache, rows, &plan))
     }
 
     fn append_columns(
-        mut index: FloatTensor<Self>,
+        mut k_t: FloatTensor<Self>,
         rows: FloatTensor<Self>,
         plan: AppendPlan,
     ) -> FloatTensor<Self> {
-        let targets = cuda::Targets { k_index: Some(&mut index), ..Default::default() };
+        let targets = cuda::Targets { k_t: Some(&mut k_t), ..Default::default() };
         let device = rows.device();
         let done = cuda_or(cuda::append(targets, Some(&rows), None, &plan), || {
-            host::append_columns::<Self>(&mut index, rows.clone(), &plan)
+            tensors::append_columns::<Self>(&mut k_t, rows.clone(), &plan)
         });
-        kernel_or!(AppendColumns on device, done, () => index, oracle::append_columns::<Self>(index, rows, &plan))
+        kernel_or!(AppendColumns on device, done, () => k_t, oracle::append_columns::<Self>(k_t, rows, &plan))
     }
 
     fn accumulate(
@@ -61,7 +60,7 @@ impl SparqOps for LibTorch {
         let targets = cuda::Targets { v_sum: Some(&mut sum), ..Default::default() };
         let device = rows.device();
         let done = cuda_or(cuda::append(targets, None, Some(&rows), &plan), || {
-            host::accumulate::<Self>(&mut sum, rows.clone(), &plan)
+            tensors::accumulate::<Self>(&mut sum, rows.clone(), &plan)
         });
         kernel_or!(Accumulate on device, done, () => sum, oracle::accumulate::<Self>(sum, rows, &plan))
     }
@@ -83,10 +82,10 @@ impl SparqOps for LibTorch {
         }
     }
 
-    fn append_with_index(
+    fn append_with_kt(
         mut k: FloatTensor<Self>,
         mut v: FloatTensor<Self>,
-        mut k_index: FloatTensor<Self>,
+        mut k_t: FloatTensor<Self>,
         mut v_sum: FloatTensor<Self>,
         k_rows: FloatTensor<Self>,
         v_rows: FloatTensor<Self>,
@@ -96,20 +95,20 @@ impl SparqOps for LibTorch {
         let targets = cuda::Targets {
             k: Some(&mut k),
             v: Some(&mut v),
-            k_index: Some(&mut k_index),
+            k_t: Some(&mut k_t),
             v_sum: mean_value.then_some(&mut v_sum),
         };
         let done = cuda_or(cuda::append(targets, Some(&k_rows), Some(&v_rows), &plan), || {
-            let (cache, rows) = ([&mut k, &mut v, &mut k_index], [k_rows.clone(), v_rows.clone()]);
-            host::append_with_index::<Self>(cache, mean_value.then_some(&mut v_sum), rows, &plan)
+            let (cache, rows) = ([&mut k, &mut v, &mut k_t], [k_rows.clone(), v_rows.clone()]);
+            tensors::append_with_kt::<Self>(cache, mean_value.then_some(&mut v_sum), rows, &plan)
         });
         match done {
             Ok(()) => {
-                note::<Self>(Op::AppendWithIndex, &k_rows.device(), By::Kernel);
-                (k, v, k_index, v_sum)
+                note::<Self>(Op::AppendWithKt, &k_rows.device(), By::Kernel);
+                (k, v, k_t, v_sum)
             }
-            Err(_) => append_in_parts::append_with_index::<Self>(
-                [k, v, k_index, v_sum],
+            Err(_) => append_in_parts::append_with_kt::<Self>(
+                [k, v, k_t, v_sum],
                 [k_rows, v_rows],
                 plan,
                 mean_value,
@@ -125,7 +124,7 @@ impl SparqOps for LibTorch {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let device = q.device();
         let done = cuda_or(cuda::decode_dense(&q, &k, &v, &params), || {
-            host::decode_dense::<Self>(q.clone(), &k, &v, &params)
+            tensors::decode_dense::<Self>(q.clone(), &k, &v, &params)
         });
         kernel_or!(DecodeDense on device, done, output => output, oracle::attend::<Self>(q, k, v, &params))
     }
@@ -133,22 +132,22 @@ impl SparqOps for LibTorch {
     fn decode_sparq(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
-        k_index: FloatTensor<Self>,
+        k_t: FloatTensor<Self>,
         v: FloatTensor<Self>,
         v_sum: FloatTensor<Self>,
         params: SparqParams,
     ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
         let device = q.device();
-        let done = cuda_or(cuda::decode_sparq(&q, [&k, &k_index, &v], &v_sum, &params), || {
-            host::decode_sparq::<Self>(q.clone(), [&k, &k_index, &v], v_sum.clone(), &params)
+        let done = cuda_or(cuda::decode_sparq(&q, [&k, &k_t, &v], &v_sum, &params), || {
+            tensors::decode_sparq::<Self>(q.clone(), [&k, &k_t, &v], v_sum.clone(), &params)
         });
-        kernel_or!(DecodeSparq on device, done, outputs => outputs, oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &params))
+        kernel_or!(DecodeSparq on device, done, outputs => outputs, oracle::decode_sparq::<Self>(q, k, k_t, v, v_sum, &params))
     }
 
-    others!();
+    slice_kernels_beside_cuda!();
 }
 
-impl Host for LibTorch {
+impl Slices for LibTorch {
     fn slice<E: Element>(tensor: &TchTensor) -> Option<&[E]> {
         slice_of(tensor, E::dtype())
     }

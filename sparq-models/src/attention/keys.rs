@@ -1,7 +1,7 @@
 //! The keys of the notation: a row for each. Reading, writing, `--help` and the tables of `docs/methods.md`
 //! follow from it.
 
-use sparq_core::{Choice, GroupScores, IndexDtype, Method, MethodKind, SparqConfig};
+use sparq_core::{GroupScores, KtFormat, Method, MethodKind, SparqConfig, TopkRule};
 
 use super::value::{DenseBelow, LENGTH, PART, POSITIVE, Range, Value, WHOLE};
 use MethodKind::{DoubleSparsity, ExactTopk, H2o, Local, OracleTopk, Quest, Sparq, SparqMass};
@@ -17,8 +17,8 @@ pub struct SpecKeys {
     pub group_scores: Option<GroupScores>,
     pub min_top_k: Option<usize>,
     pub dense_below: Option<DenseBelow>,
-    pub index: Option<IndexDtype>,
-    pub choice: Option<Choice>,
+    pub kt_format: Option<KtFormat>,
+    pub topk: Option<TopkRule>,
     pub mass: Option<f32>,
     pub initial: Option<usize>,
     pub page: Option<usize>,
@@ -118,25 +118,25 @@ pub static KEYS: [&dyn SpecKey; 12] = [
         usual: Some(DenseBelow::Tokens(0)),
     },
     &Row {
-        name: "index",
-        phrase: "index",
+        name: "kt",
+        phrase: "transposed keys in",
         doc: "how the copy of the keys is stored: in the dtype of the cache, or in few bits; cache by default",
         methods: &[Sparq, SparqMass],
         range: Range::WORDS,
-        stated: |keys| &mut keys.index,
-        held: |method, value| exchange(&mut sparq(method)?.index, value),
-        usual: Some(IndexDtype::Cache),
+        stated: |keys| &mut keys.kt_format,
+        held: |method, value| exchange(&mut sparq(method)?.kt_format, value),
+        usual: Some(KtFormat::Cache),
     },
     &Row {
-        name: "choice",
+        name: "topk",
         phrase: "chosen from",
         doc: "the best positions, or the best two of each interleaved bucket, which takes less time and misses \
               some; exact by default",
         methods: &[Sparq],
         range: Range::WORDS,
-        stated: |keys| &mut keys.choice,
-        held: |method, value| exchange(&mut sparq(method)?.choice, value),
-        usual: Some(Choice::Exact),
+        stated: |keys| &mut keys.topk,
+        held: |method, value| exchange(&mut sparq(method)?.topk_rule, value),
+        usual: Some(TopkRule::Exact),
     },
     &Row {
         name: "p",
@@ -179,8 +179,12 @@ pub static KEYS: [&dyn SpecKey; 12] = [
     },
 ];
 
+/// Names that keys had before, and the names that they have: read for one release more, and not written.
+const FORMER: [(&str, &str); 2] = [("index", "kt"), ("choice", "topk")];
+
 /// A key by name.
 pub fn key(name: &str) -> Option<&'static dyn SpecKey> {
+    let name = FORMER.iter().find(|(former, _)| *former == name).map_or(name, |(_, name)| name);
     KEYS.into_iter().find(|key| key.name() == name)
 }
 

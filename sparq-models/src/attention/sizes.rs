@@ -16,7 +16,7 @@ impl MethodSpec {
     ///
     /// Sizes that are stated stay; the others are chosen so that a step at the end of the run moves about
     /// one part in the ratio of what dense attention moves, by the formulas of [`sparq_core::transfer`] in
-    /// elements, without the terms that do not grow (an index in few bits moves less than that). A mass
+    /// elements, without the terms that do not grow (transposed keys in few bits move less than that). A mass
     /// budget moves at most that part.
     ///
     /// # Errors

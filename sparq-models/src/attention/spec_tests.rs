@@ -1,4 +1,4 @@
-use sparq_core::{AttentionShape, Choice, IndexDtype, transfer};
+use sparq_core::{AttentionShape, KtFormat, TopkRule, transfer};
 
 use super::*;
 
@@ -15,9 +15,9 @@ fn every_key_is_read_and_written_back() {
         "sparq",
         "sparq@8",
         "sparq@2.5:l=3",
-        "sparq:r=16:l=0:mean=on:group=softmax:min-k=32:dense-below=100:index=int8:choice=buckets",
+        "sparq:r=16:l=0:mean=on:group=softmax:min-k=32:dense-below=100:kt=int8:topk=buckets",
         "sparq:dense-below=auto",
-        "sparq-mass:r=8:k=64:l=4:mean=off:group=logits:index=int4:p=0.95",
+        "sparq-mass:r=8:k=64:l=4:mean=off:group=logits:kt=int4:p=0.95",
         "exact-topk:k=4",
         "oracle-topk@16",
         "local:k=24:i=4",
@@ -121,10 +121,13 @@ fn what_is_stated_stays_and_the_rest_is_fitted() {
     }
     let Method::Sparq(config) = resolve("sparq@8:l=5:mean=on").unwrap() else { panic!("sparq") };
     assert_eq!((config.rank, config.top_k, config.local_window, config.mean_value), (8, 64, 5, true));
-    let stated = "sparq:r=16:k=40:dense-below=512:index=int8:choice=buckets";
+    let stated = "sparq:r=16:k=40:dense-below=512:kt=int8:topk=buckets";
     let Method::Sparq(config) = resolve(stated).unwrap() else { panic!("sparq") };
     assert_eq!((config.rank, config.top_k, config.local_window, config.dense_below), (16, 40, 10, 512));
-    assert_eq!((config.mean_value, config.index, config.choice), (false, IndexDtype::Int8, Choice::Buckets));
+    assert_eq!(
+        (config.mean_value, config.kt_format, config.topk_rule),
+        (false, KtFormat::Int8, TopkRule::Buckets)
+    );
     assert!(matches!(resolve("sparq@4:r=64"), Err(Error::Compression { .. })));
     assert!(matches!(resolve("sparq@4:k=256"), Err(Error::Compression { .. })));
     assert!(matches!(resolve("quest@16"), Err(Error::Compression { .. })));
@@ -153,8 +156,8 @@ fn option_sets(kind: MethodKind) -> Vec<Vec<(&'static str, &'static str)>> {
         ("group", "softmax"),
         ("min-k", "45"),
         ("dense-below", "7"),
-        ("index", "int8"),
-        ("choice", "buckets"),
+        ("kt", "int8"),
+        ("topk", "buckets"),
         ("p", "0.5"),
         ("i", "3"),
         ("page", "3"),

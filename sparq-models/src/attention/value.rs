@@ -1,6 +1,6 @@
 //! Values of keys: how they are written, and which of them a key takes.
 
-use sparq_core::{Choice, GroupScores, IndexDtype};
+use sparq_core::{GroupScores, KtFormat, TopkRule};
 
 /// Below which context length SparQ attends densely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,12 +71,12 @@ impl Value for GroupScores {
         &[("logits", Self::ScaledLogits), ("softmax", Self::Softmax)];
 }
 
-impl Value for IndexDtype {
+impl Value for KtFormat {
     const WORDS: &'static [(&'static str, Self)] =
         &[("cache", Self::Cache), ("int8", Self::Int8), ("int4", Self::Int4)];
 }
 
-impl Value for Choice {
+impl Value for TopkRule {
     const WORDS: &'static [(&'static str, Self)] = &[("exact", Self::Exact), ("buckets", Self::Buckets)];
 }
 

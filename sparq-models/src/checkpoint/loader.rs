@@ -7,8 +7,8 @@ use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use sparq_core::{
-    IndexDtype,
-    device::{Limits, require_index},
+    KtFormat,
+    device::{Limits, require_kt},
     weight::QuantizedWeight,
 };
 
@@ -66,7 +66,7 @@ impl<'a> Loader<'a> {
     ) -> Result<Self> {
         if weight_format == WeightFormat::Int8 {
             // Codes lie in words of 32 bits, as those of keys do.
-            require_index(device, IndexDtype::Int8)?;
+            require_kt(device, KtFormat::Int8)?;
         }
         if !can_hold(device, dtype) {
             return Err(Error::UnsupportedDtype { dtype, device: sparq_core::device::describe(device) });

@@ -75,7 +75,7 @@ pub(super) fn longest(layer: &AttentionLayer, config: &SparqConfig, dtype: DType
     let bytes = |len: usize| -> Option<u64> {
         let elements = kv_heads.checked_mul(head_dim)?.checked_mul(len)?;
         let rows = elements.checked_mul(2 * dtype.size())?;
-        let cache = rows.checked_add(config.index.bytes(elements, dtype))?;
+        let cache = rows.checked_add(config.kt_format.bytes(elements, dtype))?;
         // While it grows the old one is there too, and the new rows in f32.
         let growing =
             cache.checked_add(cache / 2)?.checked_add(elements.checked_mul(2 * DType::F32.size())?)?;

@@ -62,9 +62,9 @@ impl DecodeMethod for StandIn {
         let mut extras = CacheExtras::default();
         for method in lock(&self.0).iter() {
             let own = method.cache_extras();
-            if own.k_index && !extras.k_index {
+            if own.k_t && !extras.k_t {
                 // One form at a time: for methods that read another it is made where they restart.
-                (extras.k_index, extras.index) = (true, own.index);
+                (extras.k_t, extras.kt_format) = (true, own.kt_format);
             }
             extras.mean_value |= own.mean_value;
         }

@@ -2,7 +2,7 @@
 
 use burn::tensor::DType;
 use serde::Serialize;
-use sparq_core::IndexDtype;
+use sparq_core::KtFormat;
 
 use super::Inspection;
 use crate::weight::WeightFormat;
@@ -15,13 +15,13 @@ pub struct Formats {
     /// Of the weights of linear layers.
     pub weights: WeightFormat,
     /// Of the transposed keys that SparQ chooses by.
-    pub index: IndexDtype,
+    pub index: KtFormat,
 }
 
 impl From<DType> for Formats {
     /// Everything in `dtype`.
     fn from(dtype: DType) -> Self {
-        Self { dtype, weights: WeightFormat::Dtype, index: IndexDtype::Cache }
+        Self { dtype, weights: WeightFormat::Dtype, index: KtFormat::Cache }
     }
 }
 
@@ -38,7 +38,7 @@ pub struct Memory {
     pub weights: Option<&'static str>,
     /// Form of the transposed keys, where it is another one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub k_index: Option<IndexDtype>,
+    pub k_t: Option<KtFormat>,
     /// Weights in these formats; norms and biases in f32.
     pub weight_bytes: u64,
     /// With dense attention; absent where the configuration does not state the sizes of a cache.
@@ -97,7 +97,7 @@ impl Inspection {
             dtype: dtype.name(),
             context_tokens,
             weights: (weights == WeightFormat::Int8).then_some("int8"),
-            k_index: (index != IndexDtype::Cache).then_some(index),
+            k_t: (index != KtFormat::Cache).then_some(index),
             weight_bytes,
             dense: cache(false),
             sparq: cache(true),

@@ -83,7 +83,7 @@ fn under_sparq_a_session_is_one_long_run() {
         let whole = [&first[..], &answer.tokens, &added].concat();
         let (second, prefilled) = run(&mut session, &whole, &options(&attention, 12));
         assert_eq!(prefilled, added.len() + 1);
-        assert!(second.stats.traffic.moved.k_index.bytes > 0, "it ran sparse");
+        assert!(second.stats.traffic.moved.k_t.bytes > 0, "it ran sparse");
 
         // The same by hand: prefill, decode steps, prefill, decode steps.
         let config = StateConfig { batch: 1, max_len: 1024, dtype: DType::F32 };

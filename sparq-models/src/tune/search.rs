@@ -57,7 +57,7 @@ impl Grid {
 
 /// Sizes of one layer, as places in a [`Grid`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Choice {
+pub struct GridPoint {
     /// Index into [`Grid::ranks`].
     pub rank: usize,
     /// Index into [`Grid::top_ks`].
@@ -72,7 +72,7 @@ pub struct Point {
     /// `k`.
     pub top_k: usize,
     /// Their place in the grid.
-    choice: Choice,
+    sizes: GridPoint,
     /// What was measured.
     pub found: Measurement,
 }
@@ -144,7 +144,7 @@ pub fn tune(
     let points = search.uniform(progress)?;
     let cheapest = points.iter().find(|point| target.is_met(&point.found)).cloned();
     let found = match (layer_by_layer, target) {
-        (false, _) => cheapest.as_ref().map(|point| (search.same(point.choice), point.found.clone())),
+        (false, _) => cheapest.as_ref().map(|point| (search.same(point.sizes), point.found.clone())),
         (true, Target::Mass(least)) => search.by_mass(&points, least, progress)?,
         (true, Target::Kl(_)) => match &cheapest {
             Some(point) => Some(search.by_divergence(point, progress)?),
@@ -173,13 +173,13 @@ struct Search<'p, 'm> {
 }
 
 impl Search<'_, '_> {
-    fn same(&self, choice: Choice) -> Vec<Choice> {
-        vec![choice; self.layers.len()]
+    fn same(&self, sizes: GridPoint) -> Vec<GridPoint> {
+        vec![sizes; self.layers.len()]
     }
 
-    fn methods(&self, choices: &[Choice]) -> Vec<Method> {
-        let method = |(choice, layer): (&Choice, &AttentionLayer)| {
-            let (rank, top_k) = (self.grid.ranks[choice.rank], self.grid.top_ks[choice.top_k]);
+    fn methods(&self, choices: &[GridPoint]) -> Vec<Method> {
+        let method = |(sizes, layer): (&GridPoint, &AttentionLayer)| {
+            let (rank, top_k) = (self.grid.ranks[sizes.rank], self.grid.top_ks[sizes.top_k]);
             Method::Sparq(SparqConfig::new(&layer.shape, rank, top_k))
         };
         choices.iter().zip(&self.layers).map(method).collect()
@@ -190,7 +190,7 @@ impl Search<'_, '_> {
         self.probe.windows().checked_sub(1).filter(|&last| last > 0)
     }
 
-    fn measure(&self, choices: &[Choice]) -> Result<Measurement> {
+    fn measure(&self, choices: &[GridPoint]) -> Result<Measurement> {
         let windows = 0..self.held_out().unwrap_or(self.probe.windows());
         self.probe.measure(&self.methods(choices), windows)
     }
@@ -201,8 +201,8 @@ impl Search<'_, '_> {
         let mut points = vec![];
         for (i, &rank) in self.grid.ranks.iter().enumerate() {
             for (j, &top_k) in self.grid.top_ks.iter().enumerate() {
-                let choice = Choice { rank: i, top_k: j };
-                points.push(Point { rank, top_k, choice, found: self.measure(&self.same(choice))? });
+                let sizes = GridPoint { rank: i, top_k: j };
+                points.push(Point { rank, top_k, sizes, found: self.measure(&self.same(sizes))? });
                 progress(Progress::Uniform(points.len(), total));
             }
         }
@@ -219,26 +219,22 @@ impl Search<'_, '_> {
         points: &[Point],
         least: f64,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<Option<(Vec<Choice>, Measurement)>> {
+    ) -> Result<Option<(Vec<GridPoint>, Measurement)>> {
         let Some(uniform) = points.iter().find(|point| self.target.is_met(&point.found)) else {
             return Ok(None);
         };
         let of_layer = |layer: usize| {
             let cheapest = points.iter().find(|point| point.found.mass[layer] >= least);
-            cheapest.unwrap_or(uniform).choice
+            cheapest.unwrap_or(uniform).sizes
         };
-        let choices: Vec<Choice> = (0..self.layers.len()).map(of_layer).collect();
+        let choices: Vec<GridPoint> = (0..self.layers.len()).map(of_layer).collect();
         progress(Progress::Layers(0, 1));
         let found = self.measure(&choices)?;
         progress(Progress::Layers(1, 1));
         // The others do have some influence, and layers with a focus may pay for those without on
         // average: the uniform setting stands where it is better.
         let is_better = self.target.is_met(&found) && bytes(&found) <= bytes(&uniform.found);
-        Ok(Some(if is_better {
-            (choices, found)
-        } else {
-            (self.same(uniform.choice), uniform.found.clone())
-        }))
+        Ok(Some(if is_better { (choices, found) } else { (self.same(uniform.sizes), uniform.found.clone()) }))
     }
 
     /// Makes single layers cheaper, the step with the least divergence for the bytes it saves first, for
@@ -247,13 +243,13 @@ impl Search<'_, '_> {
         &self,
         start: &Point,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<(Vec<Choice>, Measurement)> {
-        let mut best = (self.same(start.choice), start.found.clone());
+    ) -> Result<(Vec<GridPoint>, Measurement)> {
+        let mut best = (self.same(start.sizes), start.found.clone());
         // What each step does alone; steps of different layers add up, nearly.
         let mut steps = vec![];
         let total = 2 * self.layers.len();
         for layer in 0..self.layers.len() {
-            for cheaper in cheaper(start.choice) {
+            for cheaper in cheaper(start.sizes) {
                 let mut choices = best.0.clone();
                 choices[layer] = cheaper;
                 let found = self.measure(&choices)?;
@@ -291,9 +287,9 @@ impl Search<'_, '_> {
 const MISSES: usize = 3;
 
 /// The settings one step cheaper.
-fn cheaper(choice: Choice) -> impl Iterator<Item = Choice> {
-    let rank = choice.rank.checked_sub(1).map(|rank| Choice { rank, ..choice });
-    let top_k = choice.top_k.checked_sub(1).map(|top_k| Choice { top_k, ..choice });
+fn cheaper(sizes: GridPoint) -> impl Iterator<Item = GridPoint> {
+    let rank = sizes.rank.checked_sub(1).map(|rank| GridPoint { rank, ..sizes });
+    let top_k = sizes.top_k.checked_sub(1).map(|top_k| GridPoint { top_k, ..sizes });
     rank.into_iter().chain(top_k)
 }
 

@@ -52,8 +52,8 @@ pub(super) static FLAGS: [KeyFlag; 10] = [
              is faster here, once for each shape [default: auto; 0 for the small model inside this program]",
         ),
     },
-    KeyFlag { flag: "k-index", key: "index", ..HIDDEN },
-    KeyFlag { flag: "choice", key: "choice", ..HIDDEN },
+    KeyFlag { flag: "k-index", key: "kt", ..HIDDEN },
+    KeyFlag { flag: "choice", key: "topk", ..HIDDEN },
 ];
 
 impl KeyFlag {
@@ -94,7 +94,7 @@ impl KeyFlag {
             return matches.get_flag(self.flag).then(|| "off".to_owned());
         }
         let value = matches.get_one::<String>(self.flag)?;
-        Some(if value == "auto" && self.key == "index" { "cache" } else { value }.to_owned())
+        Some(if value == "auto" && self.key == "kt" { "cache" } else { value }.to_owned())
     }
 }
 

@@ -35,9 +35,9 @@ fn each_flag_does_what_it_says() {
     assert_eq!(notation("--attention sparq:mean=on"), "sparq:mean=on:min-k=128");
     assert_eq!(notation("--group-scores softmax"), "sparq:group=softmax:min-k=128");
     assert_eq!(notation("--dense-below 512"), "sparq:min-k=128:dense-below=512");
-    assert_eq!(notation("--k-index int8"), "sparq:min-k=128:index=int8");
-    assert_eq!(notation("--choice buckets"), "sparq:min-k=128:choice=buckets");
-    assert_eq!(notation("--k-index auto"), "sparq:min-k=128:index=cache");
+    assert_eq!(notation("--k-index int8"), "sparq:min-k=128:kt=int8");
+    assert_eq!(notation("--choice buckets"), "sparq:min-k=128:topk=buckets");
+    assert_eq!(notation("--k-index auto"), "sparq:min-k=128:kt=cache");
     for kind in MethodKind::ALL.into_iter().filter(|kind| !MethodSpec::from(*kind).takes("min-k")) {
         assert_eq!(notation(&format!("--attention {kind}")), kind.name());
     }

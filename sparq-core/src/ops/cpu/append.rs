@@ -9,7 +9,7 @@ use super::{
     simd::{LANES, Simd, with_simd},
 };
 use crate::{
-    index::{self, BLOCK},
+    k_t::{self, BLOCK},
     spans::{Append, AppendPlan},
 };
 
@@ -41,18 +41,18 @@ pub(in crate::ops) fn append_rows<E: Element>(
 
 /// See [`crate::ops::append_columns`].
 pub(in crate::ops) fn append_columns<E: Element>(
-    index: &mut [E],
+    k_t: &mut [E],
     rows: &[f32],
     plan: &AppendPlan,
     sizes: Sizes,
 ) {
     let heads = Heads { plan, sizes };
-    let mut parts = regions(index, &heads.memory());
-    heads.each(&mut parts, |head, index| {
+    let mut parts = regions(k_t, &heads.memory());
+    heads.each(&mut parts, |head, k_t| {
         let rows = heads.rows(rows, head);
         let mut stored = vec![E::zeroed(); rows.len()];
         E::store_cached(rows, &mut stored);
-        write_columns(index, &stored, heads.append(head).at, sizes.head_dim);
+        write_columns(k_t, &stored, heads.append(head).at, sizes.head_dim);
     });
 }
 
@@ -61,13 +61,13 @@ pub(in crate::ops) fn append_columns<E: Element>(
 pub(in crate::ops) struct Parts<'a, E> {
     pub(in crate::ops) k: &'a mut [E],
     pub(in crate::ops) v: &'a mut [E],
-    pub(in crate::ops) k_index: &'a mut [E],
+    pub(in crate::ops) k_t: &'a mut [E],
     pub(in crate::ops) v_sum: Option<&'a mut [f32]>,
 }
 
-/// See [`crate::ops::append_with_index`]: what is stored of a row is made once, and copied to the columns and
+/// See [`crate::ops::append_with_kt`]: what is stored of a row is made once, and copied to the columns and
 /// added to the sum. Values are `value_dim` wide.
-pub(in crate::ops) fn append_with_index<E: Element>(
+pub(in crate::ops) fn append_with_kt<E: Element>(
     parts: Parts<'_, E>,
     [k_rows, v_rows]: [&[f32]; 2],
     plan: &AppendPlan,
@@ -84,13 +84,13 @@ pub(in crate::ops) fn append_with_index<E: Element>(
         Some(v_sum) => regions(v_sum, &of_sums).into_iter().map(Some).collect(),
         None => of_sums.iter().map(|_| None).collect(),
     };
-    let keys = regions(parts.k, &memory).into_iter().zip(regions(parts.k_index, &memory));
+    let keys = regions(parts.k, &memory).into_iter().zip(regions(parts.k_t, &memory));
     let mut parts: Vec<_> = keys.zip(regions(parts.v, &values.memory()).into_iter().zip(sums)).collect();
-    heads.each(&mut parts, |head, ((k, k_index), (v, v_sum))| {
+    heads.each(&mut parts, |head, ((k, k_t), (v, v_sum))| {
         let Append { at, take, .. } = heads.append(head);
         let k = &mut k[at * head_dim..][..take * head_dim];
         E::store_cached(heads.rows(k_rows, head), k);
-        write_columns(k_index, k, at, head_dim);
+        write_columns(k_t, k, at, head_dim);
         let v = &mut v[at * value_dim..][..take * value_dim];
         E::store_cached(values.rows(v_rows, head), v);
         if let Some(v_sum) = v_sum {
@@ -152,13 +152,13 @@ impl Heads<'_> {
     }
 }
 
-/// Writes `rows: [count, head_dim]` as columns from position `at` on into `index: [head_dim, capacity]`, a
+/// Writes `rows: [count, head_dim]` as columns from position `at` on into `k_t: [head_dim, capacity]`, a
 /// block of positions at a time, so that what is read stays in the cache and what is written lies together.
-fn write_columns<E: Element>(index: &mut [E], rows: &[E], at: usize, head_dim: usize) {
-    let capacity = index.len() / head_dim;
+fn write_columns<E: Element>(k_t: &mut [E], rows: &[E], at: usize, head_dim: usize) {
+    let capacity = k_t.len() / head_dim;
     for (block, rows) in rows.chunks(BLOCK * head_dim).enumerate() {
         let (first, count) = (at + block * BLOCK, rows.len() / head_dim);
-        for (c, channel) in index.chunks_exact_mut(capacity.max(1)).enumerate() {
+        for (c, channel) in k_t.chunks_exact_mut(capacity.max(1)).enumerate() {
             for (t, stored) in channel[first..first + count].iter_mut().enumerate() {
                 *stored = rows[t * head_dim + c];
             }
@@ -189,7 +189,7 @@ pub(in crate::ops) fn accumulate(sum: &mut [f32], rows: &[f32], plan: &AppendPla
     });
 }
 
-/// Codes of transposed keys and their scales, see [`crate::index::QuantizedIndex`].
+/// Codes of transposed keys and their scales, see [`crate::k_t::QuantizedKt`].
 pub(in crate::ops) struct Codes<'a> {
     /// `[batch, kv_heads, head_dim, capacity]`, `bits` each.
     pub(in crate::ops) words: &'a mut [i32],
@@ -206,7 +206,7 @@ pub(in crate::ops) fn append_quantized<E: Element>(
 ) {
     let Sizes { kv_heads, head_dim, capacity, .. } = sizes;
     let Codes { words, scales } = codes;
-    let bits = index::bits(words.len(), scales.len());
+    let bits = k_t::bits(words.len(), scales.len());
     let heads = Heads { plan, sizes };
     let codes = Heads { plan, sizes: Sizes { capacity: capacity.next_multiple_of(BLOCK), ..sizes } };
     let of_heads = |per: usize, of: usize| -> Vec<_> {

@@ -1,4 +1,4 @@
-//! The best two scores of each interleaved bucket, see [`crate::config::Choice::Buckets`]: the same few
+//! The best two scores of each interleaved bucket, see [`crate::config::TopkRule::Buckets`]: the same few
 //! operations for every sixteen scores, whatever they are.
 
 use super::simd::{LANES, Lanes, Simd};

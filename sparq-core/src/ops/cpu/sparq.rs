@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::{
     Element, Sizes,
     attend::{KeyValues, Partial, attend},
-    index::Index,
+    k_t::KeysByComponent,
     query::Query,
     split::{self, Split},
 };
@@ -26,7 +26,7 @@ pub(in crate::ops) struct SparqSlices<'a, E, I> {
     pub(in crate::ops) q: &'a [f32],
     pub(in crate::ops) k: &'a [E],
     /// The transposed keys.
-    pub(in crate::ops) k_index: I,
+    pub(in crate::ops) k_t: I,
     pub(in crate::ops) v: &'a [E],
     pub(in crate::ops) v_sum: &'a [f32],
 }
@@ -74,7 +74,7 @@ thread_local! {
 }
 
 /// See [`crate::ops::decode_sparq`].
-pub(in crate::ops) fn decode_sparq<E: Element, I: Index>(
+pub(in crate::ops) fn decode_sparq<E: Element, I: KeysByComponent>(
     x: &SparqSlices<'_, E, I>,
     params: &SparqParams,
     sizes: Sizes,
@@ -92,7 +92,7 @@ pub(in crate::ops) fn decode_sparq<E: Element, I: Index>(
     let longest = spans.max_len();
     let per_position = params.config.rank + 2 * kept * sizes.head_dim / longest.max(1);
     let split = Split::new(heads, longest, per_position);
-    let scoring = Scoring { q: x.q, k_index: x.k_index, params, spans, sizes, split };
+    let scoring = Scoring { q: x.q, k_t: x.k_t, params, spans, sizes, split };
     if split.chunks > 1 {
         in_parts(x, &scoring, &mut result);
         return result;
@@ -132,7 +132,7 @@ pub(in crate::ops) fn decode_sparq<E: Element, I: Index>(
 }
 
 /// Several threads per head: all score, one chooses, all attend.
-fn in_parts<E: Element, I: Index>(
+fn in_parts<E: Element, I: KeysByComponent>(
     x: &SparqSlices<'_, E, I>,
     scoring: &Scoring<'_, I>,
     result: &mut SparqOutput,
@@ -181,7 +181,7 @@ fn in_parts<E: Element, I: Index>(
 
 /// Pieces that a head's positions are attended to in. Where none is left out they are those of a dense step: it
 /// makes no difference which of the two is asked.
-fn pieces<I: Index>(scoring: &Scoring<'_, I>, head: usize, chosen: &[u32]) -> usize {
+fn pieces<I: KeysByComponent>(scoring: &Scoring<'_, I>, head: usize, chosen: &[u32]) -> usize {
     match scoring.keeps_all(head) {
         true => split::parts(scoring.span(head)),
         false => chosen.len().div_ceil(PIECE),
@@ -189,7 +189,7 @@ fn pieces<I: Index>(scoring: &Scoring<'_, I>, head: usize, chosen: &[u32]) -> us
 }
 
 /// Attends to one of the pieces; nothing happens where there are fewer.
-fn attend_piece<E: Element, I: Index>(
+fn attend_piece<E: Element, I: KeysByComponent>(
     x: &SparqSlices<'_, E, I>,
     scoring: &Scoring<'_, I>,
     head: usize,
@@ -223,7 +223,7 @@ fn key_values<'a, E: Element, I>(
 }
 
 /// The output of a head: what was attended to, its log-sum-exp, and step 3.
-fn finish<E: Element, I: Index>(
+fn finish<E: Element, I: KeysByComponent>(
     x: &SparqSlices<'_, E, I>,
     scoring: &Scoring<'_, I>,
     head: usize,

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::{index, spans::Span};
+use crate::{k_t, spans::Span};
 
 /// Elements read below which one thread is faster than handing work to others: at a few elements
 /// per nanosecond, about the time that waking a thread takes.
@@ -27,7 +27,7 @@ pub(super) fn parts(span: Span) -> usize {
 
 /// Positions of one of the [`parts`]; none where there are fewer.
 pub(super) fn part_of(span: Span, part: usize) -> (usize, usize) {
-    cut(span, parts(span), part, index::BLOCK)
+    cut(span, parts(span), part, k_t::BLOCK)
 }
 
 /// Live positions, cut about evenly at multiples of `unit`.

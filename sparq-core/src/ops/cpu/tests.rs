@@ -5,7 +5,7 @@ use half::f16;
 
 use super::*;
 use crate::{
-    config::{AttentionShape, Choice, GroupScores, SparqConfig},
+    config::{AttentionShape, GroupScores, SparqConfig, TopkRule},
     ops::{AttendParams, SparqParams},
     spans::{AppendPlan, NewTokens},
 };
@@ -67,14 +67,14 @@ impl<E: Element> Batch<E> {
 
     fn sparq(&self, q: &[f32], config: SparqConfig) -> (Vec<f32>, Vec<i32>) {
         let Sizes { capacity, .. } = self.sizes;
-        let mut k_index = vec![E::narrow(0.0); self.k.len()];
-        for (from, to) in self.k.chunks(capacity * HEAD_DIM).zip(k_index.chunks_mut(capacity * HEAD_DIM)) {
+        let mut k_t = vec![E::narrow(0.0); self.k.len()];
+        for (from, to) in self.k.chunks(capacity * HEAD_DIM).zip(k_t.chunks_mut(capacity * HEAD_DIM)) {
             for (i, x) in from.iter().enumerate() {
                 to[i % HEAD_DIM * capacity + i / HEAD_DIM] = *x;
             }
         }
         let v_sum = numbers(self.lens.len() * KV_HEADS * HEAD_DIM, 0.0);
-        let slices = SparqSlices { q, k: &self.k, k_index: &k_index[..], v: &self.v, v_sum: &v_sum };
+        let slices = SparqSlices { q, k: &self.k, k_t: &k_t[..], v: &self.v, v_sum: &v_sum };
         let attend = self.params(&vec![1; self.lens.len()]);
         let found = decode_sparq(&slices, &SparqParams { attend, config, retained_mass: true }, self.sizes);
         (found.output.into_iter().chain(found.masses).collect(), found.positions)
@@ -120,7 +120,7 @@ fn a_sparq_step_is_the_same_beside_others() {
         config,
         SparqConfig { mean_value: true, top_k: 90, ..config },
         SparqConfig { group_scores: GroupScores::Softmax, top_k: 90, ..config },
-        SparqConfig { choice: Choice::Buckets, top_k: 90, ..config },
+        SparqConfig { topk_rule: TopkRule::Buckets, top_k: 90, ..config },
     ];
     for (config, window) in configs.into_iter().flat_map(|config| [(config, None), (config, Some(1300))]) {
         let batch = Batch::<f16>::new(&[6700, 1, 700, 3500], 2, window);

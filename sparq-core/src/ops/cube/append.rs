@@ -22,7 +22,7 @@ pub(super) const UNITS: usize = 64;
 struct Targets {
     k: bool,
     v: bool,
-    k_index: bool,
+    k_t: bool,
     /// Only for one row per sequence: no two units add to the same element then.
     v_sum: bool,
     alike: bool,
@@ -100,7 +100,7 @@ pub(super) fn append<const N: usize>(
     let targets = Targets {
         k: parts.contains(&Part::K),
         v: parts.contains(&Part::V),
-        k_index: parts.contains(&Part::Index),
+        k_t: parts.contains(&Part::Index),
         v_sum: width == 1 && sum.is_some(),
         alike: table.alike,
         beyond: beyond(stored.dtype),
@@ -167,7 +167,7 @@ fn write<F: Float>(
     v: &[f32],
     k_cache: &mut [F],
     v_cache: &mut [F],
-    k_index: &mut [F],
+    k_t: &mut [F],
     v_sum: &mut [f32],
     table: &[u32],
     skip: u32,
@@ -205,13 +205,13 @@ fn write<F: Float>(
             v_sum[(of_head * head_dim + c) as usize] += f32::cast_from(cached::<F>(v[from], targets.beyond));
         }
     }
-    if comptime!(targets.k_index) {
+    if comptime!(targets.k_t) {
         // Neighbouring units write neighbouring positions of a column.
         let t = unit % width;
         let c = unit / width % head_dim;
         if t >= skip && t < skip + take {
             let from = ((of_head * width + t) * head_dim + c) as usize;
-            k_index[((of_head * head_dim + c) * capacity + at + t - skip) as usize] =
+            k_t[((of_head * head_dim + c) * capacity + at + t - skip) as usize] =
                 cached::<F>(k[from], targets.beyond);
         }
     }

@@ -4,7 +4,6 @@ use cubecl::{cube, ir::ElemType, prelude::*};
 
 use super::{
     block::{self, Block},
-    choice::{self, Place, Source, Workspace},
     combine,
     limits::Team,
     scores::{GROUP, HEADER, ScorePlan, base_of, candidates_end},
@@ -12,6 +11,7 @@ use super::{
     sparq::MASSES,
     states::merge_state,
     team::{self, ROWS, soft_cap},
+    top_k::{self, Place, Source, Workspace},
 };
 
 /// What the kernel is compiled for.
@@ -71,7 +71,7 @@ impl AttendPlan {
 
 /// Where a head's scores lie and which of its positions are chosen among.
 #[derive(CubeType)]
-struct Choice {
+struct Selection {
     place: Place,
     base: u32,
     want: u32,
@@ -158,7 +158,7 @@ pub(super) fn attend<F: Float, N: Size>(
     // The choice.
     let mut work = Workspace::new(block, comptime!(plan.list()), comptime!(plan.candidates()));
     let mut chosen = Shared::<[u32]>::new_slice(plan.tile);
-    let choice = Choice {
+    let choice = Selection {
         place: Place {
             first: kv_head * stride as usize,
             start: start - base,
@@ -168,7 +168,7 @@ pub(super) fn attend<F: Float, N: Size>(
         },
         base,
         want,
-        first_group: choice::groups_at(kv_head, words),
+        first_group: top_k::groups_at(kv_head, words),
         groups: (candidates - base).div_ceil(comptime!(GROUP as u32)),
         kv_head,
         first_head,
@@ -336,7 +336,7 @@ pub(super) fn attend<F: Float, N: Size>(
 fn exact(
     count: u32,
     groups: u32,
-    choice: &Choice,
+    choice: &Selection,
     scores: &[f32],
     stats: &[f32],
     positions: &mut [i32],
@@ -353,24 +353,24 @@ fn exact(
     let mut floor = 1u32.runtime();
     if comptime!(plan.two_rounds) {
         let (picked, least) =
-            choice::pick_groups(want, choice.first_group, groups, scores, stats, work, block);
+            top_k::pick_groups(want, choice.first_group, groups, scores, stats, work, block);
         count = picked * comptime!(GROUP as u32);
         floor = least;
     }
     let place =
         Place { first: choice.place.first, start: choice.place.start, end: choice.place.end, floor, count };
-    let (above, ties) = choice::threshold(want, all, &place, scores, stats, work, block, source);
-    let (larger, equal) = choice::rank_before(above, &place, scores, stats, work, block, source);
+    let (above, ties) = top_k::threshold(want, all, &place, scores, stats, work, block, source);
+    let (larger, equal) = top_k::rank_before(above, &place, scores, stats, work, block, source);
     let mut larger = larger;
     let mut equal = equal;
     let share = place.count.div_ceil(comptime!(block.units as u32));
     let from = u32::min(UNIT_POS * share, place.count);
     let to = u32::min(from + share, place.count);
     for i in from..to {
-        let key = choice::key(i, &place, scores, stats, &work.list, source);
-        if choice::kept(key, above, ties, equal) {
+        let key = top_k::key(i, &place, scores, stats, &work.list, source);
+        if top_k::kept(key, above, ties, equal) {
             let rank = larger + u32::min(equal, ties);
-            let offset = choice::position(i, &place, &work.list, source);
+            let offset = top_k::position(i, &place, &work.list, source);
             if rank >= choice.lowest && rank < choice.lowest + comptime!(plan.tile as u32) {
                 chosen[(rank - choice.lowest) as usize] = choice.base + offset;
             }
@@ -386,7 +386,7 @@ fn exact(
 fn note(
     rank: u32,
     offset: u32,
-    choice: &Choice,
+    choice: &Selection,
     scores: &[f32],
     positions: &mut [i32],
     masses: &mut Masses,

@@ -1,4 +1,4 @@
-//! Transposed keys in few bits, brought up to date in one launch: see [`crate::index::QuantizedIndex`].
+//! Transposed keys in few bits, brought up to date in one launch: see [`crate::k_t::QuantizedKt`].
 //!
 //! Burn stores the words as a tensor of 32-bit integers, so the kernels here and of step 1 read and
 //! write whole words: no device needs storage of eight bits.
@@ -13,7 +13,7 @@ use super::{
     spans::{Table, growing, word},
 };
 use crate::{
-    index::{self, BLOCK},
+    k_t::{self, BLOCK},
     ops::ran::{Reason, in_order},
     spans::AppendPlan,
 };
@@ -49,7 +49,7 @@ pub(super) fn append(
 ) -> (CubeTensor, CubeTensor) {
     let [batch, kv_heads, capacity, head_dim] = k.shape().dims();
     let ([_, _, _, row], [_, _, _, blocks]) = (words.shape().dims(), scales.shape().dims());
-    let bits = index::bits(row, blocks);
+    let bits = k_t::bits(row, blocks);
     let own = |tensor: CubeTensor| if tensor.can_mut() { tensor } else { tensor.copy() };
     let (words, scales) = (own(words), own(scales));
     // Blocks that a sequence's new rows reach into at most.

@@ -8,7 +8,7 @@ use super::{
     spans::span,
     states::{best_candidate, overflow_first, softmax_state, write_best},
 };
-use crate::index::BLOCK;
+use crate::k_t::BLOCK;
 
 /// Query heads whose logits one unit holds at a time.
 const HEADS: usize = 8;
@@ -22,7 +22,7 @@ pub(super) struct Sizes {
     pub(super) end: u32,
     /// Positions at the end that are read in any case.
     pub(super) local: u32,
-    /// Loads per row of the index.
+    /// Loads per row of the transposed keys.
     pub(super) row: u32,
     /// Vectors per row of scores.
     pub(super) stride: u32,
@@ -46,7 +46,7 @@ pub(super) struct Sizes {
 #[cube(launch_unchecked)]
 pub(super) fn score<F: Float, N: Size>(
     q: &[f32],
-    index: &[Vector<F, N>],
+    k_t: &[Vector<F, N>],
     table: &[u32],
     scores: &mut [Vector<f32, N>],
     stats: &mut [f32],
@@ -55,7 +55,7 @@ pub(super) fn score<F: Float, N: Size>(
     #[define(F)] _dtype: ElemType,
 ) {
     // There are no scales: nothing reads what stands for them.
-    score_with::<F, N, N>(q, index, q, table, scores, stats, &sizes, plan);
+    score_with::<F, N, N>(q, k_t, q, table, scores, stats, &sizes, plan);
 }
 
 /// Scores from codes `[batch, kv_heads, head_dim, capacity / n]`, with a scale for every [`BLOCK`]
@@ -77,7 +77,7 @@ pub(super) fn score_codes<M: Size, N: Size>(
 #[cube]
 fn score_with<F: Numeric, M: Size, N: Size>(
     q: &[f32],
-    index: &[Vector<F, M>],
+    k_t: &[Vector<F, M>],
     scales: &[f32],
     table: &[u32],
     scores: &mut [Vector<f32, N>],
@@ -123,7 +123,7 @@ fn score_with<F: Numeric, M: Size, N: Size>(
             for turn in 0..turns {
                 add_rows::<F, M, N>(
                     &mut logits,
-                    index,
+                    k_t,
                     scales,
                     &components,
                     &weights,
@@ -139,7 +139,7 @@ fn score_with<F: Numeric, M: Size, N: Size>(
             if comptime!(rest > 0) {
                 add_rows::<F, M, N>(
                     &mut logits,
-                    index,
+                    k_t,
                     scales,
                     &components,
                     &weights,
@@ -187,7 +187,7 @@ fn score_with<F: Numeric, M: Size, N: Size>(
     }
 }
 
-/// Where a unit's positions lie in the rows of the index.
+/// Where a unit's positions lie in the rows of the transposed keys.
 #[derive(CubeType)]
 struct Column {
     /// First row of the KV head.
@@ -225,7 +225,7 @@ fn column_of(first: u32, row: usize, length: u32, #[comptime] plan: ScorePlan) -
 #[cube]
 fn add_rows<F: Numeric, M: Size, N: Size>(
     logits: &mut Array<Vector<f32, N>>,
-    index: &[Vector<F, M>],
+    k_t: &[Vector<F, M>],
     scales: &[f32],
     components: &Shared<[u32]>,
     weights: &Shared<[f32]>,
@@ -241,7 +241,7 @@ fn add_rows<F: Numeric, M: Size, N: Size>(
     #[unroll]
     for u in 0..count {
         let row = column.row + components[first + u] as usize;
-        keys[u] = index[row * column.length + column.load];
+        keys[u] = k_t[row * column.length + column.load];
         if comptime!(plan.bits > 0) {
             steps[u] = scales[row * column.scales + column.scale];
         }

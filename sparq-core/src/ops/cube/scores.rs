@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::GroupScores,
-    index::{self, BLOCK},
+    k_t::{self, BLOCK},
     ops::{
         SparqParams,
         oracle::scale_beyond_usual,
@@ -30,7 +30,7 @@ use crate::{
 
 /// Positions that share one entry of the table of best scores.
 pub(super) const GROUP: usize = 32;
-/// Bytes of the index that a unit loads at a time.
+/// Bytes of the transposed keys that a unit loads at a time.
 const IN_FLIGHT: usize = 128;
 /// Words before the table of best scores: start and end of the live positions.
 pub(super) const HEADER: usize = 2;
@@ -49,7 +49,7 @@ pub(super) struct ScorePlan {
     pub(super) vector: usize,
     /// Bits of a code; 0 for keys as they are stored.
     pub(super) bits: usize,
-    /// Rows of the index that a unit loads at a time.
+    /// Rows of the transposed keys that a unit loads at a time.
     pub(super) loads: usize,
     /// The group's heads are scored one by one, for α or for the sum of softmax scores.
     pub(super) per_head: bool,
@@ -72,7 +72,7 @@ impl ScorePlan {
         Block::new(self.units, self.plane)
     }
 
-    /// Positions of a load of the index.
+    /// Positions of a load of the transposed keys.
     pub(super) const fn per_load(&self) -> usize {
         match self.bits {
             0 => self.vector,
@@ -106,10 +106,10 @@ pub(super) struct Scores {
 
 /// The transposed keys that step 1 reads.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Index<'a> {
+pub(super) enum KeysByComponent<'a> {
     /// `[batch, kv_heads, head_dim, capacity]`, as they are.
     Stored(&'a CubeTensor),
-    /// See [`crate::index::QuantizedIndex`].
+    /// See [`crate::k_t::QuantizedKt`].
     Codes {
         /// Words of 32 bits.
         words: &'a CubeTensor,
@@ -118,12 +118,12 @@ pub(super) enum Index<'a> {
     },
 }
 
-impl Index<'_> {
+impl KeysByComponent<'_> {
     /// Bits of a code; 0 without codes.
     fn bits(&self) -> usize {
         match self {
             Self::Stored(_) => 0,
-            Self::Codes { words, scales } => index::bits(words.meta.shape()[3], scales.meta.shape()[3]),
+            Self::Codes { words, scales } => k_t::bits(words.meta.shape()[3], scales.meta.shape()[3]),
         }
     }
 
@@ -138,7 +138,7 @@ impl Index<'_> {
 /// kernel does not cover the problem.
 pub(super) fn launch(
     q: &CubeTensor,
-    index: Index<'_>,
+    k_t: KeysByComponent<'_>,
     params: &SparqParams,
     spans: &Spans,
     table: &Table,
@@ -146,15 +146,15 @@ pub(super) fn launch(
     beside: [(Shape, DType); 3],
 ) -> Result<(Scores, [CubeTensor; 3]), Reason> {
     let [batch, heads, _, head_dim] = q.meta.shape().dims();
-    let [_, kv_heads, _, row] = index.tensor().meta.shape().dims();
+    let [_, kv_heads, _, row] = k_t.tensor().meta.shape().dims();
     let (config, attend, group) = (&params.config, &params.attend, heads / kv_heads);
     let softmax = config.group_scores == GroupScores::Softmax;
     let per_head = softmax || params.retained_mass || config.mean_value;
-    let (kv_rows, bits) = (batch * kv_heads, index.bits());
+    let (kv_rows, bits) = (batch * kv_heads, k_t.bits());
     // Short rows are a matter of latency: narrower loads put more units to work.
     let positions = kv_rows * spans.max_len();
-    let (vector, load_bytes) = match index {
-        Index::Stored(tensor) => {
+    let (vector, load_bytes) = match k_t {
+        KeysByComponent::Stored(tensor) => {
             let mut vector = limits.vector(row, tensor.dtype).min(GROUP);
             while vector > 2 && positions / vector < limits.busy * 32 {
                 vector /= 2;
@@ -162,7 +162,7 @@ pub(super) fn launch(
             (vector, vector * tensor.dtype.size())
         }
         // As many positions as the narrowest vectors of all devices take.
-        Index::Codes { .. } => (4, 4),
+        KeysByComponent::Codes { .. } => (4, 4),
     };
     // Large cubes where they still fill the device.
     let wide = positions / vector >= limits.busy * limits.units / 2;
@@ -227,8 +227,8 @@ pub(super) fn launch(
     #[allow(unsafe_code)]
     // SAFETY: reads stay below the capacity, writes within the buffers made above.
     unsafe {
-        match index {
-            Index::Stored(tensor) => score::score::launch_unchecked(
+        match k_t {
+            KeysByComponent::Stored(tensor) => score::score::launch_unchecked(
                 &q.client,
                 count,
                 units,
@@ -242,7 +242,7 @@ pub(super) fn launch(
                 plan,
                 elem(tensor.dtype),
             ),
-            Index::Codes { words, scales } => score::score_codes::launch_unchecked(
+            KeysByComponent::Codes { words, scales } => score::score_codes::launch_unchecked(
                 &q.client,
                 count,
                 units,

@@ -11,8 +11,8 @@ use cubecl::{cube, prelude::*};
 
 use super::{
     block::{self, Block},
-    choice::{Place, Source, Workspace, key, position},
     scores::GROUP,
+    top_k::{Place, Source, Workspace, key, position},
 };
 
 /// Candidates, and groups, that a list holds.

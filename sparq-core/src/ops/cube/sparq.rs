@@ -12,14 +12,14 @@ use super::{
     attend::{self, AttendPlan},
     bind,
     block::Block,
-    choice::LIST,
     combine::{self, Mean},
     elem,
     limits::{Cubes, Limits},
-    scores::{self, GROUP, Index},
+    scores::{self, GROUP, KeysByComponent},
     shortlist,
     spans::Table,
     team::ROWS,
+    top_k::LIST,
 };
 use crate::{
     ops::{
@@ -38,7 +38,7 @@ const TILE: usize = 256;
 pub(super) fn decode(
     q: &CubeTensor,
     k: &CubeTensor,
-    k_index: Index<'_>,
+    k_t: KeysByComponent<'_>,
     v: &CubeTensor,
     v_sum: &CubeTensor,
     params: &SparqParams,
@@ -71,7 +71,7 @@ pub(super) fn decode(
         (Shape::new([batch, heads, MASSES]), DType::F32),
     ];
     let (scores, [output, positions, masses]) =
-        scores::launch(q, k_index, params, &spans, &table, &limits, outputs)?;
+        scores::launch(q, k_t, params, &spans, &table, &limits, outputs)?;
 
     let splits = kept.div_ceil(TILE);
     let want = config.top_k - config.local_window.min(config.top_k);

@@ -35,24 +35,24 @@ pub fn append_rows<B: Backend>(
 
 /// See [`crate::ops::append_columns`].
 pub fn append_columns<B: Backend>(
-    index: FloatTensor<B>,
+    k_t: FloatTensor<B>,
     rows: FloatTensor<B>,
     plan: &AppendPlan,
 ) -> FloatTensor<B> {
-    let [batch, kv_heads, head_dim, _] = dims(&index);
+    let [batch, kv_heads, head_dim, _] = dims(&k_t);
     if !plan.is_rectangle(batch) {
-        return each_sequence::<B>(index, plan, |index, b| {
-            let part = Part::of_columns(&index, plan, b);
+        return each_sequence::<B>(k_t, plan, |k_t, b| {
+            let part = Part::of_columns(&k_t, plan, b);
             let written =
-                append_columns::<B>(part.get::<B>(index.clone()), slots::row::<B>(&rows, b), &plan.alone(b));
-            part.set::<B>(index, written)
+                append_columns::<B>(part.get::<B>(k_t.clone()), slots::row::<B>(&rows, b), &plan.alone(b));
+            part.set::<B>(k_t, written)
         });
     }
-    let dtype = FloatDType::from(index.dtype());
-    each_block::<B>(index, rows, plan, |index, block, sequences, append| {
+    let dtype = FloatDType::from(k_t.dtype());
+    each_block::<B>(k_t, rows, plan, |k_t, block, sequences, append| {
         let place = [sequences, slice(0, kv_heads), slice(0, head_dim), slice(append.at, append.take)];
         let columns = B::float_swap_dims(cached::<B>(block, dtype), 2, 3);
-        B::float_slice_assign(index, &place, columns)
+        B::float_slice_assign(k_t, &place, columns)
     })
 }
 

@@ -1,4 +1,4 @@
-//! Transposed keys in few bits: see [`crate::index::QuantizedIndex`].
+//! Transposed keys in few bits: see [`crate::k_t::QuantizedKt`].
 
 use burn::{
     backend::{
@@ -10,7 +10,7 @@ use burn::{
 
 use super::{bool_dtype, dims, expand, f32, narrow, reshape, slice, slots::Part, sparq::sparq_each};
 use crate::{
-    index::{self, BLOCK},
+    k_t::{self, BLOCK},
     ops::SparqParams,
     spans::{Append, AppendPlan},
 };
@@ -80,7 +80,7 @@ pub fn append_quantized<B: Backend>(
 /// Bits of a code.
 fn bits<B: Backend>(words: &IntTensor<B>, scales: &FloatTensor<B>) -> usize {
     let ([_, _, _, words], [_, _, _, scales]) = (dims(words), dims(scales));
-    index::bits(words, scales)
+    k_t::bits(words, scales)
 }
 
 /// Words `[_, kv_heads, head_dim, blocks · BLOCK / n]` and scales `[_, kv_heads, head_dim, blocks]` of
@@ -184,8 +184,8 @@ pub fn decode_sparq_quantized<B: Backend>(
     let queries = &params.attend.queries;
     let [slots, _, _, blocks] = dims(&scales);
     if queries.is_rectangle(slots) {
-        let k_index = dequantize::<B>(words, scales);
-        return super::decode_sparq::<B>(q, k, k_index, v, v_sum, params);
+        let k_t = dequantize::<B>(words, scales);
+        return super::decode_sparq::<B>(q, k, k_t, v, v_sum, params);
     }
     sparq_each::<B>(q, [k, v], v_sum, params, |b| {
         let words = Part::of_codes(&words, blocks, queries, b).get_int::<B>(words.clone());

@@ -10,7 +10,7 @@ use burn::{
 
 use super::{dims, narrow, reshape, slice};
 use crate::{
-    index::BLOCK,
+    k_t::BLOCK,
     spans::{AppendPlan, Place},
 };
 

@@ -26,7 +26,7 @@ use crate::{
 pub fn decode_sparq<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
-    k_index: FloatTensor<B>,
+    k_t: FloatTensor<B>,
     v: FloatTensor<B>,
     v_sum: FloatTensor<B>,
     params: &SparqParams,
@@ -37,13 +37,13 @@ pub fn decode_sparq<B: Backend>(
     let queries = &params.attend.queries;
     if !queries.is_rectangle(slots) {
         return sparq_each::<B>(q, [k, v], v_sum, params, |b| {
-            Part::of_columns(&k_index, queries, b).get::<B>(k_index.clone())
+            Part::of_columns(&k_t, queries, b).get::<B>(k_t.clone())
         });
     }
     let (spans, config) = (params.attend.spans(), &params.config);
     let q = reshape::<B, 4>(q, [batch, kv_heads, heads / kv_heads, head_dim]);
 
-    let logits = approximate_scores::<B>(q.clone(), k_index, &spans, config.rank, params.attend.scale);
+    let logits = approximate_scores::<B>(q.clone(), k_t, &spans, config.rank, params.attend.scale);
     let overflow = overflow_of::<B>(logits.clone());
     let (positions, mass, approximate) = select_tokens::<B>(logits, params);
     let (output, positions, exact) = attend_selected::<B>(q, k, v, positions, &params.attend);
@@ -60,13 +60,13 @@ pub fn decode_sparq<B: Backend>(
     )
 }
 
-/// [`decode_sparq`] for one sequence after another; `k_index` gives the transposed keys of sequence `b`.
+/// [`decode_sparq`] for one sequence after another; `k_t` gives the transposed keys of sequence `b`.
 pub(super) fn sparq_each<B: Backend>(
     q: FloatTensor<B>,
     [k, v]: [FloatTensor<B>; 2],
     v_sum: FloatTensor<B>,
     params: &SparqParams,
-    k_index: impl Fn(usize) -> FloatTensor<B>,
+    k_t: impl Fn(usize) -> FloatTensor<B>,
 ) -> (FloatTensor<B>, IntTensor<B>, FloatTensor<B>) {
     let queries = &params.attend.queries;
     let kept = params.config.top_k.min(params.attend.spans().max_end());
@@ -75,7 +75,7 @@ pub(super) fn sparq_each<B: Backend>(
         let alone = SparqParams { attend: params.attend.alone(b), ..params.clone() };
         let part = |x: &FloatTensor<B>| Part::of_rows(x, queries, b).get::<B>(x.clone());
         let v_sum = narrow::<B>(v_sum.clone(), 0, append.slot, 1);
-        let found = decode_sparq::<B>(slots::row::<B>(&q, b), part(&k), k_index(b), part(&v), v_sum, &alone);
+        let found = decode_sparq::<B>(slots::row::<B>(&q, b), part(&k), k_t(b), part(&v), v_sum, &alone);
         outputs.push(found.0);
         positions.push(filled_up::<B>(found.1, kept));
         masses.push(found.2);
@@ -108,17 +108,17 @@ pub fn overflow_of<B: Backend>(logits: FloatTensor<B>) -> FloatTensor<B> {
 /// largest and `τ = √(d · ‖q[i1]‖₁ / ‖q‖₁)` per head. With the usual scale `1 / √d` the first two factors are
 /// one, as in the paper.
 ///
-/// `q: [batch, kv_heads, g, head_dim]`, `k_index: [batch, kv_heads, head_dim, capacity]`; returns
+/// `q: [batch, kv_heads, g, head_dim]`, `k_t: [batch, kv_heads, head_dim, capacity]`; returns
 /// logits `[batch, kv_heads, g, len]`, masked where a position is not live, NaN where one overflowed.
 pub fn approximate_scores<B: Backend>(
     q: FloatTensor<B>,
-    k_index: FloatTensor<B>,
+    k_t: FloatTensor<B>,
     spans: &Spans,
     rank: usize,
     scale: f32,
 ) -> FloatTensor<B> {
     let [batch, kv_heads, group, head_dim] = dims(&q);
-    let [_, _, _, capacity] = dims(&k_index);
+    let [_, _, _, capacity] = dims(&k_t);
     let len = spans.max_end();
     let magnitude = B::float_abs(q.clone());
     let of_group = B::float_sum_dim(magnitude.clone(), 2);
@@ -138,7 +138,7 @@ pub fn approximate_scores<B: Backend>(
         None => q_hat,
     };
 
-    let rows = reshape::<B, 3>(k_index, [batch * kv_heads, head_dim, capacity]);
+    let rows = reshape::<B, 3>(k_t, [batch * kv_heads, head_dim, capacity]);
     let rows = select_rows::<B>(rows, B::int_reshape(i1, Shape::new([batch * kv_heads, rank])));
     let rows = f32::<B>(narrow::<B>(rows, 2, 0, len));
     let rows = reshape::<B, 4>(rows, [batch, kv_heads, rank, len]);
@@ -152,7 +152,7 @@ pub(in crate::ops) fn scale_beyond_usual(scale: f32, head_dim: usize) -> Option<
 }
 
 /// Step 2, first half: the `top_k` positions `[batch, kv_heads, kept]` that the whole group reads,
-/// the last `local_window` always among them, chosen as [`crate::config::Choice`] says, and each head's approximate mass there,
+/// the last `local_window` always among them, chosen as [`crate::config::TopkRule`] says, and each head's approximate mass there,
 /// `α = Σ ŝ[i2]: [batch, kv_heads, g, 1]`; and the log-sum-exp of the capped logits, of the same shape.
 pub fn select_tokens<B: Backend>(
     logits: FloatTensor<B>,

@@ -48,7 +48,7 @@ const ROWS_PER_SPLIT: usize = 256;
 pub(super) struct Targets<'a> {
     pub(super) k: Option<&'a mut TchTensor>,
     pub(super) v: Option<&'a mut TchTensor>,
-    pub(super) k_index: Option<&'a mut TchTensor>,
+    pub(super) k_t: Option<&'a mut TchTensor>,
     pub(super) v_sum: Option<&'a mut TchTensor>,
 }
 
@@ -62,8 +62,8 @@ pub(super) fn append(
 ) -> Result<(), Reason> {
     let rows = k_rows.or(v_rows).ok_or(SHAPE)?;
     let gpu = gpu_of(&rows.tensor)?;
-    let Targets { k, v, k_index, v_sum } = targets;
-    let all = [&k, &v, &k_index, &v_sum];
+    let Targets { k, v, k_t, v_sum } = targets;
+    let all = [&k, &v, &k_t, &v_sum];
     if all.iter().any(|target| target.as_ref().is_some_and(|target| !target.can_mut())) {
         return Err(SHARED);
     }
@@ -71,15 +71,15 @@ pub(super) fn append(
     if let Some(others) = k_rows.and(v_rows) {
         of_one_width(head_dim, sizes::<4>(&others.tensor)?[3])?;
     }
-    let capacity = match (&k, &v, &k_index) {
+    let capacity = match (&k, &v, &k_t) {
         (Some(rows), _, _) | (_, Some(rows), _) => sizes::<4>(&rows.tensor)?[2],
         (_, _, Some(columns)) => sizes::<4>(&columns.tensor)?[3],
         _ => 1,
     };
-    let slots = [&k, &v, &k_index, &v_sum].into_iter().flatten().next().map(|target| target.tensor.size()[0]);
+    let slots = [&k, &v, &k_t, &v_sum].into_iter().flatten().next().map(|target| target.tensor.size()[0]);
     in_order(plan, slots.ok_or(SHAPE)? as usize)?;
     // The sum alone has no storage dtype; the kernel is the same.
-    let stored = k.as_ref().or(v.as_ref()).or(k_index.as_ref()).map_or(DType::F32, |target| target.dtype());
+    let stored = k.as_ref().or(v.as_ref()).or(k_t.as_ref()).map_or(DType::F32, |target| target.dtype());
     let heads = Heads::new(stored, kv_heads, kv_heads, head_dim, 1)?;
     let (k_copy, v_copy) = (k_rows.and_then(reordered), v_rows.and_then(reordered));
     let append = Append {
@@ -90,7 +90,7 @@ pub(super) fn append(
         v_rows: v_copy.as_ref().or(v_rows.map(|rows| &rows.tensor)),
         k: target(&k),
         v: target(&v),
-        k_index: target(&k_index),
+        k_t: target(&k_t),
         v_sum: target(&v_sum),
     };
     for part in Sequences::of(batch) {
@@ -139,7 +139,7 @@ pub(super) fn decode_dense(
 /// SparQ attention of one query per sequence: output, positions and masses.
 pub(super) fn decode_sparq(
     q: &TchTensor,
-    [k, k_index, v]: [&TchTensor; 3],
+    [k, k_t, v]: [&TchTensor; 3],
     v_sum: &TchTensor,
     params: &SparqParams,
 ) -> Result<(TchTensor, TchTensor, TchTensor), Reason> {
@@ -151,7 +151,7 @@ pub(super) fn decode_sparq(
     if config.buckets().is_some() {
         return Err(BUCKETS);
     }
-    if k_index.dtype() != k.dtype() {
+    if k_t.dtype() != k.dtype() {
         return Err(STORAGE);
     }
     let copy = reordered(q);
@@ -174,7 +174,7 @@ pub(super) fn decode_sparq(
         let splits = kept.div_ceil(ROWS_PER_SPLIT).min(room).max(kept.div_ceil(launch::MOST_ROWS)).max(1);
         let select = Select {
             score: Score {
-                k_index: &k_index.tensor,
+                k_t: &k_t.tensor,
                 rank: config.rank,
                 local_window: config.local_window,
                 by_softmax: config.group_scores == GroupScores::Softmax,

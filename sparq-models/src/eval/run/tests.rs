@@ -13,8 +13,8 @@ use crate::{
 fn variants() -> Vec<Variant> {
     let mut specs: Vec<MethodSpec> = MethodKind::ALL.into_iter().map(MethodSpec::from).collect();
     // Keys in another form than other methods read, between them.
-    specs.insert(2, MethodSpec::parse("sparq:index=int8").unwrap());
-    specs.insert(3, MethodSpec::parse("sparq:index=int4").unwrap());
+    specs.insert(2, MethodSpec::parse("sparq:kt=int8").unwrap());
+    specs.insert(3, MethodSpec::parse("sparq:kt=int4").unwrap());
     Variant::all(&specs, &[1.5])
 }
 

@@ -22,7 +22,7 @@ const METHODS: [&str; 11] = [
     "dense",
     "sparq:r=16:k=24:mean=off",
     "sparq:r=16:k=24:mean=on",
-    "sparq:r=16:k=24:index=int8",
+    "sparq:r=16:k=24:kt=int8",
     "sparq-mass:r=16:k=24:p=0.9",
     "exact-topk:k=24",
     "oracle-topk:k=24",
@@ -142,7 +142,7 @@ fn another_method_goes_on_where_the_caches_hold_what_it_needs() {
     assert_eq!(cached("sparq:r=16:k=24:mean=on"), 0);
     assert_eq!(cached("dense"), kept);
     assert_eq!(cached("sparq:r=16:k=24:mean=off"), kept, "the transposed keys are made from the keys");
-    assert_eq!(cached("sparq:r=16:k=24:index=int8:mean=off"), kept);
+    assert_eq!(cached("sparq:r=16:k=24:kt=int8:mean=off"), kept);
     assert_eq!(cached("sparq:r=16:k=24:mean=on"), kept, "the sums are made from the values");
     assert_eq!(cached("h2o:k=24"), 0, "it has to watch the prefill");
     assert_eq!(cached("local:k=24"), kept);

@@ -7,7 +7,7 @@ use crate::{
         SparqParams,
         cpu::{
             Sizes,
-            index::{BLOCK, Index, Positions},
+            k_t::{BLOCK, KeysByComponent, Positions},
             query::Query,
             simd::{LANES, Lanes, Simd, with_simd},
             split::{Split, UNIT},
@@ -42,7 +42,7 @@ impl Part {
     }
 }
 
-/// Positions `start..end`, which are scored from `base` on, where the index can be read from.
+/// Positions `start..end`, which are scored from `base` on, where the transposed keys can be read from.
 struct Range {
     base: usize,
     start: usize,
@@ -52,14 +52,14 @@ struct Range {
 /// The first steps of a decode step.
 pub(super) struct Scoring<'a, I> {
     pub(super) q: &'a [f32],
-    pub(super) k_index: I,
+    pub(super) k_t: I,
     pub(super) params: &'a SparqParams,
     pub(super) spans: &'a Spans,
     pub(super) sizes: Sizes,
     pub(super) split: Split,
 }
 
-impl<I: Index> Scoring<'_, I> {
+impl<I: KeysByComponent> Scoring<'_, I> {
     /// Whether scores are wanted for each query head, not only summed over the group: the sum of
     /// scaled logits is one product with the sum of scaled queries.
     fn is_per_head(&self) -> bool {
@@ -133,7 +133,7 @@ impl<I: Index> Scoring<'_, I> {
             let place = Positions { queries, head, first, count, sizes: self.sizes };
             if per_head {
                 let (scores, stride) = part.logits.starting_at(first - base);
-                self.k_index.add_scores(s, place, components, weights, scores, stride);
+                self.k_t.add_scores(s, place, components, weights, scores, stride);
                 if !self.sums_probabilities() {
                     part.logits.sum(s, first - base, count, &mut part.scores);
                 }
@@ -147,7 +147,7 @@ impl<I: Index> Scoring<'_, I> {
             } else {
                 part.scores[..count.div_ceil(LANES)].fill([0.0; LANES]);
                 let scores = &mut part.scores[..];
-                self.k_index.add_scores(s, place, components, weights, scores, 0);
+                self.k_t.add_scores(s, place, components, weights, scores, 0);
             }
             if !self.sums_probabilities() {
                 part.push(s, first, lead, count.min(self.candidates_end(span).saturating_sub(first)));

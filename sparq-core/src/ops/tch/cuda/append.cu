@@ -12,7 +12,7 @@ struct AppendArgs {
     const float* v_rows;  // the same, or null
     scalar* k;            // [batch, kv_heads, capacity, HEAD_DIM], or null
     scalar* v;            // the same, or null
-    scalar* index;        // [batch, kv_heads, HEAD_DIM, capacity], or null
+    scalar* k_t;        // [batch, kv_heads, HEAD_DIM, capacity], or null
     float* v_sum;         // [batch, kv_heads, HEAD_DIM], or null
     int width;
     int capacity;
@@ -31,8 +31,8 @@ extern "C" __global__ void __launch_bounds__(APPEND_THREADS) append(AppendArgs a
         if (a.k) a.k[to + i] = cached(a.k_rows[from + i]);
         if (a.v) a.v[to + i] = cached(a.v_rows[from + i]);
     }
-    if (a.index && count > 0) {
-        scalar* columns = a.index + (size_t)group * HEAD_DIM * a.capacity + at + first;
+    if (a.k_t && count > 0) {
+        scalar* columns = a.k_t + (size_t)group * HEAD_DIM * a.capacity + at + first;
         if (count == 1) {
             for (int c = threadIdx.x; c < HEAD_DIM; c += APPEND_THREADS)
                 columns[(size_t)c * a.capacity] = cached(a.k_rows[from + c]);

@@ -24,7 +24,7 @@ pub(super) struct Append<'a> {
     pub(super) v_rows: Option<&'a Tensor>,
     pub(super) k: Option<&'a Tensor>,
     pub(super) v: Option<&'a Tensor>,
-    pub(super) k_index: Option<&'a Tensor>,
+    pub(super) k_t: Option<&'a Tensor>,
     pub(super) v_sum: Option<&'a Tensor>,
 }
 
@@ -34,7 +34,7 @@ struct AppendArgs {
     v_rows: Address,
     k: Address,
     v: Address,
-    index: Address,
+    k_t: Address,
     v_sum: Address,
     width: i32,
     capacity: i32,
@@ -64,13 +64,13 @@ impl Append<'_> {
         let Heads { kv_heads, head_dim, kind, .. } = self.heads;
         let [function] = gpu.functions([self.heads.variant(Kernel::Append, APPEND_THREADS)])?;
         let (rows, cached) = (kv_heads * self.width * head_dim, kv_heads * self.capacity * head_dim);
-        let writes_rows = self.k.is_some() || self.v.is_some() || self.k_index.is_some();
+        let writes_rows = self.k.is_some() || self.v.is_some() || self.k_t.is_some();
         let past_end = |place: &Place| writes_rows && place.at + place.take > self.capacity;
         if let Some(place) = places.iter().find(|place| past_end(place)) {
             return Err(format!("{place:?} lies outside of a cache of {}", self.capacity));
         }
         let mut places_arg = Places::new(places, self.width)?;
-        if (self.k.is_some() || self.k_index.is_some()) && self.k_rows.is_none()
+        if (self.k.is_some() || self.k_t.is_some()) && self.k_rows.is_none()
             || (self.v.is_some() || self.v_sum.is_some()) && self.v_rows.is_none()
         {
             return Err("rows are missing".into());
@@ -81,7 +81,7 @@ impl Append<'_> {
             v_rows: of("the new values", self.v_rows, Kind::Float, rows)?,
             k: of("k", self.k, kind, cached)?,
             v: of("v", self.v, kind, cached)?,
-            index: of("the transposed keys", self.k_index, kind, cached)?,
+            k_t: of("the transposed keys", self.k_t, kind, cached)?,
             v_sum: of("the sum of values", self.v_sum, Kind::Float, kv_heads * head_dim)?,
             width: size(self.width)?,
             capacity: size(self.capacity)?,

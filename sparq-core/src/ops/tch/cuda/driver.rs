@@ -21,7 +21,7 @@ const SOURCE: &str = concat!(
     include_str!("score.cu"),
     include_str!("attend.cu"),
     include_str!("shortlist.cu"),
-    include_str!("select.cu"),
+    include_str!("top_k.cu"),
     include_str!("short.cu"),
     include_str!("append.cu"),
 );

@@ -212,7 +212,7 @@ impl Attend<'_> {
 /// Step 1 of SparQ.
 #[derive(Debug)]
 pub(super) struct Score<'a> {
-    pub(super) k_index: &'a Tensor,
+    pub(super) k_t: &'a Tensor,
     pub(super) rank: usize,
     pub(super) local_window: usize,
     pub(super) by_softmax: bool,
@@ -235,7 +235,7 @@ pub(super) struct Select<'a> {
 #[repr(C)]
 struct ScoreArgs {
     q: Address,
-    index: Address,
+    k_t: Address,
     keys: Address,
     maxima: Address,
     stats: Address,
@@ -378,7 +378,7 @@ impl Select<'_> {
         let cached = kv_heads * self.attend.capacity * head_dim;
         Ok(ScoreArgs {
             q: attend.q,
-            index: Address::of(gpu, "the transposed keys", self.score.k_index, kind, cached, part)?,
+            k_t: Address::of(gpu, "the transposed keys", self.score.k_t, kind, cached, part)?,
             keys,
             maxima,
             stats,

@@ -23,7 +23,7 @@ constexpr int CHUNK = SCORE_THREADS * BUCKET;
 
 struct ScoreArgs {
     const float* q;         // [batch, kv_heads, GROUP, HEAD_DIM]
-    const scalar* index;    // [batch, kv_heads, HEAD_DIM, capacity]
+    const scalar* k_t;    // [batch, kv_heads, HEAD_DIM, capacity]
     u32* keys;              // [batch, kv_heads, stride]
     u32* maxima;            // [batch, kv_heads, stride / BUCKET rounded up to 4]
     float2* stats;          // [batch, kv_heads, GROUP, chunks]
@@ -243,7 +243,7 @@ __device__ __forceinline__ void score(const ScoreArgs& a, const Spans& spans) {
     int group = blockIdx.z * gridDim.y + blockIdx.y;
     choose_rows(a, group, room);
 
-    const scalar* rows = a.index + (size_t)group * HEAD_DIM * a.capacity + first;
+    const scalar* rows = a.k_t + (size_t)group * HEAD_DIM * a.capacity + first;
     bool mine = first < span.y;
     float total[BUCKET] = {};
     for (int turn = 0; turn < TURNS; turn++) {

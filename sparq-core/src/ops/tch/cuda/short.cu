@@ -43,7 +43,7 @@ __device__ __forceinline__ void run_short(
 
     // Step 1: keys of all buckets, in shared memory.
     int first = span.x / BUCKET, buckets = (span.y + BUCKET - 1) / BUCKET - first;
-    const scalar* index = c.index + (size_t)group * HEAD_DIM * c.capacity;
+    const scalar* k_t = c.k_t + (size_t)group * HEAD_DIM * c.capacity;
     float2 stats[SCORED];
 #pragma unroll
     for (int n = 0; n < SCORED; n++) stats[n] = make_float2(NEG_INF, 0.f);
@@ -51,9 +51,9 @@ __device__ __forceinline__ void run_short(
         int p = (first + i) * BUCKET;
         float acc[SCORED][BUCKET] = {}, total[BUCKET] = {};
         if (c.capacity % BUCKET == 0)
-            score_bucket<true>(c, scoring, index + p, 0, 0, acc);
+            score_bucket<true>(c, scoring, k_t + p, 0, 0, acc);
         else
-            score_bucket<false>(c, scoring, index + p, span.y - p, 0, acc);
+            score_bucket<false>(c, scoring, k_t + p, span.y - p, 0, acc);
 #pragma unroll
         for (int n = 0; n < SCORED; n++) {
             if (MASS) stats[n] = join(stats[n], bucket_stats(acc[n], p, span, c.softcap));

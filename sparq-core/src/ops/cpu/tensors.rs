@@ -3,8 +3,6 @@
 //! A function returns the reason where a tensor is not what the kernels take: not contiguous, of
 //! another dtype, or shared with another handle where it is to be written.
 
-pub(super) mod methods;
-
 use burn::{
     backend::{
         Backend, TensorMetadata,
@@ -14,16 +12,18 @@ use burn::{
 };
 use half::{bf16, f16};
 
-use super::{
-    AttendParams, SparqParams,
-    cpu::{self, Codes, Element, Index, Quantized, Sizes, SparqSlices},
-    oracle,
-    ran::{NO_SLICE, Reason, SHARED, STORAGE, of_one_width},
+use super::{Codes, Element, KeysByComponent, Quantized, Sizes, SparqSlices};
+use crate::{
+    k_t,
+    ops::{
+        AttendParams, SparqParams, cpu, oracle,
+        ran::{NO_SLICE, Reason, SHARED, STORAGE, of_one_width},
+    },
+    spans::AppendPlan,
 };
-use crate::{index, spans::AppendPlan};
 
 /// A backend that lends out the memory of its tensors.
-pub(super) trait Host: Backend {
+pub(in crate::ops) trait Slices: Backend {
     /// The elements in row-major order, where the tensor is contiguous and of this type.
     fn slice<E: Element>(tensor: &FloatTensor<Self>) -> Option<&[E]>;
 
@@ -61,20 +61,20 @@ macro_rules! with_element {
     };
 }
 
-fn slice<B: Host, E: Element>(tensor: &FloatTensor<B>) -> Result<&[E], Reason> {
+fn slice<B: Slices, E: Element>(tensor: &FloatTensor<B>) -> Result<&[E], Reason> {
     B::slice(tensor).ok_or(NO_SLICE)
 }
 
-fn slice_mut<B: Host, E: Element>(tensor: &mut FloatTensor<B>) -> Result<&mut [E], Reason> {
+fn slice_mut<B: Slices, E: Element>(tensor: &mut FloatTensor<B>) -> Result<&mut [E], Reason> {
     B::slice_mut(tensor).ok_or(SHARED)
 }
 
-fn words<B: Host>(tensor: &IntTensor<B>) -> Result<&[i32], Reason> {
+fn words<B: Slices>(tensor: &IntTensor<B>) -> Result<&[i32], Reason> {
     B::words(tensor).ok_or(NO_SLICE)
 }
 
-/// See [`super::append_rows`].
-pub(super) fn append_rows<B: Host>(
+/// See [`crate::ops::append_rows`].
+pub(in crate::ops) fn append_rows<B: Slices>(
     cache: &mut FloatTensor<B>,
     rows: FloatTensor<B>,
     plan: &AppendPlan,
@@ -88,25 +88,25 @@ pub(super) fn append_rows<B: Host>(
     })
 }
 
-/// See [`super::append_columns`].
-pub(super) fn append_columns<B: Host>(
-    index: &mut FloatTensor<B>,
+/// See [`crate::ops::append_columns`].
+pub(in crate::ops) fn append_columns<B: Slices>(
+    k_t: &mut FloatTensor<B>,
     rows: FloatTensor<B>,
     plan: &AppendPlan,
 ) -> Result<(), Reason> {
-    let [_, kv_heads, head_dim, capacity] = index.shape().dims();
+    let [_, kv_heads, head_dim, capacity] = k_t.shape().dims();
     let sizes = Sizes { kv_heads, group: 1, head_dim, capacity };
     let rows = B::contiguous(rows);
-    with_element!(index.dtype(), E => {
-        cpu::append_columns(slice_mut::<B, E>(index)?, slice::<B, f32>(&rows)?, plan, sizes);
+    with_element!(k_t.dtype(), E => {
+        cpu::append_columns(slice_mut::<B, E>(k_t)?, slice::<B, f32>(&rows)?, plan, sizes);
         Ok(())
     })
 }
 
-/// See [`super::append_with_index`]: nothing is written where one of the tensors cannot be. The sum of values
+/// See [`crate::ops::append_with_kt`]: nothing is written where one of the tensors cannot be. The sum of values
 /// takes part where it is given.
-pub(super) fn append_with_index<B: Host>(
-    [k, v, k_index]: [&mut FloatTensor<B>; 3],
+pub(in crate::ops) fn append_with_kt<B: Slices>(
+    [k, v, k_t]: [&mut FloatTensor<B>; 3],
     v_sum: Option<&mut FloatTensor<B>>,
     [k_rows, v_rows]: [FloatTensor<B>; 2],
     plan: &AppendPlan,
@@ -118,17 +118,17 @@ pub(super) fn append_with_index<B: Host>(
         let parts = cpu::Parts {
             k: slice_mut::<B, E>(k)?,
             v: slice_mut::<B, E>(v)?,
-            k_index: slice_mut::<B, E>(k_index)?,
+            k_t: slice_mut::<B, E>(k_t)?,
             v_sum: v_sum.map(slice_mut::<B, f32>).transpose()?,
         };
         let rows = [slice::<B, f32>(&rows[0])?, slice::<B, f32>(&rows[1])?];
-        cpu::append_with_index(parts, rows, plan, sizes, value_dim);
+        cpu::append_with_kt(parts, rows, plan, sizes, value_dim);
         Ok(())
     })
 }
 
-/// See [`super::accumulate`].
-pub(super) fn accumulate<B: Host>(
+/// See [`crate::ops::accumulate`].
+pub(in crate::ops) fn accumulate<B: Slices>(
     sum: &mut FloatTensor<B>,
     rows: FloatTensor<B>,
     plan: &AppendPlan,
@@ -143,8 +143,8 @@ pub(super) fn accumulate<B: Host>(
 /// Output and log-sum-exp.
 type AttendTensors<B> = (FloatTensor<B>, FloatTensor<B>);
 
-/// See [`super::decode_dense`].
-pub(super) fn decode_dense<B: Host>(
+/// See [`crate::ops::decode_dense`].
+pub(in crate::ops) fn decode_dense<B: Slices>(
     q: FloatTensor<B>,
     k: &FloatTensor<B>,
     v: &FloatTensor<B>,
@@ -154,8 +154,8 @@ pub(super) fn decode_dense<B: Host>(
     attend::<B>(q, k, v, params, is_step)
 }
 
-/// See [`super::prefill`]. A column that comes alone takes the kernel of many, and so gets their bits.
-pub(super) fn prefill<B: Host>(
+/// See [`crate::ops::prefill`]. A column that comes alone takes the kernel of many, and so gets their bits.
+pub(in crate::ops) fn prefill<B: Slices>(
     q: FloatTensor<B>,
     k: &FloatTensor<B>,
     v: &FloatTensor<B>,
@@ -164,7 +164,7 @@ pub(super) fn prefill<B: Host>(
     attend::<B>(q, k, v, params, false)
 }
 
-fn attend<B: Host>(
+fn attend<B: Slices>(
     q: FloatTensor<B>,
     k: &FloatTensor<B>,
     v: &FloatTensor<B>,
@@ -185,8 +185,8 @@ fn attend<B: Host>(
     Ok((floats::<B>(output, q.shape(), &q), floats::<B>(log_sums, Shape::new([batch, heads, width]), &q)))
 }
 
-/// See [`super::append_quantized`].
-pub(super) fn append_quantized<B: Host>(
+/// See [`crate::ops::append_quantized`].
+pub(in crate::ops) fn append_quantized<B: Slices>(
     words: &mut IntTensor<B>,
     scales: &mut FloatTensor<B>,
     k: &FloatTensor<B>,
@@ -201,18 +201,18 @@ pub(super) fn append_quantized<B: Host>(
     })
 }
 
-/// See [`super::decode_sparq`].
-pub(super) fn decode_sparq<B: Host>(
+/// See [`crate::ops::decode_sparq`].
+pub(in crate::ops) fn decode_sparq<B: Slices>(
     q: FloatTensor<B>,
-    [k, k_index, v]: [&FloatTensor<B>; 3],
+    [k, k_t, v]: [&FloatTensor<B>; 3],
     v_sum: FloatTensor<B>,
     params: &SparqParams,
 ) -> Result<SparqTensors<B>, Reason> {
-    with_element!(k.dtype(), E => decode::<B, E, _>(q, [k, v], v_sum, slice::<B, E>(k_index)?, params))
+    with_element!(k.dtype(), E => decode::<B, E, _>(q, [k, v], v_sum, slice::<B, E>(k_t)?, params))
 }
 
-/// See [`super::decode_sparq_quantized`].
-pub(super) fn decode_sparq_quantized<B: Host>(
+/// See [`crate::ops::decode_sparq_quantized`].
+pub(in crate::ops) fn decode_sparq_quantized<B: Slices>(
     q: FloatTensor<B>,
     [k, scales, v]: [&FloatTensor<B>; 3],
     words: &IntTensor<B>,
@@ -220,7 +220,7 @@ pub(super) fn decode_sparq_quantized<B: Host>(
     params: &SparqParams,
 ) -> Result<SparqTensors<B>, Reason> {
     let (words, scales) = (self::words::<B>(words)?, slice::<B, f32>(scales)?);
-    with_element!(k.dtype(), E => match index::bits(words.len(), scales.len()) {
+    with_element!(k.dtype(), E => match k_t::bits(words.len(), scales.len()) {
         8 => decode::<B, E, _>(q, [k, v], v_sum, Quantized::<8>::new(words, scales), params),
         4 => decode::<B, E, _>(q, [k, v], v_sum, Quantized::<4>::new(words, scales), params),
         _ => Err(STORAGE),
@@ -230,11 +230,11 @@ pub(super) fn decode_sparq_quantized<B: Host>(
 /// Output, positions and masses.
 type SparqTensors<B> = (FloatTensor<B>, IntTensor<B>, FloatTensor<B>);
 
-fn decode<B: Host, E: Element, I: Index>(
+fn decode<B: Slices, E: Element, I: KeysByComponent>(
     q: FloatTensor<B>,
     [k, v]: [&FloatTensor<B>; 2],
     v_sum: FloatTensor<B>,
-    k_index: I,
+    k_t: I,
     params: &SparqParams,
 ) -> Result<SparqTensors<B>, Reason> {
     of_one_width(k.shape()[3], v.shape()[3])?;
@@ -243,7 +243,7 @@ fn decode<B: Host, E: Element, I: Index>(
     let slices = SparqSlices {
         q: slice::<B, f32>(&q)?,
         k: slice::<B, E>(k)?,
-        k_index,
+        k_t,
         v: slice::<B, E>(v)?,
         v_sum: slice::<B, f32>(&v_sum)?,
     };
@@ -258,8 +258,11 @@ fn decode<B: Host, E: Element, I: Index>(
     ))
 }
 
-/// See [`super::linear`].
-pub(super) fn linear<B: Host>(x: FloatTensor<B>, weight: &FloatTensor<B>) -> Result<FloatTensor<B>, Reason> {
+/// See [`crate::ops::linear`].
+pub(in crate::ops) fn linear<B: Slices>(
+    x: FloatTensor<B>,
+    weight: &FloatTensor<B>,
+) -> Result<FloatTensor<B>, Reason> {
     let ([tokens, inputs], [outputs, _]) = (x.shape().dims(), weight.shape().dims());
     let x = B::contiguous(x);
     let y = with_element!(weight.dtype(), E => {
@@ -268,8 +271,8 @@ pub(super) fn linear<B: Host>(x: FloatTensor<B>, weight: &FloatTensor<B>) -> Res
     Ok(floats::<B>(y, Shape::new([tokens, outputs]), &x))
 }
 
-/// See [`super::linear_quantized`].
-pub(super) fn linear_quantized<B: Host>(
+/// See [`crate::ops::linear_quantized`].
+pub(in crate::ops) fn linear_quantized<B: Slices>(
     x: FloatTensor<B>,
     words: &IntTensor<B>,
     scales: &FloatTensor<B>,
@@ -286,6 +289,6 @@ pub(super) fn linear_quantized<B: Host>(
 }
 
 /// `values` on the device of `beside`.
-fn floats<B: Host>(values: Vec<f32>, shape: Shape, beside: &FloatTensor<B>) -> FloatTensor<B> {
+fn floats<B: Slices>(values: Vec<f32>, shape: Shape, beside: &FloatTensor<B>) -> FloatTensor<B> {
     B::float_from_data(TensorData::new(values, shape), &beside.device())
 }

@@ -7,14 +7,14 @@ use super::{
     rows::{PASS, Weights, add_weighted},
     simd::{I4_UNIT, I8_UNIT, LANES, Lanes, Simd},
 };
-use crate::{index::BLOCK as SCALED, spans::AppendPlan};
+use crate::{k_t::BLOCK as SCALED, spans::AppendPlan};
 
 /// Positions scored at a time: the sums stay in the first-level cache while the rows pass by, and a
 /// row's share is long enough for the processor to see a stream in it.
 pub(super) const BLOCK: usize = 2048;
 
 /// Products of weights with components of the keys.
-pub(in crate::ops) trait Index: Copy + Send + Sync {
+pub(in crate::ops) trait KeysByComponent: Copy + Send + Sync {
     /// Positions are scored from a multiple of this on.
     const ALIGN: usize;
 
@@ -55,7 +55,7 @@ impl Positions<'_> {
 }
 
 /// `[batch, kv_heads, head_dim, capacity]` as it is.
-impl<E: Element> Index for &[E] {
+impl<E: Element> KeysByComponent for &[E] {
     // Whole vectors, as buckets take them.
     const ALIGN: usize = LANES;
 
@@ -70,8 +70,8 @@ impl<E: Element> Index for &[E] {
         stride: usize,
     ) {
         let (capacity, of_head) = place.memory(1);
-        let index = &self[of_head];
-        let row = |i: usize| &index[components[i] as usize * capacity + place.first..][..place.count];
+        let k_t = &self[of_head];
+        let row = |i: usize| &k_t[components[i] as usize * capacity + place.first..][..place.count];
         let rank = components.len();
         let weights = Weights { values: weights, stride: rank, heads: weights.len() / rank };
         let prefetch = |next: Range<usize>| {
@@ -100,7 +100,7 @@ impl<E: Element> Index for &[E] {
     }
 }
 
-/// Transposed keys as codes of `BITS` bits, see [`crate::index::QuantizedIndex`].
+/// Transposed keys as codes of `BITS` bits, see [`crate::k_t::QuantizedKt`].
 #[derive(Debug, Clone, Copy)]
 pub(in crate::ops) struct Quantized<'a, const BITS: usize> {
     /// `[batch, kv_heads, head_dim, capacity · BITS / 8]`
@@ -122,7 +122,7 @@ const BEGINNING: usize = 512;
 /// Vectors of a block of scales.
 const VECTORS: usize = SCALED / LANES;
 
-impl<const BITS: usize> Index for Quantized<'_, BITS> {
+impl<const BITS: usize> KeysByComponent for Quantized<'_, BITS> {
     const ALIGN: usize = SCALED;
 
     #[inline(always)]

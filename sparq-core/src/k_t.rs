@@ -10,7 +10,7 @@ pub const BLOCK: usize = 64;
 /// themselves, whatever this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum IndexDtype {
+pub enum KtFormat {
     /// As the keys are.
     #[default]
     Cache,
@@ -20,7 +20,7 @@ pub enum IndexDtype {
     Int4,
 }
 
-impl IndexDtype {
+impl KtFormat {
     /// Bits per component; `None` for the dtype of the cache.
     pub fn bits(self) -> Option<usize> {
         match self {
@@ -44,13 +44,13 @@ pub(crate) fn bits(words: usize, scales: usize) -> usize {
     words * 32 / (scales * BLOCK).max(1)
 }
 
-/// Transposed keys as codes of [`IndexDtype::bits`] bits.
+/// Transposed keys as codes of [`KtFormat::bits`] bits.
 ///
 /// A code `c` stands for `c · scale`; the scale of a channel and a block of [`BLOCK`] positions is its
 /// largest magnitude over the largest code. Codes are two's complement. Position `p` of a channel lies in
 /// word `p / n`, the lowest bits first, where `n` codes fill a word.
 #[derive(Debug, Clone)]
-pub struct QuantizedIndex {
+pub struct QuantizedKt {
     /// `[batch, kv_heads, head_dim, capacity / n]`, 32 bits each.
     pub words: Tensor<4, Int>,
     /// `[batch, kv_heads, head_dim, capacity / BLOCK]`, f32.

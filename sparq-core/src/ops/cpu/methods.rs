@@ -1,5 +1,5 @@
 //! The methods of [`SparqOps`](super::SparqOps) that backends with host memory have in common: the
-//! slice kernels of [`host`](super::host), else the oracle.
+//! slice kernels of [`tensors`](super::tensors), else the oracle.
 //!
 //! Written as macros, to stand inside of each backend's `impl`. They go by the names that this module has:
 //! import all of it where they stand.
@@ -11,32 +11,34 @@ pub(in crate::ops) use burn::backend::{
 
 pub(in crate::ops) use crate::{
     ops::{
-        AttendParams, SparqOps, SparqParams, append_in_parts, host, oracle,
+        AttendParams, SparqOps, SparqParams, append_in_parts,
+        cpu::tensors,
+        oracle,
         ran::{By, Op, kernel_or, note},
     },
     spans::AppendPlan,
 };
 
-/// What a backend without other kernels takes.
+/// All of them: what a backend without other kernels takes.
 #[cfg(any(feature = "flex", feature = "ndarray"))]
-macro_rules! appends_and_decodes {
+macro_rules! slice_kernels {
     () => {
         fn append_rows(
             mut cache: FloatTensor<Self>,
             rows: FloatTensor<Self>,
             plan: AppendPlan,
         ) -> FloatTensor<Self> {
-            let (device, done) = (rows.device(), host::append_rows::<Self>(&mut cache, rows.clone(), &plan));
+            let (device, done) = (rows.device(), tensors::append_rows::<Self>(&mut cache, rows.clone(), &plan));
             kernel_or!(AppendRows on device, done, () => cache, oracle::append_rows::<Self>(cache, rows, &plan))
         }
 
         fn append_columns(
-            mut index: FloatTensor<Self>,
+            mut k_t: FloatTensor<Self>,
             rows: FloatTensor<Self>,
             plan: AppendPlan,
         ) -> FloatTensor<Self> {
-            let (device, done) = (rows.device(), host::append_columns::<Self>(&mut index, rows.clone(), &plan));
-            kernel_or!(AppendColumns on device, done, () => index, oracle::append_columns::<Self>(index, rows, &plan))
+            let (device, done) = (rows.device(), tensors::append_columns::<Self>(&mut k_t, rows.clone(), &plan));
+            kernel_or!(AppendColumns on device, done, () => k_t, oracle::append_columns::<Self>(k_t, rows, &plan))
         }
 
         fn accumulate(
@@ -44,31 +46,31 @@ macro_rules! appends_and_decodes {
             rows: FloatTensor<Self>,
             plan: AppendPlan,
         ) -> FloatTensor<Self> {
-            let (device, done) = (rows.device(), host::accumulate::<Self>(&mut sum, rows.clone(), &plan));
+            let (device, done) = (rows.device(), tensors::accumulate::<Self>(&mut sum, rows.clone(), &plan));
             kernel_or!(Accumulate on device, done, () => sum, oracle::accumulate::<Self>(sum, rows, &plan))
         }
 
-        fn append_with_index(
+        fn append_with_kt(
             mut k: FloatTensor<Self>,
             mut v: FloatTensor<Self>,
-            mut k_index: FloatTensor<Self>,
+            mut k_t: FloatTensor<Self>,
             mut v_sum: FloatTensor<Self>,
             k_rows: FloatTensor<Self>,
             v_rows: FloatTensor<Self>,
             plan: AppendPlan,
             mean_value: bool,
         ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-            let (cache, rows) = ([&mut k, &mut v, &mut k_index], [k_rows.clone(), v_rows.clone()]);
+            let (cache, rows) = ([&mut k, &mut v, &mut k_t], [k_rows.clone(), v_rows.clone()]);
             let v_sum_there = mean_value.then_some(&mut v_sum);
-            match host::append_with_index::<Self>(cache, v_sum_there, rows, &plan) {
+            match tensors::append_with_kt::<Self>(cache, v_sum_there, rows, &plan) {
                 Ok(()) => {
-                    note::<Self>(Op::AppendWithIndex, &k_rows.device(), By::Kernel);
-                    (k, v, k_index, v_sum)
+                    note::<Self>(Op::AppendWithKt, &k_rows.device(), By::Kernel);
+                    (k, v, k_t, v_sum)
                 }
                 // Each part says how it ran.
                 Err(_) => {
-                    let (cache, rows) = ([k, v, k_index, v_sum], [k_rows, v_rows]);
-                    append_in_parts::append_with_index::<Self>(cache, rows, plan, mean_value)
+                    let (cache, rows) = ([k, v, k_t, v_sum], [k_rows, v_rows]);
+                    append_in_parts::append_with_kt::<Self>(cache, rows, plan, mean_value)
                 }
             }
         }
@@ -79,28 +81,30 @@ macro_rules! appends_and_decodes {
             v: FloatTensor<Self>,
             params: AttendParams,
         ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-            let (device, done) = (q.device(), host::decode_dense::<Self>(q.clone(), &k, &v, &params));
+            let (device, done) = (q.device(), tensors::decode_dense::<Self>(q.clone(), &k, &v, &params));
             kernel_or!(DecodeDense on device, done, output => output, oracle::attend::<Self>(q, k, v, &params))
         }
 
         fn decode_sparq(
             q: FloatTensor<Self>,
             k: FloatTensor<Self>,
-            k_index: FloatTensor<Self>,
+            k_t: FloatTensor<Self>,
             v: FloatTensor<Self>,
             v_sum: FloatTensor<Self>,
             params: SparqParams,
         ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
-            let (device, done) = (q.device(), host::decode_sparq::<Self>(q.clone(), [&k, &k_index, &v], v_sum.clone(), &params));
-            kernel_or!(DecodeSparq on device, done, outputs => outputs, oracle::decode_sparq::<Self>(q, k, k_index, v, v_sum, &params))
+            let (device, done) = (q.device(), tensors::decode_sparq::<Self>(q.clone(), [&k, &k_t, &v], v_sum.clone(), &params));
+            kernel_or!(DecodeSparq on device, done, outputs => outputs, oracle::decode_sparq::<Self>(q, k, k_t, v, v_sum, &params))
         }
+
+        slice_kernels_beside_cuda!();
     };
 }
 #[cfg(any(feature = "flex", feature = "ndarray"))]
-pub(in crate::ops) use appends_and_decodes;
+pub(in crate::ops) use slice_kernels;
 
-/// What all of them take.
-macro_rules! others {
+/// Those that have no CUDA kernel: what a backend takes that has some.
+macro_rules! slice_kernels_beside_cuda {
     () => {
         fn prefill(
             q: FloatTensor<Self>,
@@ -108,7 +112,7 @@ macro_rules! others {
             v: FloatTensor<Self>,
             params: AttendParams,
         ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-            let (device, done) = (q.device(), host::prefill::<Self>(q.clone(), &k, &v, &params));
+            let (device, done) = (q.device(), tensors::prefill::<Self>(q.clone(), &k, &v, &params));
             kernel_or!(Prefill on device, done, output => output, oracle::attend::<Self>(q, k, v, &params))
         }
 
@@ -118,7 +122,7 @@ macro_rules! others {
             k: FloatTensor<Self>,
             plan: AppendPlan,
         ) -> (IntTensor<Self>, FloatTensor<Self>) {
-            let (device, done) = (k.device(), host::append_quantized::<Self>(&mut words, &mut scales, &k, &plan));
+            let (device, done) = (k.device(), tensors::append_quantized::<Self>(&mut words, &mut scales, &k, &plan));
             kernel_or!(AppendQuantized on device, done, () => (words, scales), oracle::append_quantized::<Self>(words, scales, k, &plan))
         }
 
@@ -132,7 +136,7 @@ macro_rules! others {
             params: SparqParams,
         ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>) {
             let floats = [&k, &scales, &v];
-            let (device, done) = (q.device(), host::decode_sparq_quantized::<Self>(q.clone(), floats, &words, v_sum.clone(), &params));
+            let (device, done) = (q.device(), tensors::decode_sparq_quantized::<Self>(q.clone(), floats, &words, v_sum.clone(), &params));
             kernel_or!(DecodeSparqQuantized on device, done, outputs => outputs, oracle::decode_sparq_quantized::<Self>(q, k, words, scales, v, v_sum, &params))
         }
 
@@ -141,14 +145,14 @@ macro_rules! others {
             words: IntTensor<Self>,
             scales: FloatTensor<Self>,
         ) -> FloatTensor<Self> {
-            let (device, done) = (x.device(), host::linear_quantized::<Self>(x.clone(), &words, &scales));
+            let (device, done) = (x.device(), tensors::linear_quantized::<Self>(x.clone(), &words, &scales));
             kernel_or!(LinearQuantized on device, done, y => y, oracle::linear_quantized::<Self>(x, words, scales))
         }
 
         fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-            let (device, done) = (x.device(), host::linear::<Self>(x.clone(), &weight));
+            let (device, done) = (x.device(), tensors::linear::<Self>(x.clone(), &weight));
             kernel_or!(Linear on device, done, y => y, oracle::linear::<Self>(x, weight))
         }
     };
 }
-pub(in crate::ops) use others;
+pub(in crate::ops) use slice_kernels_beside_cuda;
