@@ -38,7 +38,7 @@ pub(super) enum Part {
     /// Values `[batch, kv_heads, capacity, head_dim]`.
     V,
     /// Transposed keys `[batch, kv_heads, head_dim, capacity]`.
-    Index,
+    Kt,
     /// Sum of values `[batch, kv_heads, head_dim]`, f32.
     Sum,
 }
@@ -90,7 +90,7 @@ pub(super) fn append<const N: usize>(
         let stored = cache.iter().zip(parts).find(|(_, part)| *part != Part::Sum);
         accumulate(sum, &v, plan, stored.map_or(DType::F32, |(stored, _)| stored.dtype));
     }
-    let Some(stored) = [Part::K, Part::V, Part::Index].into_iter().find_map(find) else { return cache };
+    let Some(stored) = [Part::K, Part::V, Part::Kt].into_iter().find_map(find) else { return cache };
     let capacity = match find(Part::K).or(find(Part::V)) {
         Some(rows) => rows.shape()[2],
         None => stored.shape()[3],
@@ -100,7 +100,7 @@ pub(super) fn append<const N: usize>(
     let targets = Targets {
         k: parts.contains(&Part::K),
         v: parts.contains(&Part::V),
-        k_t: parts.contains(&Part::Index),
+        k_t: parts.contains(&Part::Kt),
         v_sum: width == 1 && sum.is_some(),
         alike: table.alike,
         beyond: beyond(stored.dtype),
@@ -118,7 +118,7 @@ pub(super) fn append<const N: usize>(
             bind(&v),
             target(Part::K),
             target(Part::V),
-            target(Part::Index),
+            target(Part::Kt),
             target(Part::Sum),
             table.argument(&k),
             skip,
