@@ -12,7 +12,7 @@ pub use smoke::{Smoke, kernels, smoke_test};
 
 use crate::{
     error::{Error, Result},
-    index::KtFormat,
+    k_t::KtFormat,
 };
 
 /// A backend of this library: a name on the command line and a cargo feature.

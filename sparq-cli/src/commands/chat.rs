@@ -32,7 +32,7 @@ pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
         false => args.template.format(&checkpoint)?,
     };
     let attention = args.settings.values.attention.resolve(args.model.is_demo())?;
-    if let Some(need) = Need::of(&checkpoint, dtype, room::index_of(&attention)) {
+    if let Some(need) = Need::of(&checkpoint, dtype, room::kt_format_of(&attention)) {
         let longest = args.max_seq_len.or(need.context);
         let limit = args.settings.values.limit(checkpoint.generation_config(), 0)?;
         need.check(room::free(&device), room::reserved(0, limit.tokens, longest))?;

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let attention = args.attention.resolve(args.model.is_demo())?;
 
     let new_tokens = |prompt| args.sampling.limit(args.max_new_tokens, defaults, prompt, MAX_NEW_TOKENS);
-    if let Some(need) = Need::of(&checkpoint, dtype, room::index_of(&attention)) {
+    if let Some(need) = Need::of(&checkpoint, dtype, room::kt_format_of(&attention)) {
         let (free, longest) = (room::free(&device), args.max_seq_len.or(need.context));
         let check = |prompt| need.check(free, room::reserved(prompt, new_tokens(prompt)?.tokens, longest));
         check(0)?;

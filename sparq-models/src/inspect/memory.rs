@@ -15,13 +15,13 @@ pub struct Formats {
     /// Of the weights of linear layers.
     pub weights: WeightFormat,
     /// Of the transposed keys that SparQ chooses by.
-    pub index: KtFormat,
+    pub k_t: KtFormat,
 }
 
 impl From<DType> for Formats {
     /// Everything in `dtype`.
     fn from(dtype: DType) -> Self {
-        Self { dtype, weights: WeightFormat::Dtype, index: KtFormat::Cache }
+        Self { dtype, weights: WeightFormat::Dtype, k_t: KtFormat::Cache }
     }
 }
 
@@ -65,7 +65,7 @@ impl Inspection {
     ///
     /// Layers with a sliding window keep all tokens, like the others.
     pub fn memory(&self, formats: impl Into<Formats>, context_tokens: u64) -> Memory {
-        let Formats { dtype, weights, index } = formats.into();
+        let Formats { dtype, weights, k_t } = formats.into();
         let matrices = self.parameters - self.vector_parameters;
         let bytes = |elements: u64, dtype: DType| elements.saturating_mul(dtype.size() as u64);
         let matrix_bytes = match weights {
@@ -84,7 +84,7 @@ impl Inspection {
         let cache = |is_sparq: bool| {
             vector.map(|vector| {
                 let rows = bytes(vector.saturating_mul(2), dtype);
-                let copy = if is_sparq { index.bytes(vector as usize, dtype) as u64 } else { 0 };
+                let copy = if is_sparq { k_t.bytes(vector as usize, dtype) as u64 } else { 0 };
                 let kv_bytes_per_token = rows.saturating_add(copy);
                 let running_sum_bytes = if is_sparq { bytes(vector, DType::F32) } else { 0 };
                 let cache_bytes =
@@ -97,7 +97,7 @@ impl Inspection {
             dtype: dtype.name(),
             context_tokens,
             weights: (weights == WeightFormat::Int8).then_some("int8"),
-            k_t: (index != KtFormat::Cache).then_some(index),
+            k_t: (k_t != KtFormat::Cache).then_some(k_t),
             weight_bytes,
             dense: cache(false),
             sparq: cache(true),

@@ -43,7 +43,7 @@ fn sizes_and_memory_of_a_grouped_model() {
 #[test]
 fn memory_in_eight_bits() {
     let llama = fixture("llama3_1");
-    let formats = Formats { weights: WeightFormat::Int8, index: KtFormat::Int8, ..DType::F16.into() };
+    let formats = Formats { weights: WeightFormat::Int8, k_t: KtFormat::Int8, ..DType::F16.into() };
     let memory = llama.memory(formats, 128);
     let linear = 3 * (2 * 64 * 32 + 2 * 32 * 32 + 3 * 64 * 32) + 96 * 32;
     // q and two projections of the MLP have 64 outputs, k, v, o and the third 32, the output layer 96.

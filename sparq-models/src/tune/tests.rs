@@ -14,7 +14,7 @@ fn the_frontier_is_what_no_other_beats() {
     let point = |rank, of_dense, kl, mass| Point {
         rank,
         top_k: 1,
-        choice: GridPoint { rank: 0, top_k: 0 },
+        sizes: GridPoint { rank: 0, top_k: 0 },
         found: found(of_dense, kl, mass),
     };
     let points = [
