@@ -64,6 +64,9 @@ pub fn appends(device: &Device, row: Tolerance) {
         let oracle = oracle::accumulate::<Dispatch>(sum().into_dispatch(), rows().into_dispatch(), &plan);
         let expected = floats(Tensor::<3>::from_dispatch(oracle));
         assert_close(&floats(ops::accumulate(sum(), rows(), &plan)), &expected, 1e-3, "sums");
+        let stored = rows().cast(row.dtype);
+        let expected = floats(ops::accumulate(sum(), stored.clone().cast(DType::F32), &plan));
+        assert_eq!(floats(ops::accumulate(sum(), stored, &plan)), expected, "sums of stored rows");
 
         for mean_value in [false, true] {
             let cache = || [old(by_row), old(by_row), old(by_column)];

@@ -52,7 +52,7 @@ pub fn append_columns(k_t: Tensor<4>, rows: Tensor<4>, plan: &AppendPlan) -> Ten
     Tensor::from_dispatch(<Dispatch as SparqOps>::append_columns(k_t, rows, plan.clone()))
 }
 
-/// Adds the real rows of `rows: [batch, kv_heads, width, head_dim]` to
+/// Adds the real rows of `rows: [batch, kv_heads, width, head_dim]`, f32 or as a cache stores them, to
 /// `sum: [batch, kv_heads, head_dim]` (f32).
 pub fn accumulate(sum: Tensor<3>, rows: Tensor<4>, plan: &AppendPlan) -> Tensor<3> {
     let (sum, rows) = (sum.into_dispatch(), rows.into_dispatch());

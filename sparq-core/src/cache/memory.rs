@@ -3,8 +3,10 @@
 //! Slots of equal size lie in tensors `[batch, kv_heads, capacity, head_dim]`. Where they differ, they lie one
 //! after another in tensors of one row, `[1, kv_heads, positions, head_dim]` by name: see [`Place`].
 
+use std::ops::Range;
+
 use burn::{
-    backend::Dispatch,
+    backend::{Dispatch, tensor::FloatTensor},
     tensor::{DType, Tensor},
 };
 
@@ -130,28 +132,14 @@ impl LayerCache {
         self.located(&AppendPlan::of_slot(slot))
     }
 
-    /// The rows of one slot, `[1, kv_heads, capacity, size]`.
-    pub(super) fn rows_of(&self, x: Tensor<4>, slot: usize) -> Tensor<4> {
-        match self.config.batch {
-            1 => x,
-            _ => {
-                let x = x.into_dispatch();
-                let part = Part::of_rows(&x, &self.plan_of(slot), 0);
-                Tensor::from_dispatch(part.get::<Dispatch>(x))
-            }
+    /// The rows of one slot, `[1, kv_heads, capacity, size]`, or its columns, `[1, kv_heads, size, capacity]`.
+    pub(super) fn of_slot(&self, x: Tensor<4>, slot: usize, axis: Axis) -> Tensor<4> {
+        if self.config.batch == 1 {
+            return x;
         }
-    }
-
-    /// The columns of one slot, `[1, kv_heads, size, capacity]`.
-    pub(super) fn columns_of(&self, x: Tensor<4>, slot: usize) -> Tensor<4> {
-        match self.config.batch {
-            1 => x,
-            _ => {
-                let x = x.into_dispatch();
-                let part = Part::of_columns(&x, &self.plan_of(slot), 0);
-                Tensor::from_dispatch(part.get::<Dispatch>(x))
-            }
-        }
+        let x = x.into_dispatch();
+        let part = axis.part(&x, &self.plan_of(slot));
+        Tensor::from_dispatch(part.get::<Dispatch>(x))
     }
 
     /// The codes of one slot.
@@ -220,31 +208,35 @@ impl LayerCache {
     fn moved(&self, old: Option<Tensor<4>>, shape: [usize; 4], places: &[Place], axis: Axis) -> Tensor<4> {
         let new = Tensor::zeros(shape, (&self.device, self.config.dtype));
         let Some(old) = old else { return new };
-        let [batch, kv_heads, ..] = shape;
-        let live = |batch, len| match axis {
-            Axis::Rows => [0..batch, 0..kv_heads, 0..len, 0..shape[3]],
-            Axis::Columns => [0..batch, 0..kv_heads, 0..shape[2], 0..len],
-        };
         let used = self.lens.iter().copied().max().unwrap_or(0);
         if used == 0 {
             return new;
         }
-        if batch == places.len() && self.is_rectangle() {
-            let live = live(batch, used);
+        if shape[0] == places.len() && self.is_rectangle() {
+            let live = axis.live(shape, used);
             return new.slice_assign(live.clone(), old.slice(live));
         }
         let mut new = new.into_dispatch();
         for (slot, &len) in self.lens.iter().enumerate().filter(|(_, len)| **len > 0) {
-            let (plan, old) = (AppendPlan::of_slot(slot).located(places), old.clone());
-            let (part, of_slot) = match axis {
-                Axis::Rows => (Part::of_rows(&new, &plan, 0), self.rows_of(old, slot)),
-                Axis::Columns => (Part::of_columns(&new, &plan, 0), self.columns_of(old, slot)),
-            };
-            let empty = Tensor::zeros(part.shape(), (&self.device, self.config.dtype));
-            let filled = empty.slice_assign(live(1, len), of_slot.slice(live(1, len)));
-            new = part.set::<Dispatch>(new, filled.into_dispatch());
+            let part = axis.part(&new, &AppendPlan::of_slot(slot).located(places));
+            new = self.filled(new, part, self.of_slot(old.clone(), slot, axis), len, axis);
         }
         Tensor::from_dispatch(new)
+    }
+
+    /// `x` with the first `len` positions of `from: [1, kv_heads, …]` in one of its parts, and zeros behind them.
+    pub(super) fn filled(
+        &self,
+        x: FloatTensor<Dispatch>,
+        part: Part,
+        from: Tensor<4>,
+        len: usize,
+        axis: Axis,
+    ) -> FloatTensor<Dispatch> {
+        let live = axis.live(part.shape(), len);
+        let empty = Tensor::zeros(part.shape(), (&self.device, self.config.dtype));
+        let filled = empty.slice_assign(live.clone(), from.slice(live));
+        part.set::<Dispatch>(x, filled.into_dispatch())
     }
 
     /// Makes the transposed keys of all slots from their keys.
@@ -260,7 +252,7 @@ impl LayerCache {
         }
         let mut columns = columns.into_dispatch();
         for slot in (0..self.config.batch).filter(|&slot| self.places[slot].capacity > 0) {
-            let of_slot = self.rows_of(k.clone(), slot).swap_dims(2, 3);
+            let of_slot = self.of_slot(k.clone(), slot, Axis::Rows).swap_dims(2, 3);
             let part = Part::of_columns(&columns, &self.plan_of(slot), 0);
             columns = part.set::<Dispatch>(columns, of_slot.into_dispatch());
         }
@@ -300,9 +292,27 @@ impl LayerCache {
 
 /// Which axis counts positions.
 #[derive(Debug, Clone, Copy)]
-enum Axis {
-    /// The third.
+pub(super) enum Axis {
+    /// The third: keys and values.
     Rows,
-    /// The fourth.
+    /// The fourth: transposed keys.
     Columns,
+}
+
+impl Axis {
+    /// Where the slot of a plan that names it alone lies.
+    pub(super) fn part(self, x: &FloatTensor<Dispatch>, plan: &AppendPlan) -> Part {
+        match self {
+            Self::Rows => Part::of_rows(x, plan, 0),
+            Self::Columns => Part::of_columns(x, plan, 0),
+        }
+    }
+
+    /// The first `len` positions of a tensor of this shape.
+    fn live(self, [batch, kv_heads, rows, columns]: [usize; 4], len: usize) -> [Range<usize>; 4] {
+        match self {
+            Self::Rows => [0..batch, 0..kv_heads, 0..len, 0..columns],
+            Self::Columns => [0..batch, 0..kv_heads, 0..rows, 0..len],
+        }
+    }
 }

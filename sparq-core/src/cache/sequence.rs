@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::LayerCache;
+use super::{LayerCache, memory::Axis};
 use crate::{
     config::{AttentionLayer, AttentionShape},
     error::Result,
@@ -85,7 +85,7 @@ impl<'a> CachedSequence<'a> {
     /// # Errors
     /// [`crate::Error::MissingInCache`] before the first append.
     pub fn k(&self) -> Result<Tensor<4>> {
-        Ok(self.cache.rows_of(self.cache.k()?, self.slot))
+        Ok(self.cache.of_slot(self.cache.k()?, self.slot, Axis::Rows))
     }
 
     /// Values `[1, kv_heads, capacity, value_dim]`.
@@ -93,7 +93,7 @@ impl<'a> CachedSequence<'a> {
     /// # Errors
     /// [`crate::Error::MissingInCache`] before the first append.
     pub fn v(&self) -> Result<Tensor<4>> {
-        Ok(self.cache.rows_of(self.cache.v()?, self.slot))
+        Ok(self.cache.of_slot(self.cache.v()?, self.slot, Axis::Rows))
     }
 
     /// Transposed keys `[1, kv_heads, head_dim, capacity]`.
@@ -101,7 +101,7 @@ impl<'a> CachedSequence<'a> {
     /// # Errors
     /// As [`LayerCache::k_t`].
     pub fn k_t(&self) -> Result<Tensor<4>> {
-        Ok(self.cache.columns_of(self.cache.k_t()?, self.slot))
+        Ok(self.cache.of_slot(self.cache.k_t()?, self.slot, Axis::Columns))
     }
 
     /// Transposed keys as codes.

@@ -1,11 +1,10 @@
 //! The sequences of a cache, one by one: what is said of a slot is said of no other.
 
-use burn::{backend::Dispatch, tensor::Tensor};
+use burn::tensor::Tensor;
 
-use super::LayerCache;
+use super::{LayerCache, memory::Axis};
 use crate::{
     error::{Error, Result},
-    ops::oracle::Part,
     spans::AppendPlan,
 };
 
@@ -47,9 +46,9 @@ impl LayerCache {
         self.reserve_slot(to, len)?;
         if len > 0 {
             let [k, v, k_t] = [self.k.take(), self.v.take(), self.k_t.take()];
-            self.k = k.map(|x| self.copied(x, from, to, len, false));
-            self.v = v.map(|x| self.copied(x, from, to, len, false));
-            self.k_t = k_t.map(|x| self.copied(x, from, to, len, true));
+            self.k = k.map(|x| self.copied(x, from, to, len, Axis::Rows));
+            self.v = v.map(|x| self.copied(x, from, to, len, Axis::Rows));
+            self.k_t = k_t.map(|x| self.copied(x, from, to, len, Axis::Columns));
         }
         self.lens[to] = len;
         self.sums[to] = self.sums[from].before(len);
@@ -61,21 +60,10 @@ impl LayerCache {
     }
 
     /// `x` with the first `len` positions of one slot copied to another.
-    fn copied(&self, x: Tensor<4>, from: usize, to: usize, len: usize, is_columns: bool) -> Tensor<4> {
-        let of = |slot: usize, x: &_| {
-            let plan = self.located(&AppendPlan::of_slot(slot));
-            if is_columns { Part::of_columns(x, &plan, 0) } else { Part::of_rows(x, &plan, 0) }
-        };
+    fn copied(&self, x: Tensor<4>, from: usize, to: usize, len: usize, axis: Axis) -> Tensor<4> {
+        let held = self.of_slot(x.clone(), from, axis);
         let x = x.into_dispatch();
-        let (source, target) = (of(from, &x), of(to, &x));
-        let [_, kv_heads, rows, columns] = target.shape();
-        let live = match is_columns {
-            true => [0..1, 0..kv_heads, 0..rows, 0..len],
-            false => [0..1, 0..kv_heads, 0..len, 0..columns],
-        };
-        let held = Tensor::<4>::from_dispatch(source.get::<Dispatch>(x.clone())).slice(live.clone());
-        let filled =
-            Tensor::<4>::zeros(target.shape(), (&self.device, self.config.dtype)).slice_assign(live, held);
-        Tensor::from_dispatch(target.set::<Dispatch>(x, filled.into_dispatch()))
+        let part = axis.part(&x, &self.located(&AppendPlan::of_slot(to)));
+        Tensor::from_dispatch(self.filled(x, part, held, len, axis))
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Tensor};
 
-use super::{BLOCK, LayerCache};
+use super::{BLOCK, LayerCache, memory::Axis};
 use crate::{
     error::Result,
     ops,
@@ -46,7 +46,7 @@ impl LayerCache {
         let v = match self.config.dtype {
             DType::F32 => v.clone(),
             // As they are stored.
-            dtype => v.clone().cast(dtype).cast(DType::F32),
+            dtype => v.clone().cast(dtype),
         };
         let real = || plan.as_slice().iter().filter(|append| append.take > 0);
         let first = real().map(|append| append.at / BLOCK).min().unwrap_or(0);
@@ -77,7 +77,7 @@ impl LayerCache {
             self.v_sum = Some(sum);
             return Ok(());
         }
-        let v = self.rows_of(v.clone(), slot);
+        let v = self.of_slot(v.clone(), slot, Axis::Rows);
         let of_slot = [slot..slot + 1, 0..kv_heads, 0..value_dim];
         let sums = &mut self.sums[slot];
         sums.blocks.truncate(len / BLOCK);
@@ -90,7 +90,7 @@ impl LayerCache {
         renewed = renewed.mul_scalar(1.0);
         while at < len {
             let end = len.min((at / BLOCK + 1) * BLOCK);
-            let rows = v.clone().slice([0..1, 0..kv_heads, at..end, 0..value_dim]).cast(DType::F32);
+            let rows = v.clone().slice([0..1, 0..kv_heads, at..end, 0..value_dim]);
             let plan = AppendPlan::new(&NewTokens::all(1, end - at), &[0]);
             renewed = ops::accumulate(renewed, rows, &plan);
             if end.is_multiple_of(BLOCK) {

@@ -69,6 +69,7 @@ impl SparqOps for CubeBackend {
     }
 
     fn accumulate(sum: FloatTensor<Self>, rows: FloatTensor<Self>, plan: AppendPlan) -> FloatTensor<Self> {
+        let rows = oracle::f32::<Self>(rows);
         let covered = append::covers([&sum], [Part::Sum], [&rows; 2], &plan);
         kernel_or!(Accumulate on rows.device, covered, () => append_one(sum, Part::Sum, rows, &plan),
             oracle::accumulate::<Self>(sum, rows, &plan))

@@ -42,7 +42,7 @@ pub trait SparqOps: Backend {
         oracle::append_columns::<Self>(k_t, rows, &plan)
     }
 
-    /// Adds the real rows of `rows: [batch, kv_heads, width, head_dim]` to
+    /// Adds the real rows of `rows: [batch, kv_heads, width, head_dim]`, f32 or as a cache stores them, to
     /// `sum: [batch, kv_heads, head_dim]` (f32), by kernels one after another.
     #[fusion(dtype = sum, shape = sum)]
     fn accumulate(sum: FloatTensor<Self>, rows: FloatTensor<Self>, plan: AppendPlan) -> FloatTensor<Self> {

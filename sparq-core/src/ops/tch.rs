@@ -7,7 +7,7 @@
 
 mod cuda;
 
-use burn::backend::LibTorch;
+use burn::backend::{LibTorch, libtorch::LibTorchDevice};
 use burn::tensor::DType;
 use burn_tch::TchTensor;
 
@@ -59,6 +59,8 @@ impl SparqOps for LibTorch {
     ) -> FloatTensor<Self> {
         let targets = cuda::Targets { v_sum: Some(&mut sum), ..Default::default() };
         let device = rows.device();
+        // The slice kernels widen rows as they read them.
+        let rows = if device == LibTorchDevice::Cpu { rows } else { oracle::f32::<Self>(rows) };
         let done = cuda_or(cuda::append(targets, None, Some(&rows), &plan), || {
             tensors::accumulate::<Self>(&mut sum, rows.clone(), &plan)
         });

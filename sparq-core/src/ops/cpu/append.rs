@@ -15,7 +15,7 @@ use crate::{
 
 /// Calls `write(sequence, head, rows)` for the real rows of each head in `rows`
 /// `[batch, kv_heads, width, head_dim]`.
-fn each_head(rows: &[f32], plan: &AppendPlan, sizes: Sizes, mut write: impl FnMut(usize, usize, &[f32])) {
+fn each_head<T>(rows: &[T], plan: &AppendPlan, sizes: Sizes, mut write: impl FnMut(usize, usize, &[T])) {
     let Sizes { kv_heads, head_dim, .. } = sizes;
     for (b, append) in plan.as_slice().iter().enumerate().filter(|(_, append)| append.take > 0) {
         for head in 0..kv_heads {
@@ -177,15 +177,12 @@ fn heads_per_task(heads: usize) -> usize {
 }
 
 /// See [`crate::ops::accumulate`].
-pub(in crate::ops) fn accumulate(sum: &mut [f32], rows: &[f32], plan: &AppendPlan, sizes: Sizes) {
+pub(in crate::ops) fn accumulate<E: Element>(sum: &mut [f32], rows: &[E], plan: &AppendPlan, sizes: Sizes) {
     let Sizes { kv_heads, head_dim, .. } = sizes;
     each_head(rows, plan, sizes, |b, head, rows| {
         let of_slot = plan.as_slice()[b].slot * kv_heads + head;
-        for row in rows.chunks_exact(head_dim) {
-            for (sum, value) in sum[of_slot * head_dim..].iter_mut().zip(row) {
-                *sum += value;
-            }
-        }
+        let sum = &mut sum[of_slot * head_dim..][..head_dim];
+        rows.chunks_exact(head_dim).for_each(|row| add_row(sum, row));
     });
 }
 

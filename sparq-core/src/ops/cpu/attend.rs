@@ -8,15 +8,15 @@ use super::{
     rows::{PASS, Weights, add_in_columns, add_weighted, dots},
     simd::{LANES, Lanes, Simd, with_simd},
 };
-use crate::{ops::oracle::MASKED, spans::Span};
+use crate::ops::oracle::MASKED;
 
 /// Positions whose logits are held at a time.
-pub(super) const BLOCK: usize = 64;
+const BLOCK: usize = 64;
 
 /// Positions ahead of the current one whose rows are prefetched, where they lie apart.
 const AHEAD: usize = 8;
 
-/// Streams that a span is gone through in: a processor brings a stream by itself, but only some
+/// Streams that a run of positions is gone through in: a processor brings a stream by itself, but only some
 /// lines of it at a time, so that one or two do not fill the memory's bandwidth.
 const STREAMS: usize = 4;
 
@@ -63,28 +63,19 @@ pub(super) trait Positions: Copy {
     fn get(self, i: usize) -> usize;
 }
 
-/// Some of the positions of a span, in the order of the whole span: by turns from each of its streams. What is
-/// gone through next goes on where the streams are.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Streamed {
-    pub(super) span: Span,
-    /// Of the first one, in that order.
-    pub(super) first: usize,
-    pub(super) count: usize,
-}
-
-impl Positions for Streamed {
+/// `start..end`, by turns from each of the streams.
+impl Positions for (usize, usize) {
     const APART: bool = false;
     #[inline(always)]
     fn len(self) -> usize {
-        self.count
+        self.1 - self.0
     }
     #[inline(always)]
     fn get(self, i: usize) -> usize {
-        let (i, each) = (self.first + i, (self.span.end - self.span.start) / STREAMS);
+        let each = (self.1 - self.0) / STREAMS;
         match i < each * STREAMS {
-            true => self.span.start + i % STREAMS * each + i / STREAMS,
-            false => self.span.start + i,
+            true => self.0 + i % STREAMS * each + i / STREAMS,
+            false => self.0 + i,
         }
     }
 }

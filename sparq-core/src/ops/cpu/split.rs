@@ -5,8 +5,7 @@
 
 use std::ops::Range;
 
-use super::attend::{BLOCK, Streamed};
-use crate::spans::Span;
+use crate::{k_t, spans::Span};
 
 /// Elements read below which one thread is faster than handing work to others: at a few elements
 /// per nanosecond, about the time that waking a thread takes.
@@ -26,14 +25,18 @@ pub(super) fn parts(span: Span) -> usize {
     (span.len() / MIN_POSITIONS).clamp(1, MOST_PARTS)
 }
 
-/// Positions of one of the [`parts`], cut about evenly; none where there are fewer.
-pub(super) fn part_of(span: Span, part: usize) -> Streamed {
-    let (parts, len) = (parts(span), span.len());
-    let at = |part: usize| match part < parts {
-        true => len * part / parts / BLOCK * BLOCK,
-        false => len,
+/// Positions of one of the [`parts`]; none where there are fewer.
+pub(super) fn part_of(span: Span, part: usize) -> (usize, usize) {
+    cut(span, parts(span), part, k_t::BLOCK)
+}
+
+/// Live positions, cut about evenly at multiples of `unit`.
+fn cut(span: Span, parts: usize, part: usize, unit: usize) -> (usize, usize) {
+    let at = |part: usize| {
+        let at = span.start + span.len() * part.min(parts) / parts;
+        if part < parts { (at - at % unit).max(span.start) } else { at }
     };
-    Streamed { span, first: at(part), count: at(part + 1) - at(part) }
+    (at(part), at(part + 1))
 }
 
 /// Whether a step over `heads` KV heads in all sequences, with up to `len` positions, of each of which
@@ -84,20 +87,15 @@ impl Split {
         head * self.chunks..(head + 1) * self.chunks
     }
 
-    /// Positions of a run: live ones, cut about evenly.
+    /// Positions of a run.
     pub(super) fn run_of(&self, span: Span, chunk: usize) -> (usize, usize) {
-        let at = |chunk: usize| {
-            let at = span.start + span.len() * chunk / self.chunks;
-            if chunk < self.chunks { (at - at % UNIT).max(span.start) } else { at }
-        };
-        (at(chunk), at(chunk + 1))
+        cut(span, self.chunks, chunk, UNIT)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::cpu::attend::Positions;
 
     #[test]
     fn few_heads_are_cut_and_many_are_not() {
@@ -108,19 +106,14 @@ mod tests {
 
     #[test]
     fn parts_cover_each_position_once() {
-        for (start, end, counts) in
-            [(5, 1029, &[512, 512][..]), (0, 1023, &[1023]), (3, 3, &[0]), (7, 1701, &[512, 576, 606])]
-        {
+        let cuts = |start, end| {
             let span = Span { slot: 0, start, end };
-            let of_parts: Vec<_> = (0..parts(span)).map(|part| part_of(span, part)).collect();
-            assert_eq!(of_parts.iter().map(|part| part.len()).collect::<Vec<_>>(), counts);
-            let mut all: Vec<_> =
-                of_parts.iter().flat_map(|part| (0..part.len()).map(|i| part.get(i))).collect();
-            all.sort_unstable();
-            assert!(all.into_iter().eq(start..end), "{start}..{end}");
-            assert_eq!(part_of(span, parts(span)).len(), 0);
-        }
-        assert_eq!(parts(Span { slot: 0, start: 0, end: 1 << 20 }), MOST_PARTS);
+            (0..=parts(span)).map(|part| part_of(span, part)).collect::<Vec<_>>()
+        };
+        assert_eq!(cuts(5, 1029), [(5, 512), (512, 1029), (1029, 1029)]);
+        assert_eq!(cuts(0, 1023), [(0, 1023), (1023, 1023)]);
+        assert_eq!(cuts(3, 3), [(3, 3), (3, 3)]);
+        assert_eq!((cuts(0, 1 << 20).len(), cuts(0, 1 << 20)[15]), (17, (15 << 16, 1 << 20)));
     }
 
     #[test]

@@ -136,8 +136,10 @@ pub(in crate::ops) fn accumulate<B: Slices>(
     let [_, kv_heads, head_dim] = sum.shape().dims();
     let sizes = Sizes { kv_heads, group: 1, head_dim, capacity: 0 };
     let rows = B::contiguous(rows);
-    cpu::accumulate(slice_mut::<B, f32>(sum)?, slice::<B, f32>(&rows)?, plan, sizes);
-    Ok(())
+    with_element!(rows.dtype(), E => {
+        cpu::accumulate(slice_mut::<B, f32>(sum)?, slice::<B, E>(&rows)?, plan, sizes);
+        Ok(())
+    })
 }
 
 /// Output and log-sum-exp.
