@@ -47,7 +47,7 @@ fn dims<const D: usize>(tensor: &impl TensorMetadata) -> [usize; D] {
     tensor.shape().dims()
 }
 
-fn f32<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+pub(super) fn f32<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     B::float_cast(x, FloatDType::F32)
 }
 
