@@ -252,6 +252,12 @@ impl AppendPlan {
             && self.appends.iter().enumerate().all(|(b, append)| append.slot == b)
     }
 
+    /// Whether the sequences are among those of a tensor `[slots, kv_heads, capacity, head_dim]`, in any order.
+    #[cfg(feature = "libtorch")]
+    pub(crate) fn is_of_slots(&self, slots: usize) -> bool {
+        self.places.is_none() && self.appends.iter().all(|append| append.slot < slots)
+    }
+
     /// Sequences `rows` alone, in this order.
     pub(crate) fn rows(&self, rows: &[usize]) -> Self {
         Self {

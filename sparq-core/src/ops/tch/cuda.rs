@@ -28,7 +28,7 @@ use crate::{
     config::GroupScores,
     ops::{
         AttendParams, SparqParams,
-        ran::{BUCKETS, QUERIES, Reason, SHAPE, SHARED, STORAGE, in_order, of_one_width},
+        ran::{BUCKETS, QUERIES, Reason, SHAPE, SHARED, STORAGE, in_slots, of_one_width},
     },
     spans::{AppendPlan, Span},
 };
@@ -67,7 +67,7 @@ pub(super) fn append(
     if all.iter().any(|target| target.as_ref().is_some_and(|target| !target.can_mut())) {
         return Err(SHARED);
     }
-    let [batch, kv_heads, _, head_dim] = sizes(&rows.tensor)?;
+    let [_, kv_heads, _, head_dim] = sizes(&rows.tensor)?;
     if let Some(others) = k_rows.and(v_rows) {
         of_one_width(head_dim, sizes::<4>(&others.tensor)?[3])?;
     }
@@ -77,13 +77,15 @@ pub(super) fn append(
         _ => 1,
     };
     let slots = [&k, &v, &k_t, &v_sum].into_iter().flatten().next().map(|target| target.tensor.size()[0]);
-    in_order(plan, slots.ok_or(SHAPE)? as usize)?;
+    let slots = slots.ok_or(SHAPE)? as usize;
+    in_slots(plan, slots)?;
     // The sum alone has no storage dtype; the kernel is the same.
     let stored = k.as_ref().or(v.as_ref()).or(k_t.as_ref()).map_or(DType::F32, |target| target.dtype());
     let heads = Heads::new(stored, kv_heads, kv_heads, head_dim, 1)?;
     let (k_copy, v_copy) = (k_rows.and_then(reordered), v_rows.and_then(reordered));
     let append = Append {
         heads,
+        slots,
         capacity,
         width: plan.width(),
         k_rows: k_copy.as_ref().or(k_rows.map(|rows| &rows.tensor)),
@@ -93,7 +95,7 @@ pub(super) fn append(
         k_t: target(&k_t),
         v_sum: target(&v_sum),
     };
-    for part in Sequences::of(batch) {
+    for part in Sequences::of(plan.as_slice().len()) {
         gpu.report(append.launch(gpu, part.slice(plan.as_slice()), part)).ok_or(FAILED)?;
     }
     Ok(())
@@ -107,9 +109,8 @@ pub(super) fn decode_dense(
     params: &AttendParams,
 ) -> Result<(TchTensor, TchTensor), Reason> {
     let gpu = gpu_of(&k.tensor)?;
-    let Problem { heads, batch, capacity } = Problem::new(q, k)?;
+    let Problem { heads, batch, slots, capacity } = Problem::new(q, k, params)?;
     of_one_width(sizes::<4>(&k.tensor)?[3], sizes::<4>(&v.tensor)?[3])?;
-    in_order(&params.queries, sizes::<4>(&k.tensor)?[0])?;
     let copy = reordered(q);
     let q = copy.as_ref().unwrap_or(&q.tensor);
     let (out, spans) = (output_like(q), params.spans());
@@ -121,6 +122,7 @@ pub(super) fn decode_dense(
         let groups = part.count * heads.kv_heads * heads.tiles();
         let attend = Attend {
             heads,
+            slots,
             capacity,
             threads: 256,
             splits: dense_splits(groups, longest(spans), gpu.multiprocessors),
@@ -144,9 +146,8 @@ pub(super) fn decode_sparq(
     params: &SparqParams,
 ) -> Result<(TchTensor, TchTensor, TchTensor), Reason> {
     let gpu = gpu_of(&k.tensor)?;
-    let Problem { heads, batch, capacity } = Problem::new(q, k)?;
+    let Problem { heads, batch, slots, capacity } = Problem::new(q, k, &params.attend)?;
     of_one_width(sizes::<4>(&k.tensor)?[3], sizes::<4>(&v.tensor)?[3])?;
-    in_order(&params.attend.queries, sizes::<4>(&k.tensor)?[0])?;
     let (config, spans) = (&params.config, params.attend.spans());
     if config.buckets().is_some() {
         return Err(BUCKETS);
@@ -182,6 +183,7 @@ pub(super) fn decode_sparq(
             },
             attend: Attend {
                 heads,
+                slots,
                 capacity,
                 threads,
                 splits,
@@ -220,18 +222,22 @@ fn no_masses(gpu: &Gpu, size: [i64; 3]) -> Tensor {
 struct Problem {
     heads: Heads,
     batch: usize,
+    slots: usize,
     capacity: usize,
 }
 
 impl Problem {
     /// The reason where the kernels do not take them.
-    fn new(q: &TchTensor, k: &TchTensor) -> Result<Self, Reason> {
-        let [batch, query_heads, width, head_dim] = sizes(&q.tensor)?;
-        let [_, kv_heads, capacity, _] = sizes(&k.tensor)?;
+    fn new(q: &TchTensor, k: &TchTensor, params: &AttendParams) -> Result<Self, Reason> {
+        let [_, query_heads, width, head_dim] = sizes(&q.tensor)?;
+        let [slots, kv_heads, capacity, _] = sizes(&k.tensor)?;
+        in_slots(&params.queries, slots)?;
         if q.dtype() != DType::F32 {
             return Err(QUERIES);
         }
-        Ok(Self { heads: Heads::new(k.dtype(), query_heads, kv_heads, head_dim, width)?, batch, capacity })
+        let heads = Heads::new(k.dtype(), query_heads, kv_heads, head_dim, width)?;
+        let batch = params.queries.as_slice().len();
+        Ok(Self { heads, batch, slots, capacity })
     }
 }
 

@@ -214,7 +214,7 @@ __device__ __forceinline__ Sums merge_parts(
 
 struct AttendArgs {
     const float* q;       // [batch, kv_heads, GROUP, HEAD_DIM]
-    const scalar* k;      // [batch, kv_heads, capacity, HEAD_DIM]
+    const scalar* k;      // [slots, kv_heads, capacity, HEAD_DIM]
     const scalar* v;
     float* out;           // [batch, kv_heads, GROUP, HEAD_DIM]
     float4* part_sums;    // [batch, kv_heads, GROUP, splits]
@@ -353,13 +353,15 @@ attend_dense(AttendArgs a, Places places) {
 #endif
     __shared__ __align__(16) Queries exact;
     __shared__ Merge merge;
-    int tile = blockIdx.y % TILES;
-    int group = blockIdx.z * (gridDim.y / TILES) + blockIdx.y / TILES;
+    int tile = blockIdx.y % TILES, kv_head = blockIdx.y / TILES, kv_heads = gridDim.y / TILES;
+    int group = blockIdx.z * kv_heads + kv_head;
 #if WIDTH == 1
     int2 span = spans.of[blockIdx.z];
+    int slot = spans.slot[blockIdx.z];
     auto sees = [](int, int) { return true; };
 #else
-    int4 place = places.of[blockIdx.z]; // rows to skip, rows to take, position of the first
+    int4 place = places.of[blockIdx.z];
+    int slot = place.w;
     int2 span = make_int2(max(place.z + 1 - a.window, 0), place.z + place.y);
     int from_here = 0;
     auto sees = [&](int h, int i) {
@@ -380,7 +382,7 @@ attend_dense(AttendArgs a, Places places) {
     __syncthreads();
     Share<false> share;
     share.clear();
-    size_t rows = (size_t)group * a.capacity + first;
+    size_t rows = (size_t)(slot * kv_heads + kv_head) * a.capacity + first;
     auto in_order = [](int i) { return i; };
     attend_rows<false>(
         a.k + rows * HEAD_DIM, a.v + rows * HEAD_DIM, in_order, n, exact, nullptr, a.softcap, share, sees);

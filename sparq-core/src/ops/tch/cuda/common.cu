@@ -51,10 +51,11 @@ __host__ __device__ constexpr int largest_divisor(int n, int most) { int d = n <
 constexpr int HEADS = largest_divisor(GROUP, 8);
 constexpr int TILES = GROUP / HEADS;
 
-// Sequences of one launch: their spans travel as a parameter, without a copy to the device.
+// Sequences of one launch: their spans and slots travel as a parameter, without a copy to the device. A
+// sequence counts as a row of the batch in queries and results, and as its slot in the cache.
 #define MAX_BATCH 128
-struct Spans { int2 of[MAX_BATCH]; };
-struct Places { int4 of[MAX_BATCH]; }; // rows to skip, rows to take, position of the first
+struct Spans { int2 of[MAX_BATCH]; int slot[MAX_BATCH]; };
+struct Places { int4 of[MAX_BATCH]; }; // rows to skip, rows to take, position of the first, slot
 
 __device__ __forceinline__ float widen(scalar x) {
 #if SCALAR == 0

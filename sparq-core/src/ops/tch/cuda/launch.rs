@@ -98,19 +98,25 @@ impl Heads {
 /// What SparQ leaves for each query head: α and the log-sum-exp of both steps.
 pub(super) const MASSES: usize = 3;
 
+/// First live position and one past the last, and the slot, of each sequence.
 #[repr(C, align(8))]
-struct Spans([[i32; 2]; SEQUENCES]);
+struct Spans {
+    of: [[i32; 2]; SEQUENCES],
+    slots: [i32; SEQUENCES],
+}
 
 impl Spans {
-    fn new(spans: &[Span], capacity: usize) -> Result<Self, Failure> {
-        let mut all = [[0; 2]; SEQUENCES];
-        for (to, span) in all.iter_mut().zip(spans) {
+    /// Of some of `slots` that hold `capacity` positions each.
+    fn new(spans: &[Span], slots: usize, capacity: usize) -> Result<Self, Failure> {
+        let mut all = Self { of: [[0; 2]; SEQUENCES], slots: [0; SEQUENCES] };
+        for ((of, to), span) in all.of.iter_mut().zip(&mut all.slots).zip(spans) {
             if span.start > span.end || span.end > capacity {
                 return Err(format!("{span:?} lies outside of a cache of {capacity}"));
             }
-            *to = [span.start as i32, span.end as i32];
+            *of = [span.start as i32, span.end as i32];
+            *to = slot(span.slot, slots)?;
         }
-        Ok(Self(all))
+        Ok(all)
     }
 }
 
@@ -118,6 +124,7 @@ impl Spans {
 #[derive(Debug)]
 pub(super) struct Attend<'a> {
     pub(super) heads: Heads,
+    pub(super) slots: usize,
     pub(super) capacity: usize,
     pub(super) threads: u32,
     pub(super) splits: usize,
@@ -158,17 +165,26 @@ impl Attend<'_> {
         [self.splits, self.heads.kv_heads * self.heads.tiles(), batch]
     }
 
+    /// Elements of the keys in all slots, of the values and of the transposed keys.
+    fn cached(&self) -> usize {
+        self.slots * self.heads.kv_heads * self.capacity * self.heads.head_dim
+    }
+
+    fn spans(&self, spans: &[Span]) -> Result<Spans, Failure> {
+        Spans::new(spans, self.slots, self.capacity)
+    }
+
     fn args(&self, gpu: &Gpu, scratch: &mut Scratch<'_>, part: Sequences) -> Result<AttendArgs, Failure> {
         let Heads { kv_heads, head_dim, kind, .. } = self.heads;
-        let (queries, cached) = (self.heads.heads() * head_dim, kv_heads * self.capacity * head_dim);
+        let queries = self.heads.heads() * head_dim;
         if part.count * kv_heads * self.heads.tiles() > COUNTERS || self.splits == 0 {
             return Err(format!("{} sequences of {kv_heads} heads are too many for one launch", part.count));
         }
         let [sums, values] = self.part_bytes(part.count);
         Ok(AttendArgs {
             q: Address::of(gpu, "q", self.q, Kind::Float, queries, part)?,
-            k: Address::of(gpu, "k", self.k, kind, cached, part)?,
-            v: Address::of(gpu, "v", self.v, kind, cached, part)?,
+            k: Address::whole(gpu, "k", self.k, kind, self.cached())?,
+            v: Address::whole(gpu, "v", self.v, kind, self.cached())?,
             out: Address::of(gpu, "the output", self.out, Kind::Float, queries, part)?,
             part_sums: scratch.take(sums)?,
             part_values: scratch.take(values)?,
@@ -194,8 +210,9 @@ impl Attend<'_> {
         let [function] = gpu.functions([self.heads.variant(Kernel::AttendDense, self.threads)])?;
         let mut scratch = Scratch::new(gpu, self.part_bytes(part.count));
         let mut args = self.args(gpu, &mut scratch, part)?;
-        let mut spans_arg = Spans::new(spans, self.capacity)?;
-        let mut places_arg = Places::new(part.slice(self.params.queries.as_slice()), self.heads.width)?;
+        let mut spans_arg = self.spans(spans)?;
+        let queries = part.slice(self.params.queries.as_slice());
+        let mut places_arg = Places::new(queries, self.heads.width, self.slots)?;
         let which = match self.heads.width {
             1 => pointer(&mut spans_arg),
             _ => pointer(&mut places_arg),
@@ -203,8 +220,8 @@ impl Attend<'_> {
         let arguments = &mut [pointer(&mut args), which];
         // SAFETY: the types are those of `attend_dense`, which takes spans for one query per sequence and
         // places for several. `args` checked the size of every tensor and the spans, which end where the places
-        // do, lie within them; the parts have room for `splits` of every head, and nobody else has the
-        // scratch memory before this is queued.
+        // do, lie within slots that are there; the parts have room for `splits` of every head, and nobody else
+        // has the scratch memory before this is queued.
         unsafe { gpu.launch(function, self.grid(part.count), self.threads, arguments) }
     }
 }
@@ -312,9 +329,9 @@ impl Select<'_> {
         let mut scratch = Scratch::new(gpu, bytes.into_iter().chain(attend.part_bytes(batch)));
         let rooms = Rooms { of: take(&mut scratch, bytes)?, stride, chunks };
         let mut attend_args = attend.args(gpu, &mut scratch, part)?;
-        let mut score_args = self.score_args(gpu, &attend_args, rooms, part)?;
+        let mut score_args = self.score_args(gpu, &attend_args, rooms)?;
         let mut select_args = self.select_args(gpu, rooms, part)?;
-        let mut spans_arg = Spans::new(spans, attend.capacity)?;
+        let mut spans_arg = attend.spans(spans)?;
 
         let score_grid = [chunks, heads.kv_heads, batch];
         let mut launch_score = |function: Function| {
@@ -352,9 +369,9 @@ impl Select<'_> {
         let mut scratch = Scratch::new(gpu, []);
         let rooms = Rooms { of: [Address::NONE; 5], stride: 0, chunks: 0 };
         let mut attend_args = attend.args(gpu, &mut scratch, part)?;
-        let mut score_args = self.score_args(gpu, &attend_args, rooms, part)?;
+        let mut score_args = self.score_args(gpu, &attend_args, rooms)?;
         let mut select_args = self.select_args(gpu, rooms, part)?;
-        let mut spans_arg = Spans::new(spans, attend.capacity)?;
+        let mut spans_arg = attend.spans(spans)?;
         let arguments = &mut [
             pointer(&mut score_args),
             pointer(&mut attend_args),
@@ -366,19 +383,12 @@ impl Select<'_> {
         unsafe { gpu.launch(function, attend.grid(part.count), attend.threads, arguments) }
     }
 
-    fn score_args(
-        &self,
-        gpu: &Gpu,
-        attend: &AttendArgs,
-        rooms: Rooms,
-        part: Sequences,
-    ) -> Result<ScoreArgs, Failure> {
-        let Heads { kv_heads, head_dim, kind, .. } = self.attend.heads;
+    fn score_args(&self, gpu: &Gpu, attend: &AttendArgs, rooms: Rooms) -> Result<ScoreArgs, Failure> {
+        let Heads { head_dim, kind, .. } = self.attend.heads;
         let [keys, maxima, stats, approx, logits] = rooms.of;
-        let cached = kv_heads * self.attend.capacity * head_dim;
         Ok(ScoreArgs {
             q: attend.q,
-            k_t: Address::of(gpu, "the transposed keys", self.score.k_t, kind, cached, part)?,
+            k_t: Address::whole(gpu, "the transposed keys", self.score.k_t, kind, self.attend.cached())?,
             keys,
             maxima,
             stats,
@@ -398,12 +408,13 @@ impl Select<'_> {
         let Heads { kv_heads, head_dim, .. } = self.attend.heads;
         let [keys, maxima, stats, approx, _] = rooms.of;
         let (queries, chosen) = (self.attend.heads.heads(), kv_heads * self.kept);
+        let summed = self.attend.slots * kv_heads * head_dim;
         Ok(SelectArgs {
             keys,
             maxima,
             stats,
             approx,
-            v_sum: Address::of(gpu, "the sum of values", self.v_sum, Kind::Float, kv_heads * head_dim, part)?,
+            v_sum: Address::whole(gpu, "the sum of values", self.v_sum, Kind::Float, summed)?,
             positions: Address::of(gpu, "the positions", self.positions, Kind::Int64, chosen, part)?,
             masses: Address::of_any(gpu, "the masses", self.masses, Kind::Float, MASSES * queries, part)?,
             stride: size(rooms.stride)?,
@@ -414,6 +425,14 @@ impl Select<'_> {
         })
     }
 }
+
+/// Bytes of arguments that every GPU takes.
+const PARAMETERS: usize = 4096;
+const _: () = {
+    let attend = size_of::<AttendArgs>();
+    assert!(attend + size_of::<Places>() <= PARAMETERS);
+    assert!(size_of::<ScoreArgs>() + attend + size_of::<SelectArgs>() + size_of::<Spans>() <= PARAMETERS);
+};
 
 /// Where step 1 leaves keys, maxima, sums of exponentials, approximate queries and logits.
 #[derive(Debug, Clone, Copy)]
@@ -436,6 +455,14 @@ fn take<const N: usize>(scratch: &mut Scratch<'_>, bytes: [usize; N]) -> Result<
 /// A value as an argument of a launch.
 pub(super) fn pointer<T>(value: &mut T) -> *mut c_void {
     (&raw mut *value).cast()
+}
+
+/// A slot as the kernels count, where it is one of `slots`.
+pub(super) fn slot(slot: usize, slots: usize) -> Result<i32, Failure> {
+    match slot < slots {
+        true => size(slot),
+        false => Err(format!("slot {slot} lies outside of a cache of {slots}")),
+    }
 }
 
 /// A size as the kernels count.

@@ -44,6 +44,39 @@ impl Address {
     /// No memory.
     pub(super) const NONE: Self = Self(0);
 
+    /// All of `tensor`, which must hold `numel` elements of `kind` in order.
+    pub(super) fn whole(
+        gpu: &Gpu,
+        what: &str,
+        tensor: &Tensor,
+        kind: Kind,
+        numel: usize,
+    ) -> Result<Self, Failure> {
+        let found = (tensor.device(), tensor.kind(), tensor.numel());
+        if found != (gpu.device, kind, numel) || !tensor.is_contiguous() {
+            return Err(format!("{what} is {found:?}, not {numel} of {kind:?} in order"));
+        }
+        Self(tensor.data_ptr() as u64).aligned(what)
+    }
+
+    fn aligned(self, what: &str) -> Result<Self, Failure> {
+        match self.0.is_multiple_of(16) {
+            true => Ok(self),
+            false => Err(format!("{what} is not aligned to 16 bytes")),
+        }
+    }
+
+    /// [`Address::whole`] where there is a tensor.
+    pub(super) fn whole_of_any(
+        gpu: &Gpu,
+        what: &str,
+        tensor: Option<&Tensor>,
+        kind: Kind,
+        numel: usize,
+    ) -> Result<Self, Failure> {
+        tensor.map_or(Ok(Self::NONE), |tensor| Self::whole(gpu, what, tensor, kind, numel))
+    }
+
     /// The `sequences` of `tensor`, which must hold `each` elements of `kind` for every sequence of the
     /// batch.
     pub(super) fn of(
@@ -54,15 +87,8 @@ impl Address {
         each: usize,
         sequences: Sequences,
     ) -> Result<Self, Failure> {
-        let (numel, found) = (each * sequences.batch, (tensor.device(), tensor.kind(), tensor.numel()));
-        if found != (gpu.device, kind, numel) || !tensor.is_contiguous() {
-            return Err(format!("{what} is {found:?}, not {numel} of {kind:?} in order"));
-        }
-        let address = tensor.data_ptr() as u64 + (sequences.first * each * kind.elt_size_in_bytes()) as u64;
-        match address.is_multiple_of(16) {
-            true => Ok(Self(address)),
-            false => Err(format!("{what} is not aligned to 16 bytes")),
-        }
+        let Self(start) = Self::whole(gpu, what, tensor, kind, each * sequences.batch)?;
+        Self(start + (sequences.first * each * kind.elt_size_in_bytes()) as u64).aligned(what)
     }
 
     /// [`Address::of`] where there is a tensor.

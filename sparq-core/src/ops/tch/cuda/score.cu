@@ -23,7 +23,7 @@ constexpr int CHUNK = SCORE_THREADS * BUCKET;
 
 struct ScoreArgs {
     const float* q;         // [batch, kv_heads, GROUP, HEAD_DIM]
-    const scalar* k_t;    // [batch, kv_heads, HEAD_DIM, capacity]
+    const scalar* k_t;      // [slots, kv_heads, HEAD_DIM, capacity]
     u32* keys;              // [batch, kv_heads, stride]
     u32* maxima;            // [batch, kv_heads, stride / BUCKET rounded up to 4]
     float2* stats;          // [batch, kv_heads, GROUP, chunks]
@@ -34,8 +34,8 @@ struct ScoreArgs {
     int chunks;
     int rank;
     int local_window;
-    float softcap;
-    float factor; // the layer's scale times √HEAD_DIM          // 0 for none
+    float softcap;          // 0 for none
+    float factor;           // the layer's scale times √HEAD_DIM
 };
 
 // Bucket maxima per group: read four at a time.
@@ -243,7 +243,8 @@ __device__ __forceinline__ void score(const ScoreArgs& a, const Spans& spans) {
     int group = blockIdx.z * gridDim.y + blockIdx.y;
     choose_rows(a, group, room);
 
-    const scalar* rows = a.k_t + (size_t)group * HEAD_DIM * a.capacity + first;
+    int cache_group = spans.slot[blockIdx.z] * gridDim.y + blockIdx.y;
+    const scalar* rows = a.k_t + (size_t)cache_group * HEAD_DIM * a.capacity + first;
     bool mine = first < span.y;
     float total[BUCKET] = {};
     for (int turn = 0; turn < TURNS; turn++) {

@@ -23,6 +23,7 @@ __device__ __forceinline__ void run_short(
     Select& s = room.select;
 
     int group = blockIdx.z * gridDim.y + blockIdx.y;
+    int cache_group = spans.slot[blockIdx.z] * gridDim.y + blockIdx.y;
     int2 span = spans.of[blockIdx.z];
     int live = span.y - span.x;
     int kept = min(b.kept, live);
@@ -34,7 +35,7 @@ __device__ __forceinline__ void run_short(
     if (MASS) {
         for (int i = threadIdx.x; i < HEADS * PADDED_DIM; i += ATTEND_THREADS) approx_room[i] = 0.f;
         for (int i = threadIdx.x; i < HEAD_DIM; i += ATTEND_THREADS)
-            mean[i] = b.v_sum[(size_t)group * HEAD_DIM + i] / max(live, 1);
+            mean[i] = b.v_sum[(size_t)cache_group * HEAD_DIM + i] / max(live, 1);
         __syncthreads();
         for (int i = threadIdx.x; i < HEADS * c.rank; i += ATTEND_THREADS)
             approx_room[i / c.rank * PADDED_DIM + scoring.channel[i % c.rank]] =
@@ -43,7 +44,7 @@ __device__ __forceinline__ void run_short(
 
     // Step 1: keys of all buckets, in shared memory.
     int first = span.x / BUCKET, buckets = (span.y + BUCKET - 1) / BUCKET - first;
-    const scalar* k_t = c.k_t + (size_t)group * HEAD_DIM * c.capacity;
+    const scalar* k_t = c.k_t + (size_t)cache_group * HEAD_DIM * c.capacity;
     float2 stats[SCORED];
 #pragma unroll
     for (int n = 0; n < SCORED; n++) stats[n] = make_float2(NEG_INF, 0.f);
@@ -102,7 +103,7 @@ __device__ __forceinline__ void run_short(
     // Step 3.
     Share<MASS> share;
     share.clear();
-    size_t base = (size_t)group * a.capacity * HEAD_DIM;
+    size_t base = (size_t)cache_group * a.capacity * HEAD_DIM;
     auto chosen = [&](int i) { return rows[i]; };
     attend_rows<MASS>(a.k + base, a.v + base, chosen, kept, exact, approx, a.softcap, share,
         [](int, int) { return true; });

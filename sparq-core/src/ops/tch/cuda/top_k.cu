@@ -256,7 +256,7 @@ struct SelectArgs {
     const u32* maxima;
     const float2* stats;
     const float* approx;
-    const float* v_sum;     // [batch, kv_heads, HEAD_DIM]
+    const float* v_sum;     // [slots, kv_heads, HEAD_DIM]
     i64* positions;         // [batch, kv_heads, kept]
     float* masses;          // [batch, kv_heads, GROUP, 3]: α, the log-sum-exp of step 1 and of step 2
     int stride;
@@ -298,8 +298,9 @@ __device__ __forceinline__ void run_selected(const AttendArgs& a, const SelectAr
     } room;
     __shared__ int rows[MAX_SHARE];
 
-    int tile = blockIdx.y % TILES;
-    int group = blockIdx.z * (gridDim.y / TILES) + blockIdx.y / TILES;
+    int tile = blockIdx.y % TILES, kv_head = blockIdx.y / TILES, kv_heads = gridDim.y / TILES;
+    int group = blockIdx.z * kv_heads + kv_head;
+    int cache_group = spans.slot[blockIdx.z] * kv_heads + kv_head;
     int2 span = spans.of[blockIdx.z];
     int live = span.y - span.x;
     int kept = min(b.kept, live);
@@ -317,7 +318,7 @@ __device__ __forceinline__ void run_selected(const AttendArgs& a, const SelectAr
     if (MASS) {
         load_queries(b.approx + heads * HEAD_DIM, tile, 1.f, *approx);
         for (int c = threadIdx.x; c < HEAD_DIM; c += ATTEND_THREADS)
-            mean[c] = b.v_sum[(size_t)group * HEAD_DIM + c] / max(live, 1);
+            mean[c] = b.v_sum[(size_t)cache_group * HEAD_DIM + c] / max(live, 1);
         for (int h = threadIdx.x / 32; h < HEADS; h += ATTEND_WARPS) {
             float2 x = whole_stats(b.stats, b.chunks, heads + tile * HEADS + h, span);
             if (threadIdx.x % 32 == 0) whole[h] = x;
@@ -344,7 +345,7 @@ __device__ __forceinline__ void run_selected(const AttendArgs& a, const SelectAr
 
     Share<MASS> share;
     share.clear();
-    size_t base = (size_t)group * a.capacity * HEAD_DIM;
+    size_t base = (size_t)cache_group * a.capacity * HEAD_DIM;
     auto chosen = [&](int i) { return rows[i]; };
     attend_rows<MASS>(a.k + base, a.v + base, chosen, n, exact, approx, a.softcap, share,
         [](int, int) { return true; });
