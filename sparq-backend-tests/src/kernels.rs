@@ -125,16 +125,23 @@ fn cases(device: &Device) -> Vec<Case> {
         ("buckets", |device, dtype| {
             step(sparq(|config| config.topk_rule = TopkRule::Buckets), dtype, device)
         }),
+        ("some slots", |device, dtype| {
+            some_slots(sparq(|config| config.mean_value = true), 1, dtype, device);
+        }),
+        ("some slots, 5 queries", |device, dtype| some_slots(Method::Dense, 5, dtype, device)),
         ("linear, 1 token", |device, dtype| linear(1, dtype, device)),
         ("linear, 20 tokens", |device, dtype| linear(20, dtype, device)),
     ];
     if require_kt(device, KtFormat::Int8).is_ok() {
-        cases.extend::<[Case; 3]>([
+        cases.extend::<[Case; 4]>([
             ("sparq, keys in 8 bits", |device, dtype| {
                 step(sparq(|config| config.kt_format = KtFormat::Int8), dtype, device);
             }),
             ("sparq, keys in 4 bits", |device, dtype| {
                 step(sparq(|config| config.kt_format = KtFormat::Int4), dtype, device);
+            }),
+            ("some slots, keys in 8 bits", |device, dtype| {
+                some_slots(sparq(|config| config.kt_format = KtFormat::Int8), 1, dtype, device);
             }),
             ("linear, 8 bits", |device, _| linear_in_eight_bits(device)),
         ]);
@@ -169,6 +176,31 @@ fn step(method: Method, dtype: DType, device: &Device) {
     let (k, v) = (problem.rows(&problem.k, device), problem.rows(&problem.v, device));
     let output = floats(layer.decode(problem.queries(device), k, v).expect("it fits"));
     assert!(output.iter().all(|x| x.is_finite()));
+}
+
+/// A decode step of two sequences out of three, the last first and of other lengths, behind what a prompt left.
+fn some_slots(method: Method, width: usize, dtype: DType, device: &Device) {
+    const SLOTS: [usize; 2] = [2, 0];
+    let config = CacheConfig { layer: SHAPE.into(), batch: 3, max_len: 2 * LEN, dtype };
+    let mut layer = LayerState::new(&config, &method, device).expect("a valid layer");
+    let mut tokens = |new: NewTokens, decodes: bool| {
+        let width = new.width();
+        let problem = Problem::random(SHAPE, NewTokens::all(2, width), 4);
+        let wide = AttentionShape { heads: SHAPE.heads * width, ..SHAPE };
+        let q = Problem::random(wide, NewTokens::all(2, 1), 5).q;
+        let q = tensor(q, [2, SHAPE.heads, width, SHAPE.head_dim], device);
+        let (k, v) = (problem.rows(&problem.k, device), problem.rows(&problem.v, device));
+        let new = new.in_slots(&SLOTS).expect("each once");
+        if !decodes {
+            return layer.append(&q, k, v, &new).expect("it fits");
+        }
+        let plan = layer.cache().plan(&new).expect("it fits");
+        let output = floats(layer.decode_planned(q, k, v, &plan).expect("a step").output);
+        assert!(output.iter().all(|x| x.is_finite()));
+    };
+    tokens(NewTokens::ragged(LEN, &[LEN, 90]).expect("within"), false);
+    ran::reset();
+    tokens(NewTokens::all(2, width), true);
 }
 
 /// Several queries per sequence over what a prompt left.

@@ -19,6 +19,7 @@
 //! - [`rollback`]: going back in a cache;
 //! - [`rows`]: what a row of a step gives beside others, of every family and method;
 //! - [`slots`]: sequences that come, go on, are copied and leave;
+//! - [`some_slots`]: plans over some of them, against the definitions;
 //! - [`streams`]: work that runs twice, or beside other work;
 //! - [`kernels`]: which operations run as kernels, and which do not and why;
 //! - [`memory`]: what a backend does with its memory;
@@ -44,6 +45,7 @@ pub mod report;
 pub mod rollback;
 pub mod rows;
 pub mod slots;
+pub mod some_slots;
 pub mod streams;
 pub mod suite;
 pub mod tolerance;

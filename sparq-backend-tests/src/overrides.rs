@@ -121,7 +121,12 @@ pub fn dense_decode(device: &Device, row: Tolerance) {
 }
 
 /// Outputs and log-sum-exps agree; the latter are of order ten.
-fn agree(product: &(Vec<f32>, Vec<f32>), expected: &(Vec<f32>, Vec<f32>), row: Tolerance, what: &str) {
+pub(crate) fn agree(
+    product: &(Vec<f32>, Vec<f32>),
+    expected: &(Vec<f32>, Vec<f32>),
+    row: Tolerance,
+    what: &str,
+) {
     assert_close(&product.0, &expected.0, row.oracle, what);
     assert_close(&product.1, &expected.1, 10.0 * row.oracle, what);
 }

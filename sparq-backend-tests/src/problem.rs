@@ -10,7 +10,7 @@ use sparq_core::{
     AttentionLayer, AttentionShape, CacheConfig, KtFormat, LayerCache, NewTokens, SparqConfig,
     cache::CacheExtras,
     k_t::QuantizedKt,
-    ops::{self, SparqParams, oracle},
+    ops::{self, AttendParams, SparqParams, oracle},
 };
 
 /// Which implementation to run.
@@ -227,7 +227,16 @@ pub fn dense(path: Path, q: Tensor<4>, cache: &LayerCache) -> Vec<f32> {
 /// log-sum-exp.
 pub fn attend(path: Path, q: Tensor<4>, cache: &LayerCache) -> (Vec<f32>, Vec<f32>) {
     let [_, _, width, _] = q.dims();
-    let params = cache.attend_params(width);
+    attend_with(path, q, cache, cache.attend_params(width))
+}
+
+/// Dense decode of these queries: outputs and log-sum-exp.
+pub(crate) fn attend_with(
+    path: Path,
+    q: Tensor<4>,
+    cache: &LayerCache,
+    params: AttendParams,
+) -> (Vec<f32>, Vec<f32>) {
     let (k, v) = (cache.k().expect("filled"), cache.v().expect("filled"));
     match path {
         Path::Product => {
@@ -244,8 +253,14 @@ pub fn attend(path: Path, q: Tensor<4>, cache: &LayerCache) -> (Vec<f32>, Vec<f3
 
 /// SparQ decode over a cache.
 pub fn sparq(path: Path, q: Tensor<4>, cache: &LayerCache, config: SparqConfig) -> Solution {
-    config.validate(cache.config().layer.shape.head_dim).expect("a valid configuration");
     let params = SparqParams { attend: cache.attend_params(1), config, retained_mass: true };
+    sparq_with(path, q, cache, params)
+}
+
+/// SparQ decode of these queries.
+pub(crate) fn sparq_with(path: Path, q: Tensor<4>, cache: &LayerCache, params: SparqParams) -> Solution {
+    let config = params.config;
+    config.validate(cache.config().layer.shape.head_dim).expect("a valid configuration");
     let (k, v, v_sum) =
         (cache.k().expect("filled"), cache.v().expect("filled"), cache.v_sum().expect("kept"));
     let (output, positions, masses) = match (path, config.kt_format.bits()) {

@@ -6,10 +6,7 @@ use burn::tensor::{Device, Tensor};
 use sparq_core::{
     AttentionLayer, AttentionShape, CacheConfig, CachedSequence, DecodeMethod, Decoded, Error, H2oConfig,
     KtFormat, LayerCache, LayerState, Method, NewTokens, QuestConfig, Result, Sequences, SparqConfig,
-    Traffic, Transfer,
-    cache::CacheExtras,
-    device::{Kind, kind},
-    method::Dense,
+    Traffic, Transfer, cache::CacheExtras, method::Dense,
 };
 
 use crate::{
@@ -72,42 +69,62 @@ fn new(slots: &[usize], width: usize) -> NewTokens {
     NewTokens::all(slots.len(), width).in_slots(slots).expect("each slot once")
 }
 
-/// What a cache holds of a slot, as numbers: keys, values, transposed keys, codes and their scales, sums.
+/// What a cache with [`all_kept`] holds of a slot, as numbers: keys, values, transposed keys, codes and their
+/// scales, sums.
 fn contents(cache: &LayerCache, slot: usize) -> Vec<Vec<f32>> {
     let sequence = cache.sequence(slot).expect("it is there");
     let (len, k) = (sequence.len(), sequence.k().expect("keys"));
-    let codes = sequence.quantized_kt().expect("codes");
     let rows = |x: Tensor<4>| floats(x.narrow(2, 0, len).cast(burn::tensor::DType::F32));
     let columns = |x: Tensor<4>, len| floats(x.narrow(3, 0, len).cast(burn::tensor::DType::F32));
     // The last block also has codes of positions without a token.
     let blocks = len / 64;
-    vec![
+    let device = k.device();
+    let mut parts = vec![
         rows(k),
         rows(sequence.v().expect("values")),
         columns(sequence.k_t().expect("transposed keys"), len),
-        match blocks {
-            0 => vec![],
-            _ => columns(codes.words.float(), blocks * 16),
-        },
-        columns(codes.scales, len.div_ceil(64)),
-        floats(sequence.v_sum().expect("sums")),
-    ]
+    ];
+    if has_codes(&device) {
+        let codes = sequence.quantized_kt().expect("codes");
+        if blocks > 0 {
+            parts.push(columns(codes.words.float(), blocks * 16));
+        }
+        parts.push(columns(codes.scales, len.div_ceil(64)));
+    }
+    parts.push(floats(sequence.v_sum().expect("sums")));
+    parts
 }
 
-fn all_kept() -> [CacheExtras; 2] {
-    [KtFormat::Cache, KtFormat::Int8].map(|kt_format| CacheExtras { k_t: true, kt_format, mean_value: true })
+/// Whether the device takes transposed keys as codes: `layout` says what one that does not refuses.
+pub(crate) fn has_codes(device: &Device) -> bool {
+    sparq_core::device::require_kt(device, KtFormat::Int8).is_ok()
+}
+
+/// All that a cache can keep at a time on this device.
+pub(crate) fn all_kept(device: &Device) -> Vec<CacheExtras> {
+    let forms = [KtFormat::Cache, KtFormat::Int8].into_iter().take(1 + usize::from(has_codes(device)));
+    forms.map(|kt_format| CacheExtras { k_t: true, kt_format, mean_value: true }).collect()
+}
+
+/// What a cache holds of a slot is what another holds of one of its slots, to the bit.
+pub(crate) fn assert_same(found: (&LayerCache, usize), expected: (&LayerCache, usize)) {
+    let ((cache, slot), (other, of_other)) = (found, expected);
+    let len = cache.lens()[slot];
+    assert_eq!(len, other.lens()[of_other], "slot {slot}");
+    let [found, expected] = [contents(cache, slot), contents(other, of_other)];
+    assert_eq!(found.len(), expected.len(), "slot {slot}");
+    for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        assert!(found == expected, "part {i} of slot {slot}");
+    }
 }
 
 /// A slot holds what a cache of its own would hold, to the bit, however the others came, grew, were cut, copied
 /// and released in between.
 pub fn a_slot_holds_what_a_cache_of_its_own_holds(device: &Device, row: Tolerance) {
-    if sparq_core::device::require_kt(device, KtFormat::Int8).is_err() {
-        return; // `layout` says what such a device refuses.
-    }
     let texts = Texts::random(device);
     let mut cache =
         LayerCache::new(&texts.config(SLOTS, row), CacheExtras::default(), device).expect("valid");
-    cache.keep(&all_kept()).expect("both forms at a time");
+    cache.keep(&all_kept(device)).expect("both forms at a time");
     let append = |cache: &mut LayerCache, slots: &[usize], from: usize, tokens: Range<usize>| {
         let texts_of = [from; SLOTS];
         let of = if from < SLOTS { &texts_of[..slots.len()] } else { slots };
@@ -136,24 +153,11 @@ pub fn a_slot_holds_what_a_cache_of_its_own_holds(device: &Device, row: Toleranc
     for (slot, (text, len)) in [(0, 515), (0, 300), (2, 64), (3, 42)].into_iter().enumerate() {
         let mut alone =
             LayerCache::new(&texts.config(1, row), CacheExtras::default(), device).expect("valid");
-        alone.keep(&all_kept()).expect("both forms at a time");
+        alone.keep(&all_kept(device)).expect("both forms at a time");
         let [_, k, v] = texts.part(&[text], 0..len);
         let plan = alone.plan(&NewTokens::all(1, len)).expect("it fits");
         alone.append(k, v, &plan).expect("shapes fit");
-        assert_eq!(cache.lens()[slot], len, "slot {slot}");
-        let [mut found, mut expected] = [contents(&cache, slot), contents(&alone, 0)];
-        let sums = [found.pop(), expected.pop()].map(Option::unwrap_or_default);
-        if kind(device) == Kind::Cpu {
-            assert_eq!(sums[0], sums[1], "sums of slot {slot}");
-        } else {
-            // Some slots alone are summed up by the definition there, in another order.
-            let [found, expected] =
-                sums.map(|sums| sums.iter().map(|sum| sum / len as f32).collect::<Vec<_>>());
-            assert_close(&found, &expected, row.oracle, &format!("mean values of slot {slot}"));
-        }
-        for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
-            assert!(found == expected, "part {i} of slot {slot}");
-        }
+        assert_same((&cache, slot), (&alone, 0));
     }
     assert!(cache.truncate_sequence(SLOTS, 0).is_err() && cache.release(SLOTS).is_err());
     assert!(cache.copy(3, 0, 43).is_err(), "it has 42 tokens");

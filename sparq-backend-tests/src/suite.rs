@@ -145,6 +145,7 @@ checks! {
         rollback::sums_are_kept_again_in_memory_that_grew_without
         slots::a_slot_holds_what_a_cache_of_its_own_holds
         slots::each_sequence_decodes_as_alone
+        some_slots::some_slots_are_written_and_read
         streams::repeated_runs_give_the_same_result
         layout::views_of_other_tensors
         layout::a_cache_grows_without_changing_its_contents

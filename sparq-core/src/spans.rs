@@ -253,7 +253,7 @@ impl AppendPlan {
     }
 
     /// Whether the sequences are among those of a tensor `[slots, kv_heads, capacity, head_dim]`, in any order.
-    #[cfg(feature = "libtorch")]
+    #[cfg(any(feature = "cube", feature = "libtorch"))]
     pub(crate) fn is_of_slots(&self, slots: usize) -> bool {
         self.places.is_none() && self.appends.iter().all(|append| append.slot < slots)
     }

@@ -97,11 +97,8 @@ const WIDTHS: Reason = "the kernels take values as wide as keys";
 /// A sequence without a token.
 #[cfg(feature = "cube")]
 pub(super) const EMPTY: Reason = "a sequence has no live position";
-/// Sequences in another order than their memory.
-#[cfg(feature = "cube")]
-const SLOTS: Reason = "the sequences are not those of the whole cache in its order, with the same room each";
 /// Memory without an axis of slots.
-#[cfg(feature = "libtorch")]
+#[cfg(any(feature = "cube", feature = "libtorch"))]
 const PLACES: Reason = "the slots of the cache have not the same room each";
 /// The choice by buckets, where it is not written.
 #[cfg(any(feature = "cube", feature = "libtorch"))]
@@ -114,15 +111,9 @@ pub(super) fn of_one_width(keys: usize, values: usize) -> Result<(), Reason> {
 
 /// The reason where kernels that find a sequence by its slot, one of `slots` with the same room each, cannot take
 /// a plan.
-#[cfg(feature = "libtorch")]
+#[cfg(any(feature = "cube", feature = "libtorch"))]
 pub(super) fn in_slots(plan: &AppendPlan, slots: usize) -> Result<(), Reason> {
     plan.is_of_slots(slots).then_some(()).ok_or(PLACES)
-}
-
-/// The reason where kernels that count sequences by their place in a batch of `slots` cannot take a plan.
-#[cfg(feature = "cube")]
-pub(super) fn in_order(plan: &AppendPlan, slots: usize) -> Result<(), Reason> {
-    plan.is_rectangle(slots).then_some(()).ok_or(SLOTS)
 }
 
 /// How an operation ran.

@@ -6,11 +6,11 @@ use cubecl::{cube, ir::ElemType, prelude::*};
 
 use super::{
     bind, elem,
-    spans::{Table, growing, word},
+    spans::{Table, cached_head, growing, word},
     team::nan_where,
 };
 use crate::{
-    ops::ran::{Reason, in_order, of_one_width},
+    ops::ran::{Reason, in_slots, of_one_width},
     spans::AppendPlan,
 };
 
@@ -33,13 +33,13 @@ struct Targets {
 /// A part of a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
-    /// Keys `[batch, kv_heads, capacity, head_dim]`.
+    /// Keys `[slots, kv_heads, capacity, head_dim]`.
     K,
-    /// Values `[batch, kv_heads, capacity, head_dim]`.
+    /// Values `[slots, kv_heads, capacity, head_dim]`.
     V,
-    /// Transposed keys `[batch, kv_heads, head_dim, capacity]`.
+    /// Transposed keys `[slots, kv_heads, head_dim, capacity]`.
     Kt,
-    /// Sum of values `[batch, kv_heads, head_dim]`, f32.
+    /// Sum of values `[slots, kv_heads, head_dim]`, f32.
     Sum,
 }
 
@@ -55,7 +55,7 @@ pub(super) fn covers<const N: usize>(
     rows: [&CubeTensor; 2],
     plan: &AppendPlan,
 ) -> Result<(), Reason> {
-    in_order(plan, cache[0].shape()[0])?;
+    in_slots(plan, cache[0].shape()[0])?;
     of_one_width(rows[0].shape()[3], rows[1].shape()[3])?;
     let small = |tensor: &CubeTensor| tensor.shape().num_elements() <= u32::MAX as usize / 2;
     let (sums, stored): (Vec<_>, Vec<_>) = cache.iter().zip(parts).partition(|(_, part)| *part == Part::Sum);
@@ -108,7 +108,7 @@ pub(super) fn append<const N: usize>(
     // Where there is nothing to write, another of the written buffers is bound and left alone.
     let target = |part| bind(find(part).unwrap_or(stored));
     #[allow(unsafe_code)]
-    // SAFETY: the plan was checked against the capacity; every other index follows from the shapes.
+    // SAFETY: the plan was checked against the capacity and the slots; every other index follows from the shapes.
     unsafe {
         write::launch_unchecked(
             &k.client,
@@ -190,11 +190,12 @@ fn write<F: Float>(
     let skip = word(table, b, skip, 0usize, targets.alike);
     let take = word(table, b, take, 1usize, targets.alike);
     let at = growing(table, b, at, 2usize, targets.alike);
+    let cached_head = cached_head(table, of_head, kv_heads, targets.alike);
     let c = unit % head_dim;
     let t = unit / head_dim % width;
     if t >= skip && t < skip + take {
         let from = unit as usize;
-        let to = ((of_head * capacity + at + t - skip) * head_dim + c) as usize;
+        let to = ((cached_head * capacity + at + t - skip) * head_dim + c) as usize;
         if comptime!(targets.k) {
             k_cache[to] = cached::<F>(k[from], targets.beyond);
         }
@@ -202,7 +203,8 @@ fn write<F: Float>(
             v_cache[to] = cached::<F>(v[from], targets.beyond);
         }
         if comptime!(targets.v_sum) {
-            v_sum[(of_head * head_dim + c) as usize] += f32::cast_from(cached::<F>(v[from], targets.beyond));
+            v_sum[(cached_head * head_dim + c) as usize] +=
+                f32::cast_from(cached::<F>(v[from], targets.beyond));
         }
     }
     if comptime!(targets.k_t) {
@@ -211,13 +213,13 @@ fn write<F: Float>(
         let c = unit / width % head_dim;
         if t >= skip && t < skip + take {
             let from = ((of_head * width + t) * head_dim + c) as usize;
-            k_t[((of_head * head_dim + c) * capacity + at + t - skip) as usize] =
+            k_t[((cached_head * head_dim + c) * capacity + at + t - skip) as usize] =
                 cached::<F>(k[from], targets.beyond);
         }
     }
 }
 
-/// Adds the real rows of `rows` to `sum: [batch, kv_heads, head_dim]`, in place, as a cache of this dtype
+/// Adds the real rows of `rows` to `sum: [slots, kv_heads, head_dim]`, in place, as a cache of this dtype
 /// stores them and in their order.
 fn accumulate(sum: &CubeTensor, rows: &CubeTensor, plan: &AppendPlan, dtype: DType) {
     let [batch, kv_heads, width, head_dim] = rows.shape().dims();
@@ -225,7 +227,7 @@ fn accumulate(sum: &CubeTensor, rows: &CubeTensor, plan: &AppendPlan, dtype: DTy
     let table = Table::of_plan(rows, plan);
     let [skip, take, _] = table.words();
     #[allow(unsafe_code)]
-    // SAFETY: the plan lies within `width`; every other index follows from the shapes.
+    // SAFETY: the plan lies within `width` and the slots; every other index follows from the shapes.
     unsafe {
         add::launch_unchecked(
             &sum.client,
@@ -247,7 +249,7 @@ fn accumulate(sum: &CubeTensor, rows: &CubeTensor, plan: &AppendPlan, dtype: DTy
     }
 }
 
-/// One unit per element of the sum.
+/// One unit per element of a sequence's sum.
 #[cube(launch_unchecked)]
 fn add<F: Float>(
     rows: &[f32],
@@ -271,10 +273,11 @@ fn add<F: Float>(
     let b = (of_head / kv_heads) as usize;
     let skip = word(table, b, skip, 0usize, alike);
     let take = word(table, b, take, 1usize, alike);
-    let mut total = sum[unit as usize];
+    let to = (cached_head(table, of_head, kv_heads, alike) * head_dim + unit % head_dim) as usize;
+    let mut total = sum[to];
     for t in skip..skip + take {
         let value = rows[((of_head * width + t) * head_dim + unit % head_dim) as usize];
         total += f32::cast_from(cached::<F>(value, beyond));
     }
-    sum[unit as usize] = total;
+    sum[to] = total;
 }

@@ -132,6 +132,10 @@ pub(super) fn attend<F: Float, N: Size>(
     let vectors = comptime!(team.vectors());
     let start = u32::cast_from(stats[kv_head * words as usize]);
     let end = u32::cast_from(stats[kv_head * words as usize + 1]);
+    let mut cached_head = kv_head as u32;
+    if comptime!(!plan.scores.alike) {
+        cached_head = u32::cast_from(stats[(kv_head + 1) * words as usize - 1]);
+    }
     let base = base_of(start);
     let candidates = candidates_end(start, end, local);
     let want = u32::min(top_k - u32::min(local, top_k), candidates - start);
@@ -288,7 +292,7 @@ pub(super) fn attend<F: Float, N: Size>(
         for u in 0..ROWS {
             let slot = u32::min(first + u as u32, u32::max(mine, 1u32) - 1u32);
             let position = select(mine > 0u32, u32::min(chosen[slot as usize], end - 1u32), start);
-            rows[u] = (kv_head as u32 * capacity + position) * comptime!(vectors as u32);
+            rows[u] = (cached_head * capacity + position) * comptime!(vectors as u32);
         }
         let sight = team::Sight::all();
         let capped = comptime!(plan.scores.capped);
@@ -314,7 +318,7 @@ pub(super) fn attend<F: Float, N: Size>(
                         let mut mean = Vector::<f32, N>::new(0.0f32);
                         #[unroll]
                         for e in 0..team.vector {
-                            mean.insert(e, v_sum[(kv_head * vectors + c) * team.vector + e]);
+                            mean.insert(e, v_sum[(cached_head as usize * vectors + c) * team.vector + e]);
                         }
                         let alpha = alphas[first + slot];
                         let rest = (1.0f32 - alpha) / f32::cast_from(end);

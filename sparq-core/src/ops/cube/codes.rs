@@ -10,11 +10,11 @@ use cubecl::{cube, ir::ElemType, prelude::*};
 use super::{
     append::{UNITS, cubes},
     bind, elem,
-    spans::{Table, growing, word},
+    spans::{Table, cached_head, growing, word},
 };
 use crate::{
     k_t::{self, BLOCK},
-    ops::ran::{Reason, in_order},
+    ops::ran::{Reason, in_slots},
     spans::AppendPlan,
 };
 
@@ -31,7 +31,7 @@ pub(super) fn covers(
     k: &CubeTensor,
     plan: &AppendPlan,
 ) -> Result<(), Reason> {
-    in_order(plan, k.shape()[0])?;
+    in_slots(plan, k.shape()[0])?;
     let stored = |tensor: &CubeTensor| {
         tensor.is_contiguous() && tensor.shape().num_elements() <= u32::MAX as usize / 2
     };
@@ -47,7 +47,8 @@ pub(super) fn append(
     k: &CubeTensor,
     plan: &AppendPlan,
 ) -> (CubeTensor, CubeTensor) {
-    let [batch, kv_heads, capacity, head_dim] = k.shape().dims();
+    let [_, kv_heads, capacity, head_dim] = k.shape().dims();
+    let batch = plan.as_slice().len();
     let ([_, _, _, row], [_, _, _, blocks]) = (words.shape().dims(), scales.shape().dims());
     let bits = k_t::bits(row, blocks);
     let own = |tensor: CubeTensor| if tensor.can_mut() { tensor } else { tensor.copy() };
@@ -65,8 +66,8 @@ pub(super) fn append(
     let table = Table::of_plan(k, plan);
     let [_, take, at] = table.words();
     #[allow(unsafe_code)]
-    // SAFETY: the plan was checked against the capacity, whose blocks the words and scales have room for;
-    // every other index follows from the shapes.
+    // SAFETY: the plan was checked against the slots and the capacity, whose blocks the words and scales have room
+    // for; every other index follows from the shapes.
     unsafe {
         quantize::launch_unchecked(
             &k.client,
@@ -118,8 +119,8 @@ fn quantize<F: Float>(
         terminate!();
     }
     let c = unit % head_dim;
-    let kv_head = unit / (head_dim * touched);
-    let b = (kv_head / kv_heads) as usize;
+    let row = unit / (head_dim * touched);
+    let b = (row / kv_heads) as usize;
     let take = word(table, b, take, 1usize, alike);
     let at = growing(table, b, at, 2usize, alike);
     let block = at / comptime!(BLOCK as u32) + unit / head_dim % touched;
@@ -129,6 +130,7 @@ fn quantize<F: Float>(
         terminate!();
     }
     let count = u32::min(end - first, comptime!(BLOCK as u32));
+    let kv_head = cached_head(table, row, kv_heads, alike);
     let from = (kv_head * capacity + first) * head_dim + c;
 
     // Magnitudes as bits order as they do, and what is not a number comes out on top: its block has no

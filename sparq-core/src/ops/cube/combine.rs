@@ -10,7 +10,7 @@ use super::{
     block::{self, Block},
     empty,
     limits::Team,
-    spans::{Table, span},
+    spans::{Table, cached_head, span},
     team::{LOWEST, is_overflow, log_sum, merged, nan_where},
 };
 
@@ -26,9 +26,9 @@ pub(super) enum Mean<'a> {
     None,
     /// `α · y + (1 − α) · v̄`.
     Of {
-        /// Sum of all values, `[batch, kv_heads, head_dim]`.
+        /// Sum of all values, `[slots, kv_heads, head_dim]`.
         v_sum: &'a CubeTensor,
-        /// Live positions.
+        /// Live positions and slots.
         table: &'a Table,
         /// Sizes.
         kv_heads: usize,
@@ -230,7 +230,9 @@ fn merge(
                 // The sum is over all values: it says nothing about those that a window leaves.
                 if start == 0u32 {
                     let alpha = masses[head * per_head];
-                    let of_all = v_sum[head / group as usize * d + c] / f32::cast_from(u32::max(end, 1u32));
+                    let kv_heads = heads / group;
+                    let kv_head = cached_head(table, CUBE_POS_X / group, kv_heads, alike) as usize;
+                    let of_all = v_sum[kv_head * d + c] / f32::cast_from(u32::max(end, 1u32));
                     y = alpha * y + (1.0f32 - alpha) * of_all;
                 }
             }

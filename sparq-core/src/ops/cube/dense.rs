@@ -12,12 +12,12 @@ use super::{
     combine::{self, Mean},
     elem, empty,
     limits::{Cubes, Limits, Team},
-    spans::{Table, growing, span, word},
+    spans::{Table, cached_head, growing, span, word},
     team::{self, ROWS, Sight},
 };
 use crate::ops::{
     AttendParams,
-    ran::{EMPTY, QUERIES, Reason, SHAPE, in_order, of_one_width},
+    ran::{EMPTY, QUERIES, Reason, SHAPE, in_slots, of_one_width},
 };
 
 /// Positions of one cube are at least so many: below, merging costs more than it brings.
@@ -36,7 +36,7 @@ pub(super) fn decode(
     let [batch, heads, width, head_dim] = q.shape().dims();
     let [slots, kv_heads, capacity, _] = k.shape().dims();
     of_one_width(k.shape()[3], v.shape()[3])?;
-    in_order(&params.queries, slots)?;
+    in_slots(&params.queries, slots)?;
     let spans = params.spans();
     let rows = heads * width;
     let limits = Limits::new(&q.client, 6)?;
@@ -157,6 +157,7 @@ fn dense<F: Float, N: Size>(
         }
         (at + 1u32 - u32::min(at + 1u32, window), at + take)
     };
+    let cached_head = cached_head(table, kv_head, kv_heads, alike);
     let own = UNIT_POS / team.lanes as u32;
     let vectors = comptime!(team.vectors());
 
@@ -177,7 +178,7 @@ fn dense<F: Float, N: Size>(
         #[unroll]
         for u in 0..ROWS {
             let position = u32::min(first + u as u32, last);
-            rows[u] = (kv_head * capacity + position) * comptime!(vectors as u32);
+            rows[u] = (cached_head * capacity + position) * comptime!(vectors as u32);
         }
         if comptime!(team.planes() && alike) {
             // The same for all of the cube: exchanges between units want that.

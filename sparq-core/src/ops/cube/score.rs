@@ -5,7 +5,7 @@ use cubecl::{cube, ir::ElemType, prelude::*};
 use super::{
     components::choose,
     scores::{GROUP, HEADER, ScorePlan, base_of, candidates_end},
-    spans::span,
+    spans::{cached_head, span},
     states::{best_candidate, overflow_first, softmax_state, write_best},
 };
 use crate::k_t::BLOCK;
@@ -42,7 +42,7 @@ pub(super) struct Sizes {
     pub(super) factor: f32,
 }
 
-/// Scores from transposed keys `[batch, kv_heads, head_dim, capacity]`.
+/// Scores from transposed keys `[slots, kv_heads, head_dim, capacity]`.
 #[cube(launch_unchecked)]
 pub(super) fn score<F: Float, N: Size>(
     q: &[f32],
@@ -58,7 +58,7 @@ pub(super) fn score<F: Float, N: Size>(
     score_with::<F, N, N>(q, k_t, q, table, scores, stats, &sizes, plan);
 }
 
-/// Scores from codes `[batch, kv_heads, head_dim, capacity / n]`, with a scale for every [`BLOCK`]
+/// Scores from codes `[slots, kv_heads, head_dim, capacity / n]`, with a scale for every [`BLOCK`]
 /// positions.
 #[cube(launch_unchecked)]
 pub(super) fn score_codes<M: Size, N: Size>(
@@ -92,6 +92,7 @@ fn score_with<F: Numeric, M: Size, N: Size>(
     let kv_head = CUBE_POS_Y as usize;
     let b = kv_head / sizes.kv_heads as usize;
     let (start, end) = span(table, b, sizes.reach, sizes.end, plan.alike);
+    let cached_head = cached_head(table, kv_head as u32, sizes.kv_heads, plan.alike) as usize;
     let words = sizes.words as usize;
     let stride = sizes.stride as usize;
 
@@ -108,7 +109,7 @@ fn score_with<F: Numeric, M: Size, N: Size>(
         let chunk = first_chunk + run;
         let place = chunk as usize * units + unit;
         let first = base + (place * plan.vector) as u32;
-        let column = column_of(first, kv_head * d, sizes.row, plan);
+        let column = column_of(first, cached_head * d, sizes.row, plan);
         let mut total = Vector::<f32, N>::new(0.0f32);
         #[unroll]
         for tile in 0..comptime!(plan.rows().div_ceil(HEADS)) {
@@ -183,6 +184,9 @@ fn score_with<F: Numeric, M: Size, N: Size>(
         if place == 0 {
             stats[kv_head * words] = f32::cast_from(start);
             stats[kv_head * words + 1] = f32::cast_from(end);
+            if comptime!(!plan.alike) {
+                stats[kv_head * words + words - 1] = f32::cast_from(cached_head as u32);
+            }
         }
     }
 }

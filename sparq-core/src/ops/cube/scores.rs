@@ -57,7 +57,7 @@ pub(super) struct ScorePlan {
     pub(super) keep_logits: bool,
     /// The scores select by sums of softmax scores.
     pub(super) softmax: bool,
-    /// The sequences of the batch are alike.
+    /// As [`Table::alike`]; else the last word of a KV head's statistics says where it lies in the cache.
     pub(super) alike: bool,
     /// There is a soft cap.
     pub(super) capped: bool,
@@ -92,7 +92,7 @@ pub(super) struct Scores {
     /// `[batch · heads, stride]` where they are kept.
     pub(super) scores: CubeTensor,
     /// Per KV head: start, end, best score of each [`GROUP`] positions, then each chunk's maximum and
-    /// sum of exponentials per query head.
+    /// sum of exponentials per query head; and where the sequences are not alike, which KV head of the cache it is.
     pub(super) stats: CubeTensor,
     /// Positions per row of scores, counted from the start of a group of positions.
     pub(super) stride: usize,
@@ -107,7 +107,7 @@ pub(super) struct Scores {
 /// The transposed keys that step 1 reads.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum KeysByComponent<'a> {
-    /// `[batch, kv_heads, head_dim, capacity]`, as they are.
+    /// `[slots, kv_heads, head_dim, capacity]`, as they are.
     Stored(&'a CubeTensor),
     /// See [`crate::k_t::QuantizedKt`].
     Codes {
@@ -190,7 +190,8 @@ pub(super) fn launch(
     let longest = longest.max().ok_or(EMPTY)?;
     let chunks = longest.div_ceil(plan.chunk());
     let stride = chunks * plan.chunk();
-    let words = HEADER + stride / GROUP + if per_head { chunks * group * 2 } else { 0 };
+    let states = if per_head { chunks * group * 2 } else { 0 };
+    let words = HEADER + stride / GROUP + states + usize::from(!table.alike);
     let rows = kv_rows + if plan.keep_logits { batch * heads } else { 0 };
     let [first, second, third] = beside;
     let [scores, stats, first, second, third] = empties(

@@ -8,7 +8,8 @@
 //! addresses only, the rest is a scalar, of which there are few values.
 //!
 //! A ragged batch travels as a table in one small buffer, which is kept: the layers of a step ask for
-//! the same table one after the other.
+//! the same tables one after the other. So do sequences that are not those of all slots in their order.
+//! A row of the table says which slot the memory of its sequence lies in; everything else is counted by rows.
 
 use std::{
     cell::RefCell,
@@ -18,17 +19,21 @@ use std::{
 use burn_cubecl::{CubeDevice, tensor::CubeTensor};
 use cubecl::{prelude::*, server::Handle};
 
-use crate::spans::{AppendPlan, Spans};
+use crate::spans::{Append, AppendPlan, Span, Spans};
 
-/// Words of a table that a kernel reads per sequence.
-pub(super) const WORDS: usize = 3;
+/// Words per sequence that say what is live or new.
+const WORDS: usize = 3;
+/// Words of a sequence in a table: these, and its slot.
+const ROW: usize = WORDS + 1;
+/// Tables that are kept: of a step's appends, and of sequences that are decoded together.
+const KEPT: usize = 8;
 /// Elements that a ruler has at least.
 const RULER: usize = 1 << 12;
 
 /// One row of words per sequence: its own, or the same for all.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// All sequences are alike, and the words say so.
+    /// All sequences are alike, and are those of the slots in their order: there is no table.
     pub(super) alike: bool,
     /// Scalars of the launch where the sequences are alike.
     words: [u32; WORDS],
@@ -38,11 +43,13 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// `growing` is the word that grows.
-    fn new(like: &CubeTensor, rows: impl Iterator<Item = [usize; WORDS]>, growing: usize) -> Self {
-        let rows: Vec<[u32; WORDS]> = rows.map(|row| row.map(|word| word as u32)).collect();
-        let mut words = rows.first().copied().unwrap_or_default();
-        if !rows.iter().all(|row| *row == words) {
+    /// Rows of words with the slot behind them. `growing` is the word that grows.
+    fn new(like: &CubeTensor, rows: impl Iterator<Item = [usize; ROW]>, growing: usize) -> Self {
+        let rows: Vec<[u32; ROW]> = rows.map(|row| row.map(|word| word as u32)).collect();
+        let [first, second, third, _] = rows.first().copied().unwrap_or_default();
+        let mut words = [first, second, third];
+        let is_alike = |(b, row): (usize, &[u32; ROW])| row[..WORDS] == words && row[WORDS] as usize == b;
+        if !rows.iter().enumerate().all(is_alike) {
             return Self { alike: false, words: [0; WORDS], from: 0, rows: rows.concat() };
         }
         let (from, grain) = (words[growing] as usize, grain(like));
@@ -53,13 +60,15 @@ impl Table {
     /// How many of each sequence's last positions are live, and where they end.
     pub(super) fn of_spans(like: &CubeTensor, spans: &Spans) -> Self {
         // Without a window the first word stays what it is.
-        let reach = |span: &crate::spans::Span| if span.start == 0 { u32::MAX as usize } else { span.len() };
-        Self::new(like, spans.as_slice().iter().map(|span| [reach(span), span.end, 0]), 1)
+        let reach = |span: &Span| if span.start == 0 { u32::MAX as usize } else { span.len() };
+        let row = |span: &Span| [reach(span), span.end, 0, span.slot];
+        Self::new(like, spans.as_slice().iter().map(row), 1)
     }
 
     /// Rows to skip, rows to take and the place of each sequence's new tokens.
     pub(super) fn of_plan(like: &CubeTensor, plan: &AppendPlan) -> Self {
-        Self::new(like, plan.as_slice().iter().map(|append| [append.skip, append.take, append.at]), 2)
+        let row = |append: &Append| [append.skip, append.take, append.at, append.slot];
+        Self::new(like, plan.as_slice().iter().map(row), 2)
     }
 
     /// Scalars of the launch.
@@ -120,19 +129,19 @@ pub(super) fn buffer(handle: Handle, len: usize) -> BufferArg {
     unsafe { BufferArg::from_raw_parts(handle, len) }
 }
 
-/// The last table that was uploaded, and where to.
-static LAST: Mutex<Option<(Vec<u32>, CubeDevice, Handle)>> = Mutex::new(None);
+/// The last tables that were uploaded, and where to.
+static LAST: Mutex<Vec<(Vec<u32>, CubeDevice, Handle)>> = Mutex::new(Vec::new());
 
 fn upload(like: &CubeTensor, rows: &[u32]) -> Handle {
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((words, on, handle)) = &*last
-        && words == rows
-        && *on == like.device
-    {
+    if let Some((.., handle)) = last.iter().find(|(words, on, _)| words == rows && *on == like.device) {
         return handle.clone();
     }
     let handle = like.client.create_from_slice(bytemuck::cast_slice(rows));
-    *last = Some((rows.to_vec(), like.device.clone(), handle.clone()));
+    if last.len() == KEPT {
+        last.remove(0);
+    }
+    last.push((rows.to_vec(), like.device.clone(), handle.clone()));
     handle
 }
 
@@ -147,7 +156,7 @@ pub(super) fn word(
 ) -> u32 {
     let mut value = shared;
     if comptime!(!alike) {
-        value = table[b * WORDS + word];
+        value = table[b * ROW + word];
     }
     value
 }
@@ -165,7 +174,7 @@ pub(super) fn growing(
     if comptime!(alike) {
         value += table[0];
     } else {
-        value = table[b * WORDS + word];
+        value = table[b * ROW + word];
     }
     value
 }
@@ -176,4 +185,15 @@ pub(super) fn span(table: &[u32], b: usize, reach: u32, end: u32, #[comptime] al
     let reach = word(table, b, reach, 0usize, alike);
     let end = growing(table, b, end, 1usize, alike);
     (end - u32::min(reach, end), end)
+}
+
+/// The KV head of the cache where that of a row lies: with its slot, of `kv_heads` each.
+#[cube]
+pub(super) fn cached_head(table: &[u32], kv_head: u32, kv_heads: u32, #[comptime] alike: bool) -> u32 {
+    let mut cached = kv_head;
+    if comptime!(!alike) {
+        let slot = table[(kv_head / kv_heads) as usize * ROW + WORDS];
+        cached = slot * kv_heads + kv_head % kv_heads;
+    }
+    cached
 }

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     ops::{
         SparqParams,
-        ran::{BUCKETS, DEVICE, EMPTY, QUERIES, Reason, SHAPE, in_order, of_one_width},
+        ran::{BUCKETS, DEVICE, EMPTY, QUERIES, Reason, SHAPE, in_slots, of_one_width},
     },
     spans::Span,
 };
@@ -46,7 +46,7 @@ pub(super) fn decode(
     let [batch, heads, _, head_dim] = q.shape().dims();
     let [slots, kv_heads, capacity, _] = k.shape().dims();
     of_one_width(k.shape()[3], v.shape()[3])?;
-    in_order(&params.attend.queries, slots)?;
+    in_slots(&params.attend.queries, slots)?;
     let (config, spans) = (&params.config, params.attend.spans());
     let limits = Limits::new(&q.client, 9)?;
     let team = limits.team(head_dim, heads / kv_heads, k.dtype, Cubes::Few)?;
