@@ -143,8 +143,8 @@ pub(crate) struct InspectArgs {
     pub(crate) weights: WeightsArg,
 
     /// Format of the transposed key copy to compute memory for
-    #[arg(long, value_enum, default_value_t = KtArg::Auto)]
-    pub(crate) k_t: KtArg,
+    #[arg(long, alias = "k-index", value_enum, default_value_t = KtArg::Auto)]
+    pub(crate) kt: KtArg,
 
     /// Print JSON instead of tables
     #[arg(long)]

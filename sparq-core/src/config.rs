@@ -147,10 +147,10 @@ pub struct SparqConfig {
     /// covers whole always are. A sliding window counts as the sequence where it is shorter.
     pub dense_below: usize,
     /// How the transposed keys of step 1 are stored.
-    #[serde(default)]
+    #[serde(default, alias = "index")] // its name in records of before
     pub kt_format: KtFormat,
     /// How positions are chosen from their scores.
-    #[serde(default)]
+    #[serde(default, alias = "choice")] // as above
     pub topk_rule: TopkRule,
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let generation = GenerationSummary::new(&checkpoint, tokenizer.as_ref().ok());
     let own_context = inspection.sizes.context_tokens.map(|tokens| tokens as u64);
     let context = args.max_seq_len.or(own_context).unwrap_or_default();
-    let formats = |&dtype: &DType| Formats { dtype, weights: args.weights.format(), k_t: args.k_t.form() };
+    let formats = |&dtype: &DType| Formats { dtype, weights: args.weights.format(), k_t: args.kt.form() };
     let dtypes = dtypes(args.dtype).iter().filter(|_| inspection.is_loadable());
     let memory: Vec<Memory> = dtypes.map(|dtype| inspection.memory(formats(dtype), context)).collect();
     let caches = || memory.iter().flat_map(|memory| [&memory.dense, &memory.sparq]).flatten();

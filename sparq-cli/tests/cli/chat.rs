@@ -245,7 +245,7 @@ fn a_new_method_takes_up_the_flags_before_it() {
                  /set attention sparq:r=8:k=16\n/set compression-ratio 2\n/set sparq-rank 8\n";
     let (_, notes) = chat_with_mistakes(&["--k-index", "int8", "--group-scores", "softmax"], lines);
     for expected in [
-        "sparq, rank r = 8, top-k = 16, local window = 4, mean value off, group scores softmax, index int8, \
+        "sparq, rank r = 8, top-k = 16, local window = 4, mean value off, group scores softmax, transposed keys in int8, \
          dense below 0 tokens",
         "note: `k-index int8` no longer holds beside `attention h2o:k=16`",
         "note: `dense-below 0` no longer holds beside `attention h2o:k=16`",

@@ -47,7 +47,7 @@ fn tables_state_what_the_model_is_and_needs() {
 #[test]
 fn weights_and_key_copies_in_few_bits_take_less() {
     let plain = json_of(&["--dtype", "f16"], &reference_llama());
-    let eight = json_of(&["--dtype", "f16", "--weights", "int8", "--k-index", "int8"], &reference_llama());
+    let eight = json_of(&["--dtype", "f16", "--weights", "int8", "--kt", "int8"], &reference_llama());
     let [plain, eight] = [plain, eight].map(|report| report["memory"][0].clone());
     assert_eq!((&eight["weights"], &eight["k_t"]), (&json!("int8"), &json!("int8")));
     let bytes = |memory: &Value, part: &str| memory[part].as_u64().unwrap();

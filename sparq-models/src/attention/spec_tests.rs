@@ -1,4 +1,4 @@
-use sparq_core::{AttentionShape, KtFormat, TopkRule, transfer};
+use sparq_core::{AttentionShape, KtFormat, SparqConfig, TopkRule, transfer};
 
 use super::*;
 
@@ -30,6 +30,18 @@ fn every_key_is_read_and_written_back() {
     let spec = MethodSpec::parse("sparq_mass:p=0.5").unwrap();
     assert_eq!((spec.kind, spec.keys.mass), (MethodKind::SparqMass, Some(0.5)), "underscores will do");
     assert_eq!(MethodSpec::parse(" quest").unwrap().kind, MethodKind::Quest);
+}
+
+/// Keys and fields go by their names of before as well.
+#[test]
+fn former_names_are_read() {
+    let written = "sparq:r=16:k=40:kt=int8:topk=buckets";
+    let former = MethodSpec::parse("sparq:r=16:k=40:index=int8:choice=buckets").unwrap();
+    assert_eq!((former, former.to_string()), (MethodSpec::parse(written).unwrap(), written.to_owned()));
+    let Method::Sparq(config) = resolve(written).unwrap() else { panic!("sparq") };
+    let json = serde_json::to_string(&config).unwrap();
+    let of_before = json.replace("kt_format", "index").replace("topk_rule", "choice");
+    assert!(json != of_before && serde_json::from_str::<SparqConfig>(&of_before).unwrap() == config);
 }
 
 #[test]
