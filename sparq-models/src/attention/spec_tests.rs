@@ -38,7 +38,8 @@ fn former_names_are_read() {
     let written = "sparq:r=16:k=40:kt=int8:topk=buckets";
     let former = MethodSpec::parse("sparq:r=16:k=40:index=int8:choice=buckets").unwrap();
     assert_eq!((former, former.to_string()), (MethodSpec::parse(written).unwrap(), written.to_owned()));
-    let Method::Sparq(config) = resolve(written).unwrap() else { panic!("sparq") };
+    let resolved = former.resolve(&AttentionLayer::from(SHAPE), 1024).unwrap();
+    let Method::Sparq(config) = resolved else { panic!("sparq") };
     let json = serde_json::to_string(&config).unwrap();
     let of_before = json.replace("kt_format", "index").replace("topk_rule", "choice");
     assert!(json != of_before && serde_json::from_str::<SparqConfig>(&of_before).unwrap() == config);
