@@ -88,7 +88,7 @@ impl MethodSpec {
     pub fn takes(&self, option: &str) -> bool {
         match option {
             RATIO => self.kind != MethodKind::Dense,
-            _ => keys_of(self.kind).any(|key| key.name() == option),
+            _ => key(option).is_some_and(|key| key.methods().contains(&self.kind)),
         }
     }
 
