@@ -123,7 +123,7 @@ fn cases(device: &Device) -> Vec<Case> {
             step(sparq(|config| config.group_scores = GroupScores::Softmax), dtype, device);
         }),
         ("buckets", |device, dtype| {
-            step(sparq(|config| config.topk_rule = TopkRule::Buckets), dtype, device)
+            step(sparq(|config| config.topk_rule = TopkRule::Buckets), dtype, device);
         }),
         ("some slots", |device, dtype| {
             some_slots(sparq(|config| config.mean_value = true), 1, dtype, device);
