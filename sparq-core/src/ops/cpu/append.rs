@@ -13,18 +13,6 @@ use crate::{
     spans::{Append, AppendPlan},
 };
 
-/// Calls `write(sequence, head, rows)` for the real rows of each head in `rows`
-/// `[batch, kv_heads, width, head_dim]`.
-fn each_head<T>(rows: &[T], plan: &AppendPlan, sizes: Sizes, mut write: impl FnMut(usize, usize, &[T])) {
-    let Sizes { kv_heads, head_dim, .. } = sizes;
-    for (b, append) in plan.as_slice().iter().enumerate().filter(|(_, append)| append.take > 0) {
-        for head in 0..kv_heads {
-            let first = ((b * kv_heads + head) * plan.width() + append.skip) * head_dim;
-            write(b, head, &rows[first..first + append.take * head_dim]);
-        }
-    }
-}
-
 /// See [`crate::ops::append_rows`].
 pub(in crate::ops) fn append_rows<E: Element>(
     cache: &mut [E],
@@ -32,10 +20,10 @@ pub(in crate::ops) fn append_rows<E: Element>(
     plan: &AppendPlan,
     sizes: Sizes,
 ) {
-    each_head(rows, plan, sizes, |b, head, rows| {
-        let memory = sizes.of_head(plan.place(b, sizes.capacity), head);
-        let first = memory.start + plan.as_slice()[b].at * sizes.head_dim;
-        E::store_cached(rows, &mut cache[first..memory.end]);
+    let heads = Heads { plan, sizes };
+    let mut parts = regions(cache, &heads.memory());
+    heads.each(&mut parts, |head, part| {
+        E::store_cached(heads.rows(rows, head), &mut part[heads.append(head).at * sizes.head_dim..]);
     });
 }
 
@@ -133,7 +121,7 @@ impl Heads<'_> {
     }
 
     /// The real rows of a head in `rows: [batch, kv_heads, width, head_dim]`.
-    fn rows<'r>(&self, rows: &'r [f32], head: usize) -> &'r [f32] {
+    fn rows<'r, T>(&self, rows: &'r [T], head: usize) -> &'r [T] {
         let (Append { skip, take, .. }, head_dim) = (self.append(head), self.sizes.head_dim);
         &rows[(head * self.plan.width() + skip) * head_dim..][..take * head_dim]
     }
@@ -179,11 +167,12 @@ fn heads_per_task(heads: usize) -> usize {
 /// See [`crate::ops::accumulate`].
 pub(in crate::ops) fn accumulate<E: Element>(sum: &mut [f32], rows: &[E], plan: &AppendPlan, sizes: Sizes) {
     let Sizes { kv_heads, head_dim, .. } = sizes;
-    each_head(rows, plan, sizes, |b, head, rows| {
-        let of_slot = plan.as_slice()[b].slot * kv_heads + head;
+    let heads = Heads { plan, sizes };
+    for head in 0..heads.count() {
+        let of_slot = heads.append(head).slot * kv_heads + head % kv_heads;
         let sum = &mut sum[of_slot * head_dim..][..head_dim];
-        rows.chunks_exact(head_dim).for_each(|row| add_row(sum, row));
-    });
+        heads.rows(rows, head).chunks_exact(head_dim).for_each(|row| add_row(sum, row));
+    }
 }
 
 /// Codes of transposed keys and their scales, see [`crate::k_t::QuantizedKt`].

@@ -102,10 +102,16 @@ impl Element for bf16 {
 
     #[inline(always)]
     fn cached(value: f32) -> Self {
-        let stored = Self::from_f32(value);
-        if stored.is_infinite() { Self::NAN } else { stored }
+        // The nearest, ties to even, in bits: without a branch many are rounded at a time.
+        let bits = value.to_bits();
+        let nearest = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
+        let is_finite = bits & 0x7fff_ffff < BF16_INFINITE;
+        if is_finite { Self::from_bits(nearest) } else { Self::NAN }
     }
 }
+
+/// Bits of the least magnitude that rounds to infinity; those of what is not a number are above.
+const BF16_INFINITE: u32 = 0x7f7f_8000;
 
 /// Codes of eight bits. Sixteen of them are loaded over [`I8_UNIT`]: who multiplies by them scales the sum.
 impl Element for i8 {
@@ -165,7 +171,9 @@ mod tests {
     #[test]
     fn a_cache_holds_no_infinity() {
         fn check<E: Element>(largest: f32) {
-            for x in [0.0, -0.0, 1.5, -3e-5, largest, -largest] {
+            // Halfway between two numbers of each dtype, beside it, and far from it.
+            let near_ties = (0..512).map(|i| f32::from_bits(0x3f80_0000 + i * 0x0fff));
+            for x in [0.0, -0.0, 1.5, -3e-5, largest, -largest].into_iter().chain(near_ties) {
                 assert_eq!(E::cached(x).wide().to_bits(), E::narrow(x).wide().to_bits(), "{x}");
             }
             for x in [largest * 1.01, -largest * 1.01, f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
